@@ -1,0 +1,189 @@
+//! The answering end of a stream.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::wiped::WipedBuffer;
+use crate::wire::{self, Command, Direction, Fault, Frame, FrameError, Framer, JobBytes, Limits, Profile};
+
+/// A command that is to be answered. Its tag is outstanding until one of [`Incoming`]'s `answer_` methods is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request<'a> {
+    /// Asks for a reply and nothing else.
+    NoOp {
+        /// The client's tag.
+        tag: u32,
+    },
+    /// A job of at most `max_job_bytes`.
+    SeeJob {
+        /// The client's tag.
+        tag: u32,
+        /// The world's handle; 0 towards a machine.
+        world: u32,
+        /// The job's bytes.
+        job: JobBytes<'a>,
+    },
+    /// Asks for the handle of a world.
+    GetPublishedObject {
+        /// The client's tag.
+        tag: u32,
+        /// The name under which the world is published.
+        name: &'a str,
+    },
+}
+
+/// The answering end: commands come in, replies go out in any order.
+#[derive(Debug)]
+pub struct Incoming {
+    profile: Arc<Profile>,
+    limits: Limits,
+    max_outstanding: usize,
+    framer: Framer,
+    outstanding: HashSet<u32>,
+    output: WipedBuffer,
+}
+
+impl Incoming {
+    /// The end of a stream that has just begun. At most `max_outstanding` commands are taken before one is answered.
+    pub fn new(profile: Arc<Profile>, limits: Limits, max_outstanding: usize) -> Self {
+        Self {
+            framer: Framer::new(Direction::Commands, limits),
+            profile,
+            limits,
+            max_outstanding,
+            outstanding: HashSet::new(),
+            output: WipedBuffer::new(),
+        }
+    }
+
+    /// Takes the next command off the front of `input`. `None` where there is no whole one, or no room for one more: then
+    /// [`has_room`](Self::has_room) is false, and `input` is to be offered again after an answer.
+    ///
+    /// Commands that are wrong are answered here and not returned. An error means that the stream can't be followed any
+    /// further: close it.
+    pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Request<'a>>, FrameError> {
+        while self.has_room() {
+            let Some(frame) = self.framer.next(input)? else {
+                return Ok(None);
+            };
+            let request = match frame {
+                Frame::TooLong { tag, .. } => {
+                    self.refuse_too_large(tag);
+                    None
+                }
+                Frame::Body(body) => match wire::decode_command(&self.profile, body) {
+                    Ok(command) => self.accept(command),
+                    Err(bad) => {
+                        self.refuse(bad.tag, bad.fault);
+                        None
+                    }
+                },
+            };
+            if request.is_some() {
+                return Ok(request);
+            }
+        }
+        Ok(None)
+    }
+
+    /// How many bytes are missing from the message at the front of `input`: the least that the next read needs room for.
+    pub fn missing(&self, input: &[u8]) -> usize {
+        self.framer.missing(input)
+    }
+
+    /// Whether one more command may become outstanding.
+    pub fn has_room(&self) -> bool {
+        self.outstanding.len() < self.max_outstanding
+    }
+
+    /// How many commands are to be answered yet.
+    pub fn outstanding(&self) -> usize {
+        self.outstanding.len()
+    }
+
+    /// Answers a NoOp.
+    pub fn answer_no_op(&mut self, tag: u32) {
+        self.answered(tag);
+        wire::reply_no_op(&self.profile, &mut self.output, tag);
+    }
+
+    /// Answers a job with its reply. One that is larger than `max_job_bytes` can not be sent: the answer is then the
+    /// status that the profile has for a machine that failed, since the job did run.
+    pub fn answer_job(&mut self, tag: u32, reply: &[u8]) {
+        if reply.len() > self.limits.max_job_bytes as usize {
+            let status = self.profile.statuses.see_world_failed;
+            self.answer_error(tag, status, Some("the reply is larger than the limit"));
+            return;
+        }
+        self.answered(tag);
+        wire::reply_job(&self.profile, &mut self.output, tag, reply);
+    }
+
+    /// Answers a GetPublishedObject.
+    pub fn answer_object(&mut self, tag: u32, object: u32) {
+        self.answered(tag);
+        wire::reply_object(&self.profile, &mut self.output, tag, object);
+    }
+
+    /// Answers any command with an error.
+    pub fn answer_error(&mut self, tag: u32, status: u32, info: Option<&str>) {
+        self.answered(tag);
+        self.put_error(tag, status, info);
+    }
+
+    /// How many bytes wait to be written.
+    pub fn output_len(&self) -> usize {
+        self.output.len()
+    }
+
+    /// Takes everything that waits to be written, and leaves `empty` to be filled in its place.
+    ///
+    /// # Panics
+    /// If `empty` is not.
+    pub fn swap_output(&mut self, empty: &mut WipedBuffer) {
+        assert!(empty.is_empty(), "what is swapped in would be sent again");
+        std::mem::swap(&mut self.output, empty);
+    }
+
+    fn accept<'a>(&mut self, command: Command<'a>) -> Option<Request<'a>> {
+        let (tag, request) = match command {
+            Command::SeeJob { tag, job, .. } if job.0.len() > self.limits.max_job_bytes as usize => {
+                self.refuse_too_large(tag);
+                return None;
+            }
+            Command::SeeJob { tag, world, job } => (tag, Request::SeeJob { tag, world, job }),
+            Command::NoOp { tag } => (tag, Request::NoOp { tag }),
+            Command::GetPublishedObject { tag, name } => (tag, Request::GetPublishedObject { tag, name }),
+        };
+        if self.outstanding.insert(tag) {
+            return Some(request);
+        }
+        let status = self.profile.statuses.invalid_parameter;
+        self.put_error(tag, status, Some("tag in use"));
+        None
+    }
+
+    fn refuse(&mut self, tag: u32, fault: Fault) {
+        let statuses = &self.profile.statuses;
+        let (status, info) = match fault {
+            Fault::Malformed => (statuses.malformed, "the command does not parse"),
+            Fault::UnknownCommand => (statuses.unknown_command, "no such command"),
+            Fault::FlagsSet => (statuses.invalid_parameter, "flags must be 0"),
+        };
+        self.put_error(tag, status, Some(info));
+    }
+
+    fn refuse_too_large(&mut self, tag: u32) {
+        let info = format!("larger than the limit of {} bytes", self.limits.max_job_bytes);
+        self.put_error(tag, self.profile.statuses.buffer_full, Some(&info));
+    }
+
+    fn put_error(&mut self, tag: u32, status: u32, info: Option<&str>) {
+        wire::reply_error(&self.profile, &mut self.output, tag, status, info);
+    }
+
+    fn answered(&mut self, tag: u32) {
+        let was_outstanding = self.outstanding.remove(&tag);
+        debug_assert!(was_outstanding, "every command is answered once");
+    }
+}

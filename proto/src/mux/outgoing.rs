@@ -1,0 +1,350 @@
+//! The asking end of a stream.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::wiped::WipedBuffer;
+use crate::wire::{self, BadReply, Direction, Frame, FrameError, Framer, Limits, Profile, ReplyBody};
+
+/// A command's name on the stream.
+///
+/// The low bits are its place in the table, the others count how often the place has been used. So a reply that comes
+/// twice, or long after its tag was freed, does not match the next command in the same place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tag(u32);
+
+/// Bits of a tag that are its place: 2^17 places, above the largest `max_in_flight` that can be configured (65 536).
+const PLACE_BITS: u32 = 17;
+
+impl Tag {
+    fn new(place: usize, use_count: u32) -> Self {
+        let place = u32::try_from(place).expect("a place is below 2^17");
+        Self(use_count << PLACE_BITS | place)
+    }
+
+    fn place(self) -> usize {
+        (self.0 & ((1 << PLACE_BITS) - 1)) as usize
+    }
+
+    /// The number on the wire.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+}
+
+/// The stream is at its limit of commands in flight; the token comes back.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refused<T>(pub T);
+
+/// A reply and the token of the command that it answers.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Answer<'a, T> {
+    /// What was given when the command was staged.
+    pub token: T,
+    /// What the peer says.
+    pub reply: ReplyBody<'a>,
+}
+
+/// The peer broke the protocol. Nothing that it sends can be trusted to answer the right command any more: close the
+/// stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    /// A length that can not be.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// A reply that does not parse.
+    #[error(transparent)]
+    Reply(#[from] BadReply),
+    /// A reply to nothing that was asked.
+    #[error("a reply came with tag {tag:#x}, which is not outstanding")]
+    StrayTag {
+        /// The reply's tag.
+        tag: u32,
+    },
+    /// A reply of another kind than its command.
+    #[error("the reply with tag {tag:#x} answers another kind of command than was sent with it")]
+    WrongKind {
+        /// The reply's tag.
+        tag: u32,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    NoOp,
+    Job,
+    PublishedObject,
+}
+
+impl Kind {
+    fn is_answered_by(self, reply: &ReplyBody<'_>) -> bool {
+        matches!(
+            (self, reply),
+            (_, ReplyBody::Error { .. })
+                | (Self::NoOp, ReplyBody::NoOp)
+                | (Self::Job, ReplyBody::Job(_))
+                | (Self::PublishedObject, ReplyBody::Object(_))
+        )
+    }
+}
+
+#[derive(Debug)]
+enum Use<T> {
+    Free,
+    Asked {
+        kind: Kind,
+        /// The batch that the command went into; as long as it is the current one, the command has not left.
+        batch: u64,
+        /// `None` once nobody waits for the reply any more.
+        token: Option<T>,
+    },
+}
+
+#[derive(Debug)]
+struct Place<T> {
+    use_count: u32,
+    state: Use<T>,
+}
+
+/// The asking end: commands are staged, taken as one batch, and answered in any order.
+///
+/// `T` is the caller's own name for a command, returned with its reply.
+#[derive(Debug)]
+pub struct Outgoing<T> {
+    profile: Arc<Profile>,
+    framer: Framer,
+    places: Vec<Place<T>>,
+    free: Vec<usize>,
+    max_in_flight: usize,
+    batch: u64,
+    staged: WipedBuffer,
+    late_replies: u64,
+}
+
+impl<T> Outgoing<T> {
+    /// The end of a stream that has just begun, for at most `max_in_flight` commands at once (65 536 is the most).
+    pub fn new(profile: Arc<Profile>, limits: Limits, max_in_flight: usize) -> Self {
+        Self {
+            profile,
+            framer: Framer::new(Direction::Replies, limits),
+            places: Vec::new(),
+            free: Vec::new(),
+            max_in_flight: max_in_flight.min(1 << (PLACE_BITS - 1)),
+            batch: 0,
+            staged: WipedBuffer::new(),
+            late_replies: 0,
+        }
+    }
+
+    /// Stages a job. It has not left before [`take_output`](Self::take_output).
+    pub fn stage_job(&mut self, world: u32, job: &[u8], token: T) -> Result<Tag, Refused<T>> {
+        let tag = self.take_place(Kind::Job, token)?;
+        wire::command_see_job(&self.profile, &mut self.staged, tag.0, world, job);
+        Ok(tag)
+    }
+
+    /// Stages a NoOp.
+    pub fn stage_no_op(&mut self, token: T) -> Result<Tag, Refused<T>> {
+        let tag = self.take_place(Kind::NoOp, token)?;
+        wire::command_no_op(&self.profile, &mut self.staged, tag.0);
+        Ok(tag)
+    }
+
+    /// Stages a GetPublishedObject.
+    pub fn stage_get_published_object(&mut self, name: &str, token: T) -> Result<Tag, Refused<T>> {
+        let tag = self.take_place(Kind::PublishedObject, token)?;
+        wire::command_get_published_object(&self.profile, &mut self.staged, tag.0, name);
+        Ok(tag)
+    }
+
+    /// Takes everything that is staged, to be written; `None` where nothing is. From now on these commands may have been
+    /// executed.
+    pub fn take_output(&mut self) -> Option<Bytes> {
+        if self.staged.is_empty() {
+            return None;
+        }
+        self.batch += 1;
+        // As much room as this batch needed is a good guess for the next one.
+        let next = WipedBuffer::with_capacity(self.staged.len().min(64 * 1024));
+        Some(std::mem::replace(&mut self.staged, next).freeze())
+    }
+
+    /// Takes the next reply off the front of `input`; `None` where there is no whole one. Replies that nobody waits for
+    /// any more are dropped here.
+    pub fn receive<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Answer<'a, T>>, Broken> {
+        loop {
+            let (tag, reply) = match self.framer.next(input)? {
+                None => return Ok(None),
+                Some(Frame::Body(body)) => {
+                    let reply = wire::decode_reply(&self.profile, body)?;
+                    (reply.tag, reply.body)
+                }
+                // The job ran, and what it said is lost: as if the machine had failed. The stream is fine.
+                Some(Frame::TooLong { tag, .. }) => {
+                    let status = self.profile.statuses.see_world_failed;
+                    (tag, ReplyBody::Error { status, info: Some("the reply is larger than the limit") })
+                }
+            };
+            if let Some(token) = self.answered(Tag(tag), &reply)? {
+                return Ok(Some(Answer { token, reply }));
+            }
+            self.late_replies += 1;
+        }
+    }
+
+    /// How many bytes are missing from the message at the front of `input`: the least that the next read needs room for.
+    pub fn missing(&self, input: &[u8]) -> usize {
+        self.framer.missing(input)
+    }
+
+    /// Nobody waits for this command's reply any more. Its tag stays taken until the reply comes.
+    pub fn abandon(&mut self, tag: Tag) -> Option<T> {
+        match &mut self.place_of(tag)?.state {
+            Use::Asked { token, .. } => token.take(),
+            Use::Free => None,
+        }
+    }
+
+    /// Whether this command is staged and has not left.
+    pub fn is_staged(&self, tag: Tag) -> bool {
+        self.places.get(tag.place()).is_some_and(|place| {
+            place.use_count == tag.0 >> PLACE_BITS
+                && matches!(place.state, Use::Asked { batch, .. } if batch == self.batch)
+        })
+    }
+
+    /// Withdraws a command that [`is_staged`](Self::is_staged), as if it had never been: its token comes back, its tag is
+    /// free, its bytes are wiped. Does nothing to a command that has left.
+    ///
+    /// The bytes after it move up, so that withdrawing many is better done by one call of
+    /// [`withdraw_where`](Self::withdraw_where).
+    pub fn withdraw(&mut self, tag: Tag) -> Option<T> {
+        if !self.is_staged(tag) {
+            return None;
+        }
+        let mut withdrawn = None;
+        self.withdraw_each(|found, _| found == tag, |token, _| withdrawn = token);
+        withdrawn
+    }
+
+    /// Withdraws every staged command whose token `is_unwanted`, in one pass.
+    pub fn withdraw_where(&mut self, mut is_unwanted: impl FnMut(&T) -> bool, mut withdrawn: impl FnMut(T)) {
+        self.withdraw_each(
+            |_, token| token.is_some_and(&mut is_unwanted),
+            |token, _| {
+                if let Some(token) = token {
+                    withdrawn(token);
+                }
+            },
+        );
+    }
+
+    /// Ends the stream: every command that is still wanted comes back, those that have not left with their job's bytes,
+    /// in the order in which they were staged.
+    pub fn close(mut self, mut unsent: impl FnMut(T, &[u8]), mut sent: impl FnMut(T)) {
+        self.withdraw_each(
+            |_, _| true,
+            |token, job| {
+                if let Some(token) = token {
+                    unsent(token, job);
+                }
+            },
+        );
+        for place in self.places.drain(..) {
+            if let Use::Asked { token: Some(token), .. } = place.state {
+                sent(token);
+            }
+        }
+    }
+
+    /// How many commands have a tag: staged, or sent and unanswered, wanted or not.
+    pub fn in_flight(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+
+    /// Whether one more command may be staged.
+    pub fn has_room(&self) -> bool {
+        self.in_flight() < self.max_in_flight
+    }
+
+    /// How many bytes are staged.
+    pub fn staged_len(&self) -> usize {
+        self.staged.len()
+    }
+
+    /// How many replies came after nobody waited for them any more.
+    pub fn late_replies(&self) -> u64 {
+        self.late_replies
+    }
+
+    fn take_place(&mut self, kind: Kind, token: T) -> Result<Tag, Refused<T>> {
+        if !self.has_room() {
+            return Err(Refused(token));
+        }
+        let state = Use::Asked { kind, batch: self.batch, token: Some(token) };
+        let index = if let Some(index) = self.free.pop() {
+            self.places[index].state = state;
+            index
+        } else {
+            self.places.push(Place { use_count: 0, state });
+            self.places.len() - 1
+        };
+        Ok(Tag::new(index, self.places[index].use_count))
+    }
+
+    fn free_place(&mut self, index: usize) -> Option<T> {
+        let place = &mut self.places[index];
+        place.use_count = (place.use_count + 1) & (u32::MAX >> PLACE_BITS);
+        self.free.push(index);
+        match std::mem::replace(&mut place.state, Use::Free) {
+            Use::Asked { token, .. } => token,
+            Use::Free => None,
+        }
+    }
+
+    fn place_of(&mut self, tag: Tag) -> Option<&mut Place<T>> {
+        self.places.get_mut(tag.place()).filter(|place| place.use_count == tag.0 >> PLACE_BITS)
+    }
+
+    /// Frees the tag that a reply carries; the token is `None` where nobody waits for the reply.
+    fn answered(&mut self, tag: Tag, reply: &ReplyBody<'_>) -> Result<Option<T>, Broken> {
+        let current_batch = self.batch;
+        let stray = Broken::StrayTag { tag: tag.0 };
+        match self.place_of(tag).ok_or(stray)?.state {
+            // An answer to what has not been sent is as stray as one to nothing.
+            Use::Asked { kind, batch, .. } if batch != current_batch => {
+                if !kind.is_answered_by(reply) {
+                    return Err(Broken::WrongKind { tag: tag.0 });
+                }
+            }
+            Use::Asked { .. } | Use::Free => return Err(stray),
+        }
+        Ok(self.free_place(tag.place()))
+    }
+
+    /// Goes through the staged messages once, and takes out those that `is_unwanted`.
+    fn withdraw_each(
+        &mut self,
+        mut is_unwanted: impl FnMut(Tag, Option<&T>) -> bool,
+        mut withdrawn: impl FnMut(Option<T>, &[u8]),
+    ) {
+        let staged = std::mem::take(&mut self.staged);
+        let mut rest = staged.filled();
+        while !rest.is_empty() {
+            let message = wire::StagedMessage::split_off(&self.profile, &mut rest);
+            let tag = Tag(message.tag);
+            let place = &self.places[tag.place()];
+            let token = match &place.state {
+                Use::Asked { token, .. } => token.as_ref(),
+                Use::Free => None,
+            };
+            if is_unwanted(tag, token) {
+                let token = self.free_place(tag.place());
+                withdrawn(token, message.job);
+            } else {
+                self.staged.extend(message.bytes);
+            }
+        }
+    }
+}

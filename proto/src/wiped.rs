@@ -1,0 +1,214 @@
+//! A byte buffer that leaves nothing behind.
+//!
+//! Jobs and replies pass through buffers of this type wherever Seeway buffers them: sockets are read into it, messages
+//! are encoded into it. What has been consumed is overwritten with zeroes at once, and the rest when the buffer is dropped.
+
+use std::fmt;
+
+use bytes::Bytes;
+use zeroize::Zeroize;
+
+/// A growable buffer that is written at its end and consumed from its start.
+///
+/// Everything outside of [`filled`](Self::filled) is always zero: consumed bytes are wiped when they are consumed, and an
+/// allocation that is outgrown is wiped before it is freed.
+#[derive(Default)]
+pub struct WipedBuffer {
+    /// All of it is initialised; bytes outside `start..end` are zero.
+    storage: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl WipedBuffer {
+    /// An empty buffer; it allocates when it is first written to.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An empty buffer with room for `capacity` bytes.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self { storage: vec![0; capacity], start: 0, end: 0 }
+    }
+
+    /// How many bytes are held.
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// How many bytes it can hold without allocating again.
+    pub fn capacity(&self) -> usize {
+        self.storage.len()
+    }
+
+    /// What is held, oldest byte first.
+    pub fn filled(&self) -> &[u8] {
+        &self.storage[self.start..self.end]
+    }
+
+    /// Forgets and wipes the oldest `count` bytes.
+    ///
+    /// # Panics
+    /// If fewer are held.
+    pub fn consume(&mut self, count: usize) {
+        assert!(count <= self.len(), "consumed more than is held");
+        self.storage[self.start..self.start + count].zeroize();
+        self.start += count;
+        if self.start == self.end {
+            self.start = 0;
+            self.end = 0;
+        }
+    }
+
+    /// Room to write into, at least `at_least` bytes of it. Say with [`commit`](Self::commit) how much was written.
+    pub fn unfilled(&mut self, at_least: usize) -> &mut [u8] {
+        self.reserve(at_least);
+        &mut self.storage[self.end..]
+    }
+
+    /// Counts the first `count` bytes of [`unfilled`](Self::unfilled) as held.
+    ///
+    /// # Panics
+    /// If that is more than there was room for.
+    pub fn commit(&mut self, count: usize) {
+        assert!(count <= self.storage.len() - self.end, "committed more than there was room for");
+        self.end += count;
+    }
+
+    /// Appends a copy of `bytes`.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        self.unfilled(bytes.len())[..bytes.len()].copy_from_slice(bytes);
+        self.end += bytes.len();
+    }
+
+    /// Appends `count` zero bytes.
+    pub fn extend_zeroes(&mut self, count: usize) {
+        self.reserve(count);
+        // What is not held is zero already.
+        self.end += count;
+    }
+
+    /// Drops and wipes the newest bytes, so that `length` remain. Does nothing where fewer are held.
+    pub fn truncate(&mut self, length: usize) {
+        if length < self.len() {
+            let new_end = self.start + length;
+            self.storage[new_end..self.end].zeroize();
+            self.end = new_end;
+        }
+    }
+
+    /// Forgets and wipes everything; keeps the allocation.
+    pub fn clear(&mut self) {
+        self.consume(self.len());
+    }
+
+    /// Moves what is held into a shared, immutable handle that is wiped when its last clone is dropped.
+    pub fn freeze(self) -> Bytes {
+        Bytes::from_owner(Frozen(self))
+    }
+
+    fn reserve(&mut self, additional: usize) {
+        if self.storage.len() - self.end >= additional {
+            return;
+        }
+        let held = self.len();
+        if self.storage.len() - held >= additional && self.start >= held {
+            // Enough room once the held bytes stand at the front; they move no further than they have been consumed.
+            self.storage.copy_within(self.start..self.end, 0);
+            self.storage[self.start..self.end].zeroize();
+        } else {
+            let capacity = (held + additional).max(self.storage.len() * 2).max(64);
+            let mut larger = vec![0; capacity];
+            larger[..held].copy_from_slice(self.filled());
+            let mut outgrown = std::mem::replace(&mut self.storage, larger);
+            outgrown[self.start..self.end].zeroize();
+        }
+        self.start = 0;
+        self.end = held;
+    }
+}
+
+impl Drop for WipedBuffer {
+    fn drop(&mut self) {
+        self.storage[self.start..self.end].zeroize();
+    }
+}
+
+impl fmt::Debug for WipedBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WipedBuffer({} bytes)", self.len())
+    }
+}
+
+impl From<&[u8]> for WipedBuffer {
+    fn from(bytes: &[u8]) -> Self {
+        let mut buffer = Self::with_capacity(bytes.len());
+        buffer.extend(bytes);
+        buffer
+    }
+}
+
+struct Frozen(WipedBuffer);
+
+impl AsRef<[u8]> for Frozen {
+    fn as_ref(&self) -> &[u8] {
+        self.0.filled()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outside_is_zero(buffer: &WipedBuffer) -> bool {
+        buffer.storage[..buffer.start].iter().all(|byte| *byte == 0)
+            && buffer.storage[buffer.end..].iter().all(|byte| *byte == 0)
+    }
+
+    #[test]
+    fn consumed_bytes_are_wiped_at_once() {
+        let mut buffer = WipedBuffer::from(&b"secret and public"[..]);
+        buffer.consume(7);
+        assert_eq!(buffer.filled(), b"and public");
+        assert!(outside_is_zero(&buffer));
+        buffer.truncate(3);
+        assert_eq!(buffer.filled(), b"and");
+        assert!(outside_is_zero(&buffer));
+        buffer.clear();
+        assert!(buffer.is_empty() && outside_is_zero(&buffer));
+    }
+
+    #[test]
+    fn growing_and_compacting_keep_what_is_held() {
+        let mut buffer = WipedBuffer::with_capacity(64);
+        let mut expected = Vec::new();
+        for round in 0..1000_u32 {
+            let piece = vec![u8::try_from(round % 251).expect("below 256"); round as usize % 97];
+            buffer.extend(&piece);
+            expected.extend_from_slice(&piece);
+            let eaten = expected.len() * 2 / 3;
+            buffer.consume(eaten);
+            expected.drain(..eaten);
+            assert_eq!(buffer.filled(), expected);
+            assert!(outside_is_zero(&buffer));
+        }
+        assert!(buffer.capacity() < 1024, "a buffer that is emptied does not grow: {}", buffer.capacity());
+    }
+
+    #[test]
+    fn debug_shows_no_content() {
+        assert_eq!(format!("{:?}", WipedBuffer::from(&b"pin 1234"[..])), "WipedBuffer(8 bytes)");
+    }
+
+    #[test]
+    fn frozen_bytes_are_the_held_ones() {
+        let mut buffer = WipedBuffer::from(&b"xyz123"[..]);
+        buffer.consume(3);
+        assert_eq!(buffer.freeze(), &b"123"[..]);
+    }
+}

@@ -1,0 +1,74 @@
+//! What machines send.
+
+use super::fields::Fields;
+use super::{JobBytes, Profile};
+
+/// A reply that parses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reply<'a> {
+    /// The tag of the command that it answers.
+    pub tag: u32,
+    /// What it says.
+    pub body: ReplyBody<'a>,
+}
+
+/// What a reply says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplyBody<'a> {
+    /// To a NoOp.
+    NoOp,
+    /// To a SEEJob: the reply's bytes.
+    Job(JobBytes<'a>),
+    /// To a GetPublishedObject: the world's handle.
+    Object(u32),
+    /// To any command.
+    Error {
+        /// The status, never OK.
+        status: u32,
+        /// What the machine says about it.
+        info: Option<&'a str>,
+    },
+}
+
+/// A reply that does not parse. The stream that it came on is broken: close it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a reply of {length} bytes does not parse")]
+pub struct BadReply {
+    /// The length of its body, in bytes.
+    pub length: usize,
+}
+
+/// Decodes the body of a reply, which has at least 16 bytes (see [`super::Framer`]).
+pub fn decode_reply<'a>(profile: &Profile, body: &'a [u8]) -> Result<Reply<'a>, BadReply> {
+    decode(profile, body).ok_or(BadReply { length: body.len() })
+}
+
+fn decode<'a>(profile: &Profile, body: &'a [u8]) -> Option<Reply<'a>> {
+    let mut fields = Fields::new(body);
+    let tag = fields.word()?;
+    let number = fields.word()?;
+    let status = fields.word()?;
+    let flags = fields.word()?;
+    let info_follows = profile.reply_flags.errorinfo;
+    if flags & !info_follows != 0 {
+        return None;
+    }
+    let info = if flags == info_follows { Some(fields.text()?) } else { None };
+
+    let commands = &profile.commands;
+    let is_ok = status == profile.statuses.ok;
+    let body = if number == commands.error_return {
+        (!is_ok).then_some(ReplyBody::Error { status, info })?
+    } else if !is_ok {
+        return None;
+    } else if number == commands.see_job {
+        ReplyBody::Job(JobBytes(fields.block()?))
+    } else if number == commands.no_op {
+        ReplyBody::NoOp
+    } else if number == commands.get_published_object {
+        ReplyBody::Object(fields.word()?)
+    } else {
+        return None;
+    };
+    fields.is_done().then_some(Reply { tag, body })
+}
