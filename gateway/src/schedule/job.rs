@@ -1,0 +1,170 @@
+//! The jobs in hand, and which caller each belongs to.
+
+use std::time::Instant;
+
+use seeway_proto::mux::Tag;
+use seeway_proto::outcome::{NotSent, Outcome, Unknown};
+use seeway_proto::wiped::WipedBuffer;
+use slotmap::SlotMap;
+
+use super::{CallerId, ChannelId, JobId, MachineId, WorldId};
+
+/// A job that has been admitted and has no outcome yet.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) caller: CallerId,
+    /// The caller's own name for it.
+    pub(super) ticket: u64,
+    pub(super) world: WorldId,
+    /// Its place in the order of admission; a job that comes back to the queue comes back to its place.
+    pub(super) order: u64,
+    pub(super) admitted: Instant,
+    pub(super) deadline: Instant,
+    pub(super) idempotent: bool,
+    /// How often it has been staged on a channel and not withdrawn.
+    pub(super) attempts: u32,
+    /// Why it was sent again, if it was: then an earlier attempt may have run, whatever becomes of this one.
+    pub(super) earlier: Option<Unknown>,
+    pub(super) place: Place,
+    /// The next and the previous job of the same caller.
+    next: Option<JobId>,
+    previous: Option<JobId>,
+}
+
+impl Job {
+    /// What its caller is to be told: what became of the last attempt, unless an earlier one may have run and that would
+    /// deny it.
+    pub(super) fn honest<'a>(&self, outcome: Outcome<'a>) -> Outcome<'a> {
+        match (self.earlier, outcome) {
+            (None, outcome) => outcome,
+            (Some(_), Outcome::NotSent(NotSent::TooLate)) => Outcome::Unknown(Unknown::TooLate),
+            (Some(earlier), Outcome::NotSent(_)) => Outcome::Unknown(earlier),
+            (Some(_), Outcome::MachineStatus { status, info, .. }) => {
+                Outcome::MachineStatus { status, info, may_have_run: true }
+            }
+            (Some(_), outcome) => outcome,
+        }
+    }
+}
+
+/// Where a job is, and with it its bytes.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// In its world's queue.
+    Queued { bytes: WipedBuffer },
+    /// On a channel. Whether it has left is for the channel's mux to say.
+    OnChannel {
+        machine: MachineId,
+        channel: ChannelId,
+        tag: Tag,
+        staged: Instant,
+        /// Kept only for a job that may be sent again.
+        copy: Option<WipedBuffer>,
+    },
+    /// Taken off a channel that it had not left by; about to end.
+    Withdrawn,
+}
+
+#[derive(Debug, Default)]
+struct Caller {
+    first: Option<JobId>,
+    jobs: usize,
+}
+
+/// All jobs in hand, each linked to its caller's others, so that a caller that goes away costs what it has in hand and no
+/// more.
+#[derive(Debug, Default)]
+pub(super) struct Jobs {
+    jobs: SlotMap<JobId, Job>,
+    callers: SlotMap<CallerId, Caller>,
+    orders: u64,
+}
+
+/// What is known of a job when it is admitted.
+pub(super) struct Admitted {
+    pub(super) caller: CallerId,
+    pub(super) ticket: u64,
+    pub(super) world: WorldId,
+    pub(super) admitted: Instant,
+    pub(super) deadline: Instant,
+    pub(super) idempotent: bool,
+    pub(super) place: Place,
+}
+
+impl Jobs {
+    pub(super) fn add_caller(&mut self) -> CallerId {
+        self.callers.insert(Caller::default())
+    }
+
+    pub(super) fn has_caller(&self, caller: CallerId) -> bool {
+        self.callers.contains_key(caller)
+    }
+
+    /// A caller's jobs, the last admitted first.
+    pub(super) fn of(&self, caller: CallerId) -> Vec<JobId> {
+        let first = self.callers.get(caller).and_then(|caller| caller.first);
+        std::iter::successors(first, |id| self.jobs[*id].next).collect()
+    }
+
+    /// Forgets a caller; it must have no jobs left.
+    pub(super) fn remove_caller(&mut self, caller: CallerId) {
+        let removed = self.callers.remove(caller);
+        debug_assert!(removed.is_none_or(|caller| caller.jobs == 0), "a caller's jobs go before it");
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
+    pub(super) fn callers(&self) -> usize {
+        self.callers.len()
+    }
+
+    pub(super) fn get(&self, id: JobId) -> Option<&Job> {
+        self.jobs.get(id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: JobId) -> Option<&mut Job> {
+        self.jobs.get_mut(id)
+    }
+
+    pub(super) fn insert(&mut self, new: Admitted) -> JobId {
+        let caller = &mut self.callers[new.caller];
+        let next = caller.first;
+        let id = self.jobs.insert(Job {
+            caller: new.caller,
+            ticket: new.ticket,
+            world: new.world,
+            order: self.orders,
+            admitted: new.admitted,
+            deadline: new.deadline,
+            idempotent: new.idempotent,
+            attempts: 0,
+            earlier: None,
+            place: new.place,
+            next,
+            previous: None,
+        });
+        self.orders += 1;
+        caller.first = Some(id);
+        caller.jobs += 1;
+        if let Some(next) = next {
+            self.jobs[next].previous = Some(id);
+        }
+        id
+    }
+
+    pub(super) fn remove(&mut self, id: JobId) -> Option<Job> {
+        let job = self.jobs.remove(id)?;
+        let caller = &mut self.callers[job.caller];
+        caller.jobs -= 1;
+        match job.previous {
+            Some(previous) => self.jobs[previous].next = job.next,
+            None => caller.first = job.next,
+        }
+        if let Some(next) = job.next {
+            self.jobs[next].previous = job.previous;
+        }
+        Some(job)
+    }
+}

@@ -1,0 +1,88 @@
+//! What the scheduler counts: plain numbers, so that counting costs a job no atomic. The shard hands them to the metrics
+//! when somebody asks for these.
+
+use std::time::Duration;
+
+use seeway_proto::outcome::OutcomeKind;
+
+/// What was counted for a world since the shard began.
+#[derive(Clone, Debug, Default)]
+pub struct WorldStats {
+    outcomes: [u64; OutcomeKind::ALL.len()],
+    /// Jobs that were sent again after an unknown outcome.
+    pub retries: u64,
+    /// From admission to when the job was last staged on a channel, or to its end where it never was.
+    pub queue_time: Histogram,
+}
+
+impl WorldStats {
+    pub(super) fn count(&mut self, kind: OutcomeKind) {
+        self.outcomes[kind as usize] += 1;
+    }
+
+    /// How many jobs had this outcome.
+    pub fn outcomes(&self, kind: OutcomeKind) -> u64 {
+        self.outcomes[kind as usize]
+    }
+}
+
+/// What was counted for a machine since the shard began.
+#[derive(Clone, Debug, Default)]
+pub struct MachineStats {
+    /// Replies whose job nobody waited for any more.
+    pub late_replies: u64,
+    /// From when a job was staged on a channel to its reply.
+    pub machine_time: Histogram,
+}
+
+/// A histogram of durations whose buckets double: 2^n × 16 µs for n from 0, so up to about 134 s.
+#[derive(Clone, Debug, Default)]
+pub struct Histogram {
+    counts: [u64; Self::BUCKETS],
+}
+
+impl Histogram {
+    const FIRST_BOUND_MICROSECONDS: u128 = 16;
+    /// The last bucket has no upper bound.
+    pub const BUCKETS: usize = 25;
+
+    pub(super) fn record(&mut self, duration: Duration) {
+        let sixteenths = duration.as_micros().div_ceil(Self::FIRST_BOUND_MICROSECONDS).max(1);
+        let bucket = (u128::BITS - (sixteenths - 1).leading_zeros()) as usize;
+        self.counts[bucket.min(Self::BUCKETS - 1)] += 1;
+    }
+
+    /// The buckets' upper bounds in seconds, inclusive, without the last bucket's.
+    pub fn bounds() -> [f64; Self::BUCKETS - 1] {
+        let mut bound = 16e-6;
+        std::array::from_fn(|_| {
+            let this = bound;
+            bound *= 2.0;
+            this
+        })
+    }
+
+    /// How many durations fell into each bucket.
+    pub fn counts(&self) -> &[u64; Self::BUCKETS] {
+        &self.counts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_fall_into_the_bucket_whose_bound_they_do_not_exceed() {
+        let cases = [(0, 0), (1, 0), (16, 0), (17, 1), (32, 1), (33, 2), (64, 2), (16 << 23, 23), ((16 << 23) + 1, 24)];
+        for (microseconds, bucket) in cases {
+            let mut histogram = Histogram::default();
+            histogram.record(Duration::from_micros(microseconds));
+            assert_eq!(histogram.counts().iter().position(|count| *count == 1), Some(bucket), "{microseconds} µs");
+        }
+        let mut histogram = Histogram::default();
+        histogram.record(Duration::MAX);
+        assert_eq!(histogram.counts()[Histogram::BUCKETS - 1], 1);
+        assert!((Histogram::bounds()[23] - 134.217_728).abs() < 1e-6);
+    }
+}
