@@ -358,6 +358,11 @@ impl Scheduler {
         self.is_draining = true;
     }
 
+    /// Whether no job is taken in any more.
+    pub fn is_draining(&self) -> bool {
+        self.is_draining
+    }
+
     /// Ends every job that has not left; those that have are waited for no longer than their channels last.
     pub fn abort_unsent(&mut self, now: Instant, effects: &mut impl Effects) {
         for world in 0..self.worlds.len() {
@@ -381,6 +386,11 @@ impl Scheduler {
     /// Callers that have joined and not left.
     pub fn callers(&self) -> usize {
         self.jobs.callers()
+    }
+
+    /// How many worlds are configured.
+    pub fn worlds(&self) -> usize {
+        self.worlds.len()
     }
 
     /// Jobs that wait in a world's queue.

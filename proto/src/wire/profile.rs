@@ -73,6 +73,9 @@ pub struct Statuses {
     pub timeout: u32,
 }
 
+/// Statuses from here on are not the wire's, in any profile.
+const FIRST_APPLICATION_STATUS: u32 = 0x0001_0000;
+
 /// The bits of a reply's `flags`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -179,6 +182,11 @@ impl Statuses {
     /// The name of a status, where the profile has one for it.
     pub fn name(&self, status: u32) -> Option<&'static str> {
         self.named().into_iter().find_map(|(name, number)| (number == status).then_some(name))
+    }
+
+    /// Whether this status belongs to the application in the machine; such ones pass through untouched.
+    pub fn is_of_application(&self, status: u32) -> bool {
+        status >= FIRST_APPLICATION_STATUS
     }
 
     /// Whether a reply with this status says that nothing ran (the status table of the wire's specification).

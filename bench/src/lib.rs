@@ -1,0 +1,54 @@
+//! Load for a gateway, a machine or a plain tunnel: callers in closed loops, each with a fixed number of jobs in flight.
+//!
+//! The binary `seeway-bench` is for people; the tests use [`Load`] to compare two ways to the same machine, and the
+//! callers of [`wire`] and [`grpc`] to send jobs of their own making. Both callers are built on nothing but the wire
+//! codec and the gRPC schema of `seeway-proto`: what they see of the gateway is what a foreign client sees.
+
+pub mod grpc;
+pub mod load;
+pub mod report;
+pub mod target;
+pub mod wire;
+
+pub use load::{Load, Until};
+pub use report::Report;
+pub use target::Target;
+
+/// Why a caller could not go on. A job that failed is not an error here but an answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CallerError {
+    /// The connection to the target failed or ended.
+    #[error("{target}: {source}")]
+    Connection {
+        /// Where the connection went.
+        target: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The other end does not keep to the wire.
+    #[error("{target} does not keep to the wire: {what}")]
+    Protocol {
+        /// Where the connection went.
+        target: String,
+        /// What it did.
+        what: String,
+    },
+    /// The world is not published there.
+    #[error("{target} does not know the world {world:?} (status {status}); see `published_as` in its configuration")]
+    NoSuchWorld {
+        /// Where the connection went.
+        target: String,
+        /// The name that was asked for.
+        world: String,
+        /// The status that came instead of a handle.
+        status: u32,
+    },
+    /// gRPC refused the connection or the stream.
+    #[error("{target}: {status}")]
+    Grpc {
+        /// Where the connection went.
+        target: String,
+        /// What the other end said.
+        status: Box<tonic::Status>,
+    },
+}

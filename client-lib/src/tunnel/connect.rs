@@ -1,0 +1,229 @@
+//! The steps from an address to a tunnel: name, TCP, handshake with the host key, login.
+
+use std::borrow::Cow;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use russh::client::{self, AuthResult, Handle};
+use russh::keys::{Algorithm, HashAlg, PrivateKeyWithHashAlg};
+use russh::{MethodSet, Preferred, SshId, cipher};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::error::{Attempt, TunnelError};
+use super::handler::Events;
+use super::host_key::Verdict;
+use super::identity::fingerprint;
+use super::options::Options;
+use super::shared::Shared;
+use super::socket::{Pulse, Socket};
+use super::{CutOnDrop, Tunnel, watchdog};
+
+/// How much the server may have on its way to us, for each channel: enough for 1 Gbit/s over 60 ms. It also bounds what
+/// may arrive while keys are exchanged (the SSH library gives up above twice this), and a busy tunnel exchanges keys every
+/// few seconds.
+const WINDOW_SIZE: u32 = 8 * 1024 * 1024;
+
+/// The largest packet the server may send; the SSH library takes no more.
+const MAX_PACKET_SIZE: u32 = 65_535;
+
+/// The library's own queue for each channel, which is not used (see `inbox`).
+const UNUSED_QUEUE: usize = 1;
+
+/// The fastest first: AES has instructions of its own. The last is for servers that have neither.
+const CIPHERS: &[cipher::Name] = &[cipher::AES_256_GCM, cipher::CHACHA20_POLY1305, cipher::AES_256_CTR];
+
+pub(super) async fn connect(options: &Options) -> Result<Tunnel, TunnelError> {
+    let attempt = Attempting { options, server: options.server.to_string().into(), deadline: deadline(options) };
+    let stream = attempt.tcp().await?;
+    let (cut, handle) = attempt.handshake(stream).await?;
+    let shared = Arc::clone(&cut.0);
+    let handle = attempt.login(&shared, handle).await?;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    // Makes an OpenSSH server set TCP_NODELAY, which cures the stall that `window_adjusted` tells of. It may refuse.
+    let stall_cure = handle.channel_open_session().await.ok();
+    let handle = Arc::new(handle);
+    let runtime = tokio::runtime::Handle::current();
+    runtime.spawn(watchdog::watch(Arc::clone(&shared), Arc::clone(&handle), watchdog::Times::from(options)));
+    Ok(Tunnel {
+        shared,
+        handle,
+        runtime,
+        open_timeout: options.connect_timeout,
+        _cut: cut,
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        _stall_cure: stall_cure,
+    })
+}
+
+fn deadline(options: &Options) -> Instant {
+    Instant::now() + options.connect_timeout
+}
+
+struct Attempting<'a> {
+    options: &'a Options,
+    server: Arc<str>,
+    deadline: Instant,
+}
+
+impl Attempting<'_> {
+    fn timed_out(&self, what: &'static str) -> TunnelError {
+        TunnelError::TimedOut { server: self.server.to_string(), what, limit: self.options.connect_timeout }
+    }
+
+    /// A connection to the first of the server's addresses that takes one.
+    async fn tcp(&self) -> Result<TcpStream, TunnelError> {
+        let server = || self.server.to_string();
+        let endpoint = &self.options.server;
+        let addresses: Vec<_> = timeout_at(self.deadline, lookup_host((endpoint.host.as_str(), endpoint.port)))
+            .await
+            .map_err(|_| self.timed_out("resolving the name"))?
+            .map_err(|error| TunnelError::Resolve { server: server(), error })?
+            .collect();
+        let mut attempts = Vec::new();
+        for (index, address) in addresses.iter().copied().enumerate() {
+            // An address that does not answer leaves the others their share of the time.
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            let share = left / u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
+            match timeout(share, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) => attempts.push(Attempt { address, error }),
+                Err(_) => attempts.push(Attempt { address, error: io::ErrorKind::TimedOut.into() }),
+            }
+        }
+        if attempts.is_empty() {
+            let error = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+            return Err(TunnelError::Resolve { server: server(), error });
+        }
+        Err(TunnelError::Connect { server: server(), attempts })
+    }
+
+    async fn handshake(&self, stream: TcpStream) -> Result<(CutOnDrop, Handle<Events>), TunnelError> {
+        let failed =
+            |error: io::Error| TunnelError::Handshake { server: self.server.to_string(), why: error.to_string() };
+        stream.set_nodelay(true).map_err(failed)?;
+        let socket = socket2::SockRef::from(&stream).try_clone().map_err(failed)?;
+        let shared = Shared::new(Arc::clone(&self.server), socket, Pulse::new());
+        // The library's task would outlive a handshake that is given up.
+        let cut = CutOnDrop(Arc::clone(&shared));
+        let events = Events { shared: Arc::clone(&shared), host_key: self.options.host_key.clone() };
+        let socket = Socket::new(stream, Arc::clone(&shared.pulse));
+        let connected = client::connect_stream(Arc::new(self.config()), socket, events);
+        match timeout_at(self.deadline, connected).await {
+            Err(_) => Err(self.timed_out("the SSH handshake")),
+            Ok(Err(error)) => Err(self.handshake_error(&shared, &error)),
+            Ok(Ok(handle)) => Ok((cut, handle)),
+        }
+    }
+
+    fn config(&self) -> client::Config {
+        client::Config {
+            client_id: SshId::Standard(Cow::Borrowed(concat!("SSH-2.0-Seeway_", env!("CARGO_PKG_VERSION")))),
+            window_size: WINDOW_SIZE,
+            maximum_packet_size: MAX_PACKET_SIZE,
+            channel_buffer_size: UNUSED_QUEUE,
+            preferred: Preferred {
+                key: Cow::Owned(self.options.host_key.algorithms()),
+                cipher: Cow::Borrowed(CIPHERS),
+                compression: Cow::Borrowed(&[russh::compression::NONE]),
+                ..Preferred::default()
+            },
+            // The watchdog does this: the library has one interval where we have three, and does not look at it while a
+            // write waits.
+            keepalive_interval: None,
+            inactivity_timeout: None,
+            ..client::Config::default()
+        }
+    }
+
+    fn handshake_error(&self, shared: &Shared, error: &russh::Error) -> TunnelError {
+        let server = self.server.to_string();
+        if let Some(shown) = shared.shown_key.get() {
+            let got = fingerprint(shown);
+            match self.options.host_key.judge(shown) {
+                Verdict::Accepted => {}
+                Verdict::Revoked => return TunnelError::HostKeyRevoked { server, got },
+                Verdict::Mismatch => {
+                    let expected = self.options.host_key.fingerprints();
+                    return TunnelError::HostKeyMismatch { server, expected, got };
+                }
+            }
+        }
+        let greeting = shared.pulse.greeting();
+        if !greeting.is_empty() && !greeting.starts_with("SSH-") {
+            return TunnelError::NotSsh { server, greeting };
+        }
+        let why = match error {
+            russh::Error::NoCommonAlgo { kind, ours, theirs } => {
+                format!("nothing in common for {kind:?}: here {}, there {}", ours.join(","), theirs.join(","))
+            }
+            russh::Error::Disconnect | russh::Error::HUP if greeting.is_empty() => {
+                "the server closed the connection before it said anything; it may have too many connections \
+                 (OpenSSH: MaxStartups, PerSourcePenalties)"
+                    .to_owned()
+            }
+            error => error.to_string(),
+        };
+        TunnelError::Handshake { server, why }
+    }
+
+    async fn login(&self, shared: &Shared, mut handle: Handle<Events>) -> Result<Handle<Events>, TunnelError> {
+        let key = Arc::clone(self.options.identity.key());
+        let login = async {
+            // An RSA key signs with SHA-2, whatever the server thinks of it.
+            let hash = match key.algorithm() {
+                Algorithm::Rsa { .. } => {
+                    let supported = handle.best_supported_rsa_hash().await.ok().flatten().flatten();
+                    Some(supported.unwrap_or(HashAlg::Sha512))
+                }
+                _ => None,
+            };
+            let key = PrivateKeyWithHashAlg::new(key, hash);
+            handle.authenticate_publickey(self.options.user.clone(), key).await
+        };
+        let result = timeout_at(self.deadline, login).await.map_err(|_| self.timed_out("the login"))?;
+        match result {
+            Ok(AuthResult::Success) => Ok(handle),
+            Ok(AuthResult::Failure { remaining_methods, partial_success }) if !remaining_methods.is_empty() => {
+                let methods = names(&remaining_methods);
+                let after = if partial_success { " besides the key, which it accepted" } else { "" };
+                Err(self.login_refused(format!("{methods}{after}")))
+            }
+            // No methods: either the server offers none, or it hung up. What it said comes with the end.
+            Ok(AuthResult::Failure { .. }) | Err(_) => {
+                timeout_at(self.deadline, shared.session_end()).await.map_err(|_| self.timed_out("the login"))?;
+                match shared.farewell.get() {
+                    Some(farewell) => Err(self.login_refused(format!("nothing else ({farewell})"))),
+                    None => Err(shared.closed().await.into()),
+                }
+            }
+        }
+    }
+
+    fn login_refused(&self, offered: String) -> TunnelError {
+        TunnelError::LoginRefused {
+            server: self.server.to_string(),
+            user: self.options.user.clone(),
+            key: self.options.identity.fingerprint(),
+            offered,
+        }
+    }
+}
+
+fn names(methods: &MethodSet) -> String {
+    let names: Vec<&str> = methods.iter().map(<&str>::from).collect();
+    names.join(", ")
+}
+
+impl From<&Options> for watchdog::Times {
+    fn from(options: &Options) -> Self {
+        // A keepalive without a pause between would be a flood.
+        let shortest = Duration::from_millis(1);
+        Self {
+            idle: options.keepalive_idle.max(shortest),
+            interval: options.keepalive.max(shortest),
+            broken_after: options.broken_after.max(shortest),
+        }
+    }
+}

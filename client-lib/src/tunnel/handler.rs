@@ -1,0 +1,103 @@
+//! What the SSH library tells a tunnel while it runs.
+
+use std::sync::Arc;
+
+use russh::client::{DisconnectReason, Handler, Session};
+use russh::keys::PublicKeyOrCertificate;
+use russh::{ChannelId, Error};
+
+use super::error::Lost;
+use super::host_key::{HostKey, Verdict};
+use super::shared::Shared;
+
+/// Lives in the SSH library's task; when it is dropped, that task has ended, for whatever reason.
+#[derive(Debug)]
+pub(super) struct Events {
+    pub(super) shared: Arc<Shared>,
+    pub(super) host_key: HostKey,
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.shared.lose("the SSH connection ended");
+        self.shared.session_has_ended();
+    }
+}
+
+impl Handler for Events {
+    type Error = Error;
+
+    async fn check_server_key(&mut self, shown: &PublicKeyOrCertificate) -> Result<bool, Error> {
+        let key = shown.public_key();
+        let verdict = self.host_key.judge(&key);
+        self.shared.shown_key.get_or_init(|| key);
+        // Certificates are not asked for, so a server that shows one is not what was pinned.
+        Ok(shown.certificate().is_none() && verdict == Verdict::Accepted)
+    }
+
+    async fn channel_open_confirmation(
+        &mut self,
+        id: ChannelId,
+        _max_packet_size: u32,
+        _window_size: u32,
+        _session: &mut Session,
+    ) -> Result<(), Error> {
+        // Data may follow at once, before the task that opens the channel has run.
+        self.shared.inbox(id);
+        Ok(())
+    }
+
+    async fn data(&mut self, id: ChannelId, data: &[u8], _session: &mut Session) -> Result<(), Error> {
+        if let Some(inbox) = self.shared.known_inbox(id) {
+            inbox.deliver(data).await;
+        }
+        Ok(())
+    }
+
+    async fn channel_eof(&mut self, id: ChannelId, _session: &mut Session) -> Result<(), Error> {
+        if let Some(inbox) = self.shared.known_inbox(id) {
+            inbox.complete();
+        }
+        Ok(())
+    }
+
+    async fn channel_close(&mut self, id: ChannelId, _session: &mut Session) -> Result<(), Error> {
+        if let Some(inbox) = self.shared.forget_inbox(id) {
+            let server = Arc::clone(&self.shared.server);
+            inbox.end(Lost { what: "channel", server, why: "the other side closed it".into() });
+        }
+        Ok(())
+    }
+
+    /// OpenSSH's server leaves Nagle on for a connection that only carries forwarded ports, and sends this message in a
+    /// write of its own. Its next small packet is then held back until that one is acknowledged, and our kernel, with
+    /// nothing to say, would delay the ACK by 40 ms. So the ACK is sent now. (To ask for it after every read cures the
+    /// stall too, and costs a fifth of the throughput.)
+    async fn window_adjusted(&mut self, _id: ChannelId, _new_size: u32, _session: &mut Session) -> Result<(), Error> {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        self.shared.acknowledge();
+        Ok(())
+    }
+
+    async fn disconnected(&mut self, reason: DisconnectReason<Error>) -> Result<(), Error> {
+        match reason {
+            DisconnectReason::ReceivedDisconnect(info) => {
+                let farewell = format!("{} ({:?})", info.message.escape_debug(), info.reason_code);
+                self.shared.lose(format!("the server disconnected: {farewell}"));
+                self.shared.farewell.get_or_init(|| farewell);
+            }
+            DisconnectReason::Error(error @ Error::NoAuthMethod) => {
+                self.shared.lose(error.to_string());
+                self.shared.farewell.get_or_init(|| "no method is left".to_owned());
+            }
+            DisconnectReason::Error(Error::Disconnect | Error::HUP) => {
+                self.shared.lose("the server closed the connection");
+            }
+            DisconnectReason::Error(Error::IO(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                self.shared.lose("the server closed the connection");
+            }
+            DisconnectReason::Error(error) => self.shared.lose(error.to_string()),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,58 @@
+//! Notices that the other side has gone without a word.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use russh::client::Handle;
+use tokio::time::{sleep, timeout};
+
+use super::handler::Events;
+use super::shared::Shared;
+
+/// How long silence may last.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    /// Before the first keepalive.
+    pub(super) idle: Duration,
+    /// Before the next one.
+    pub(super) interval: Duration,
+    /// Before the tunnel is given up.
+    pub(super) broken_after: Duration,
+}
+
+/// Runs for as long as the tunnel stands. Anything that the peer sends counts as a sign of life; a keepalive asks for one.
+pub(super) async fn watch(shared: Arc<Shared>, handle: Arc<Handle<Events>>, times: Times) {
+    tokio::select! {
+        biased;
+        _ = shared.closed() => {}
+        () = watch_silence(&shared, &handle, times) => {
+            let heard_nothing = format!("nothing heard for {:?}", times.broken_after);
+            shared.cut(heard_nothing);
+        }
+    }
+}
+
+/// Ends when there was silence for too long.
+async fn watch_silence(shared: &Shared, handle: &Handle<Events>, times: Times) {
+    let mut asked: u32 = 0;
+    let mut last_silence = Duration::ZERO;
+    loop {
+        let silence = shared.pulse.silence();
+        if silence < last_silence {
+            asked = 0;
+        }
+        last_silence = silence;
+        let Some(left) = times.broken_after.checked_sub(silence).filter(|left| !left.is_zero()) else {
+            return;
+        };
+        let next_question = times.idle.saturating_add(times.interval.saturating_mul(asked));
+        match next_question.checked_sub(silence) {
+            Some(pause) if !pause.is_zero() => sleep(pause.min(left)).await,
+            _ => {
+                asked += 1;
+                // Where there is no room even for a question, silence goes on being counted.
+                let _ = timeout(times.interval.min(left), handle.send_keepalive(true)).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Reads addresses: a listener's own, and a machine's.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+
+use seeway_client::tunnel::Endpoint;
+
+use super::kind::Wrong;
+use super::value::HardserverAddress;
+
+/// The longest path of a Unix socket, in bytes (`sun_path` without its closing zero).
+const SOCKET_PATH_LIMIT: usize = 107;
+
+/// Reads a listener's TCP address: loopback only, port 0 allowed.
+pub(super) fn listener(text: &str) -> Result<SocketAddr, Wrong> {
+    const EXAMPLE: &str = "write an address and a port, such as \"127.0.0.1:50051\" or \"[::1]:50051\"";
+    let (host, port) = split(text).map_err(|what| Wrong::new(what, EXAMPLE))?;
+    let port: u16 = port
+        .parse()
+        .map_err(|_| Wrong::new(format!("has the port `{port}`"), "write a port from 1 to 65535, or 0 for any"))?;
+    let host = if host == "localhost" { "127.0.0.1" } else { host };
+    let address = host.parse().map(|ip| SocketAddr::new(ip, port)).map_err(|_| {
+        Wrong::new(format!("`{host}` is not an IP address"), "a listener takes localhost or an IP address, not a name")
+    })?;
+    if !address.ip().is_loopback() {
+        return Err(Wrong::new(
+            format!(
+                "{address} is not a loopback address, and what comes in there is neither encrypted nor authenticated"
+            ),
+            "listen on 127.0.0.1 or [::1] until TLS is there",
+        ));
+    }
+    Ok(address)
+}
+
+/// Reads one of `listen.hardserver`; a relative path is taken from `base`.
+pub(super) fn hardserver(text: &str, base: &Path) -> Result<HardserverAddress, Wrong> {
+    if let Some(address) = text.strip_prefix("tcp:") {
+        return listener(address).map(HardserverAddress::Tcp);
+    }
+    let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) else {
+        return Err(Wrong::new(
+            format!("`{text}` is neither a Unix socket nor a TCP address"),
+            "write \"unix:/path\" or \"tcp:127.0.0.1:9000\"",
+        ));
+    };
+    let path = base.join(path);
+    let length = path.as_os_str().len();
+    if length > SOCKET_PATH_LIMIT {
+        return Err(Wrong::new(
+            format!("the socket's path has {length} bytes, and the system takes {SOCKET_PATH_LIMIT}"),
+            "choose a shorter path",
+        ));
+    }
+    let directory = path.parent().unwrap_or(base);
+    if !directory.is_dir() {
+        return Err(Wrong::new(
+            format!("the directory {} of the socket is not there", directory.display()),
+            "make it, or choose another path",
+        ));
+    }
+    if path.symlink_metadata().is_ok_and(|metadata| !is_socket(&metadata)) {
+        return Err(Wrong::new(
+            format!("{} is there and is not a socket", path.display()),
+            "move it away, or choose another path",
+        ));
+    }
+    Ok(HardserverAddress::Unix(path))
+}
+
+fn is_socket(metadata: &std::fs::Metadata) -> bool {
+    use std::os::unix::fs::FileTypeExt as _;
+    metadata.file_type().is_socket()
+}
+
+/// Reads a machine's address: a name or an IP address, and a port above 0.
+pub(super) fn machine(text: &str) -> Result<Endpoint, Wrong> {
+    const EXAMPLE: &str = "write a host and a port, such as \"hsm-a.example:22\" or \"[2001:db8::1]:22\"";
+    if let Some((user, address)) = text.split_once('@') {
+        return Err(Wrong::new("names a login too", format!("write user = \"{user}\" and address = \"{address}\"")));
+    }
+    let (host, port) = split(text).map_err(|what| Wrong::new(what, EXAMPLE))?;
+    let port = port
+        .parse()
+        .ok()
+        .filter(|port| *port != 0)
+        .ok_or_else(|| Wrong::new(format!("has the port `{port}`"), "write a port from 1 to 65535"))?;
+    if !is_host(host) {
+        return Err(Wrong::new(format!("`{host}` is neither a host's name nor an IP address"), EXAMPLE));
+    }
+    Ok(Endpoint { host: host.to_owned(), port })
+}
+
+/// Splits `host:port`; the brackets of an IPv6 address are taken off.
+fn split(text: &str) -> Result<(&str, &str), String> {
+    if let Some(rest) = text.strip_prefix('[') {
+        let (host, port) = rest.split_once(']').ok_or_else(|| format!("`{text}` has a [ without a ]"))?;
+        let address = host.split_once('%').map_or(host, |(address, _)| address);
+        if address.parse::<Ipv6Addr>().is_err() {
+            return Err(format!("`{host}` in brackets is not an IPv6 address"));
+        }
+        let port = port.strip_prefix(':').ok_or_else(|| format!("`{text}` has no port"))?;
+        return Ok((host, port));
+    }
+    let (host, port) = text.rsplit_once(':').ok_or_else(|| format!("`{text}` has no port"))?;
+    if host.contains(':') {
+        return Err(format!("`{text}` is an IPv6 address without brackets"));
+    }
+    if host.is_empty() {
+        return Err(format!("`{text}` has no host"));
+    }
+    Ok((host, port))
+}
+
+/// Whether a text is a host's name or an IP address (an IPv6 address's zone included).
+pub(super) fn is_host(text: &str) -> bool {
+    if text.contains(':') {
+        let address = text.split_once('%').map_or(text, |(address, _)| address);
+        return address.parse::<Ipv6Addr>().is_ok();
+    }
+    if text.chars().all(|letter| letter.is_ascii_digit() || letter == '.') {
+        return text.parse::<Ipv4Addr>().is_ok();
+    }
+    text.len() <= 253
+        && text.strip_suffix('.').unwrap_or(text).split('.').all(|label| {
+            (1..=63).contains(&label.len())
+                && label.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_')
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_is_a_loopback_address_or_localhost() {
+        for (text, address) in [
+            ("127.0.0.1:50051", "127.0.0.1:50051"),
+            ("localhost:0", "127.0.0.1:0"),
+            ("[::1]:9464", "[::1]:9464"),
+            ("127.8.0.1:1", "127.8.0.1:1"),
+        ] {
+            assert_eq!(listener(text), Ok(address.parse().expect("an address")), "{text}");
+        }
+        for (text, what) in [
+            ("0.0.0.0:50051", "not a loopback address"),
+            ("[::]:50051", "not a loopback address"),
+            ("192.0.2.1:1", "neither encrypted nor authenticated"),
+            ("127.0.0.1", "no port"),
+            ("127.0.0.1:65536", "`65536`"),
+            ("127.0.0.1:", "port ``"),
+            ("::1:1", "without brackets"),
+            ("[::1:1", "without a ]"),
+            ("[::1]", "no port"),
+            ("gateway.example:1", "not an IP address"),
+            (":1", "no host"),
+        ] {
+            let error = listener(text).expect_err(text);
+            assert!(error.what.contains(what), "{text}: {}", error.what);
+        }
+    }
+
+    #[test]
+    fn a_machine_has_a_host_and_a_port_above_zero() {
+        for (text, host, port) in [
+            ("hsm-a.example:22", "hsm-a.example", 22),
+            ("hsm_a:65535", "hsm_a", 65_535),
+            ("192.0.2.7:22", "192.0.2.7", 22),
+            ("[2001:db8::1]:2222", "2001:db8::1", 2222),
+            ("[fe80::1%eth0]:22", "fe80::1%eth0", 22),
+        ] {
+            let address = machine(text).expect(text);
+            assert_eq!((address.host.as_str(), address.port), (host, port));
+            assert_eq!(address.to_string(), text);
+        }
+        for text in [
+            "hsm-a",
+            "hsm-a:",
+            "hsm-a:0",
+            "hsm-a:65536",
+            "hsm-a:x",
+            ":22",
+            "2001:db8::1",
+            "[hsm-a]:22",
+            "[::1]22",
+            "192.0.2:22",
+            "999.0.0.1:22",
+            "hsm a:22",
+            "a..b:22",
+            "codesafe@hsm-a:22",
+            "-:/:22",
+            "",
+        ] {
+            let error = machine(text).expect_err(text);
+            assert!(!error.fix.is_empty());
+        }
+        assert_eq!(
+            machine("codesafe@hsm-a:22").expect_err("a login").fix,
+            "write user = \"codesafe\" and address = \"hsm-a:22\""
+        );
+    }
+
+    #[test]
+    fn a_unix_socket_needs_a_short_path_in_a_directory_that_is_there() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let base = directory.path();
+        assert_eq!(hardserver("unix:s", base), Ok(HardserverAddress::Unix(base.join("s"))));
+        let long = format!("unix:{}", "x".repeat(108));
+        assert!(hardserver(&long, base).expect_err("long").what.contains("107"));
+        assert!(hardserver("unix:no/s", base).expect_err("no directory").what.contains("is not there"));
+        std::fs::write(base.join("file"), "").expect("written");
+        assert!(hardserver("unix:file", base).expect_err("a file").what.contains("not a socket"));
+        for text in ["unix:", "/run/s", "udp:127.0.0.1:1", ""] {
+            assert!(hardserver(text, base).expect_err(text).fix.contains("unix:/path"));
+        }
+        assert!(hardserver("tcp:0.0.0.0:9000", base).expect_err("not loopback").what.contains("loopback"));
+    }
+}

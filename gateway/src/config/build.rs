@@ -1,0 +1,443 @@
+//! Makes the configuration of what a text says: the parts that stand alone, and what they must be to each other.
+//!
+//! Every function notes what is wrong and goes on, with `None` for what could not be made; problems and `None` go together.
+
+use std::collections::BTreeMap;
+use std::hash::Hash;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::thread::available_parallelism;
+
+use seeway_client::tunnel::{Endpoint, HostKey};
+use seeway_proto::wire;
+
+use super::document::{Document, NAME_LIMIT, Section, is_name, line_of};
+use super::keys::probably;
+use super::kind::{Located, Wrong};
+use super::problem::{Gathered, Place};
+use super::value::{Config, HardserverAddress, Limits, Listen, Machine, Retry, Runtime, Ssh, Wire, World};
+use super::{address, files};
+
+/// Makes the configuration. Relative file names are taken from `base`.
+pub(super) fn build(document: &Document, base: &Path, gathered: &mut Gathered) -> Option<Config> {
+    let mut build = Build { base, gathered };
+    let listen = build.listen(document.one("listen"));
+    let (machines, machine_names) = build.machines(document);
+    let worlds = build.worlds(document, &machine_names);
+    let runtime = runtime(document.one("runtime"));
+    let limits = build.limits(document.one("limits"));
+    let ssh = build.ssh(document.one("ssh"));
+    let retry = document.one("retry").number("max_attempts").map(|max_attempts| Retry { max_attempts });
+    let wire = build.wire(document.one("wire"));
+    Some(Config {
+        listen: listen?,
+        machines: machines?,
+        worlds: worlds?,
+        runtime: runtime?,
+        limits: limits?,
+        ssh: ssh?,
+        retry: retry?,
+        wire: wire?,
+    })
+}
+
+/// What is shared by all that is made.
+struct Build<'b> {
+    base: &'b Path,
+    gathered: &'b mut Gathered,
+}
+
+impl Build<'_> {
+    /// Notes what is wrong with a key's value, if anything is.
+    fn noted<T>(&mut self, section: &Section, key: &str, place: &Place, result: Result<T, Wrong>) -> Option<T> {
+        result.map_err(|Wrong { what, fix }| self.gathered.add(place, section.path(key), what, fix)).ok()
+    }
+
+    /// A text that `read` can make something of.
+    fn text<T>(&mut self, section: &Section, key: &str, read: impl Fn(&str) -> Result<T, Wrong>) -> Option<T> {
+        let text = section.text(key)?;
+        self.noted(section, key, &text.place, read(text.value))
+    }
+
+    fn listen(&mut self, section: &Section) -> Option<Listen> {
+        let off_or_listener = |text: &str| if text.is_empty() { Ok(None) } else { address::listener(text).map(Some) };
+        let grpc = self.text(section, "grpc", off_or_listener);
+        let hardserver = self.hardserver(section);
+        let admin = self.text(section, "admin", off_or_listener);
+        let socket_mode = self.text(section, "socket_mode", |text| {
+            u32::from_str_radix(text, 8)
+                .ok()
+                .filter(|mode| *mode <= 0o777 && mode & 0o222 != 0)
+                .ok_or_else(|| Wrong::new(format!("`{text}` is not a mode"), "write it in octal, such as \"0660\""))
+        });
+        let socket_group = match section.given("socket_group") {
+            Some(_) => self.text(section, "socket_group", files::group).map(Some),
+            None => Some(None),
+        };
+        self.listen_twice(section, grpc.flatten(), hardserver.as_deref().unwrap_or_default(), admin.flatten());
+        Some(Listen {
+            grpc: grpc?,
+            hardserver: hardserver?.into_iter().map(|located| located.value).collect(),
+            admin: admin?,
+            socket_mode: socket_mode?,
+            socket_group: socket_group?,
+        })
+    }
+
+    fn hardserver(&mut self, section: &Section) -> Option<Vec<Located<HardserverAddress>>> {
+        let list = section.list("hardserver")?;
+        let found: Vec<_> = list
+            .value
+            .iter()
+            .filter_map(|text| {
+                let read = address::hardserver(&text.value, self.base);
+                let value = self.noted(section, "hardserver", &text.place, read)?;
+                Some(Located { value, place: text.place.clone() })
+            })
+            .collect();
+        (found.len() == list.value.len()).then_some(found)
+    }
+
+    /// Notes each address that two listeners want.
+    fn listen_twice(
+        &mut self,
+        section: &Section,
+        grpc: Option<SocketAddr>,
+        hardserver: &[Located<HardserverAddress>],
+        admin: Option<SocketAddr>,
+    ) {
+        let single = |key: &'static str, address: Option<SocketAddr>| {
+            Some((key, section.text(key)?.place, HardserverAddress::Tcp(address?)))
+        };
+        let all = single("grpc", grpc)
+            .into_iter()
+            .chain(hardserver.iter().map(|located| ("hardserver", located.place.clone(), located.value.clone())))
+            .chain(single("admin", admin));
+        let mut unique = Unique::default();
+        for (key, place, address) in all {
+            // Port 0 is another port for each.
+            if !matches!(&address, HardserverAddress::Tcp(tcp) if tcp.port() == 0)
+                && let Some((first, _)) = unique.before(address.clone(), (key, place.clone()))
+            {
+                self.gathered.add(
+                    &place,
+                    section.path(key),
+                    format!("{address} is already listen.{first}"),
+                    "give each listener an address of its own",
+                );
+            }
+        }
+    }
+
+    /// The machines; and the names that worlds may use, each with its position, those of machines with problems too.
+    fn machines(&mut self, document: &Document) -> (Option<Vec<Machine>>, BTreeMap<String, usize>) {
+        let mut names = BTreeMap::new();
+        let mut unique = Unique::default();
+        let mut machines = Vec::new();
+        let mut count = 0;
+        for (position, section) in document.all("machine").enumerate() {
+            count += 1;
+            if let Some(name) = self.name(section, &mut unique) {
+                names.entry(name).or_insert(position);
+            }
+            machines.extend(self.machine(section));
+        }
+        if count == 0 && !document.lost_section {
+            self.gathered.add(&Place::Whole, "machine", "there is no [[machine]]", "add one for each CodeSafe machine");
+        }
+        ((machines.len() == count).then_some(machines), names)
+    }
+
+    fn machine(&mut self, section: &Section) -> Option<Machine> {
+        let base = self.base;
+        let address = self.text(section, "address", address::machine);
+        let user = self.text(section, "user", |text| {
+            if text.is_empty() || text.chars().any(|letter| letter.is_control() || letter.is_whitespace()) {
+                return Err(Wrong::new(format!("{text:?} is not a login"), "write the login at the SSH server"));
+            }
+            Ok(text.to_owned())
+        });
+        let identity = self.text(section, "identity", |text| files::identity(&files::path(text, base)?));
+        let host_key = self.host_key(section, address.as_ref());
+        let seejobs_host = self.text(section, "seejobs_host", |text| {
+            if !address::is_host(text) {
+                return Err(Wrong::new(
+                    format!("`{text}` is neither a host's name nor an IP address"),
+                    "write the host as the SSH server sees it, mostly \"127.0.0.1\"",
+                ));
+            }
+            Ok(text.to_owned())
+        });
+        Some(Machine {
+            name: section.text("name")?.value.to_owned(),
+            address: address?,
+            user: user?,
+            identity: identity?,
+            host_key: host_key?,
+            seejobs_host: seejobs_host?,
+            seejobs_port: section.number("seejobs_port")?,
+            tunnels: section.number("tunnels")?,
+            channels: section.number("channels")?,
+            max_in_flight: section.number("max_in_flight")?,
+        })
+    }
+
+    fn host_key(&mut self, section: &Section, address: Option<&Endpoint>) -> Option<HostKey> {
+        const FIX: &str = "write host_key = \"ssh-ed25519 AAAA…\" or known_hosts = \"FILE\"";
+        let base = self.base;
+        match (section.given("host_key"), section.given("known_hosts")) {
+            (None, None) => {
+                self.gathered.add(
+                    &section.place,
+                    section.path("host_key"),
+                    "is missing, and known_hosts too: nothing says which server is the right one",
+                    FIX,
+                );
+                None
+            }
+            (Some(one), Some(other)) => {
+                let later = one.max(other);
+                self.gathered.add(
+                    later,
+                    section.path(if later == one { "host_key" } else { "known_hosts" }),
+                    format!("host_key and known_hosts are both there, the first in {}", line_of(one.min(other))),
+                    "keep one of them",
+                );
+                self.text(section, "host_key", files::host_key)
+            }
+            (Some(_), None) => self.text(section, "host_key", files::host_key),
+            (None, Some(_)) => self.text(section, "known_hosts", |text| {
+                let path = files::path(text, base)?;
+                match address {
+                    Some(address) => files::known_hosts(&path, address).map(Some),
+                    // The address's problem is noted already; without it there is no entry to look for.
+                    None => Ok(None),
+                }
+            })?,
+        }
+    }
+
+    /// The name of a machine or world, noted where it is no name or not the first of its kind.
+    fn name(&mut self, section: &Section, unique: &mut Unique<String>) -> Option<String> {
+        let name = section.text("name")?;
+        if !is_name(name.value) {
+            self.gathered.add(
+                &name.place,
+                section.path("name"),
+                format!("{:?} is not a name", name.value),
+                format!("write 1 to {NAME_LIMIT} letters, digits or any of . _ - / : @ +"),
+            );
+            return None;
+        }
+        if let Some((_, first)) = unique.before(name.value.to_owned(), ("name", name.place.clone())) {
+            self.gathered.add(
+                &name.place,
+                section.path("name"),
+                format!("the name `{}` is already taken, in {}", name.value, line_of(first)),
+                "give each one a name of its own",
+            );
+        }
+        Some(name.value.to_owned())
+    }
+
+    fn worlds(&mut self, document: &Document, machine_names: &BTreeMap<String, usize>) -> Option<Vec<World>> {
+        let mut names = Unique::default();
+        let mut published = Unique::default();
+        let mut worlds = Vec::new();
+        let mut count = 0;
+        for section in document.all("world") {
+            count += 1;
+            let name = self.name(section, &mut names);
+            let published_as = self.published_as(section, name.as_deref(), &mut published);
+            let machines = self.world_machines(section, machine_names, document.lost_section);
+            worlds.extend((|| {
+                Some(World {
+                    name: name?,
+                    published_as: published_as?,
+                    machines: machines?,
+                    idempotent: section.boolean("idempotent")?,
+                })
+            })());
+        }
+        if count == 0 && !document.lost_section {
+            self.gathered.add(&Place::Whole, "world", "there is no [[world]]", "add one for each application");
+        }
+        (worlds.len() == count).then_some(worlds)
+    }
+
+    fn published_as(&mut self, section: &Section, name: Option<&str>, unique: &mut Unique<String>) -> Option<String> {
+        let key = if section.given("published_as").is_some() { "published_as" } else { "name" };
+        let Located { value: published_as, place } = section.text(key)?;
+        if key == "name" {
+            // A name that is no name has been noted.
+            name?;
+        }
+        if !(1..=255).contains(&published_as.len()) || published_as.contains(char::is_control) {
+            let what = format!("{published_as:?} can not be published");
+            self.gathered.add(&place, section.path(key), what, "write 1 to 255 bytes of text");
+            return None;
+        }
+        // That two worlds have one name has been noted too.
+        if let Some((first, first_place)) = unique.before(published_as.to_owned(), (key, place.clone()))
+            && (key, *first) != ("name", "name")
+        {
+            self.gathered.add(
+                &place,
+                section.path(key),
+                format!("`{published_as}` is already published, by {}", line_of(first_place)),
+                "publish each world under a name of its own",
+            );
+        }
+        Some(published_as.to_owned())
+    }
+
+    fn world_machines(
+        &mut self,
+        section: &Section,
+        names: &BTreeMap<String, usize>,
+        lost_section: bool,
+    ) -> Option<Vec<usize>> {
+        let list = section.list("machines")?;
+        let path = section.path("machines");
+        if list.value.is_empty() {
+            self.gathered.add(&list.place, path, "is empty", "name at least one machine that runs this world");
+            return None;
+        }
+        let mut machines = Vec::new();
+        let mut sound = true;
+        for name in list.value {
+            let Some(position) = names.get(&name.value) else {
+                sound = false;
+                // A machine whose header could not be read may well have this name.
+                if !lost_section {
+                    let fix = match probably(&name.value, names.keys().map(String::as_str)) {
+                        Some(meant) => format!("did you mean `{meant}`?"),
+                        None => format!("add a [[machine]] with name = \"{}\", or take it out", name.value),
+                    };
+                    self.gathered.add(&name.place, path.clone(), format!("there is no machine `{}`", name.value), fix);
+                }
+                continue;
+            };
+            if machines.contains(position) {
+                sound = false;
+                let what = format!("names the machine `{}` twice", name.value);
+                self.gathered.add(&name.place, path.clone(), what, "take one of them out");
+            } else {
+                machines.push(*position);
+            }
+        }
+        sound.then_some(machines)
+    }
+
+    fn limits(&mut self, section: &Section) -> Option<Limits> {
+        let max_job_bytes = section.number("max_job_bytes");
+        if let Some(max_job_bytes) = max_job_bytes {
+            let message = u64::from(wire::Limits { max_job_bytes }.max_message());
+            for key in ["caller_buffer_bytes", "channel_buffer_bytes"] {
+                if let Some(buffer) = section.integer(key).filter(|buffer| buffer.value < message) {
+                    self.gathered.add(
+                        &buffer.place,
+                        section.path(key),
+                        format!(
+                            "is {}, too small for one message of {message} bytes, which max_job_bytes = {max_job_bytes} allows",
+                            buffer.value
+                        ),
+                        format!("write {message} or more, or lower max_job_bytes"),
+                    );
+                }
+            }
+        }
+        Some(Limits {
+            max_job_bytes: max_job_bytes?,
+            queue: section.number("queue")?,
+            hold: section.duration("hold")?.value,
+            default_timeout: section.duration("default_timeout")?.value,
+            callers: section.number("callers")?,
+            caller_jobs: section.number("caller_jobs")?,
+            caller_buffer_bytes: section.number("caller_buffer_bytes")?,
+            channel_buffer_bytes: section.number("channel_buffer_bytes")?,
+            pipes: section.number("pipes")?,
+        })
+    }
+
+    fn ssh(&mut self, section: &Section) -> Option<Ssh> {
+        let at_least = |this: &mut Self, key: &str, others: &[&str]| {
+            let (Some(found), Some(sum)) = (
+                section.duration(key),
+                others.iter().map(|other| section.duration(other).map(|found| found.value)).sum::<Option<_>>(),
+            ) else {
+                return;
+            };
+            if found.value < sum {
+                // Where only the other key was written down, that is the one to blame.
+                let blamed = std::iter::once(&key).chain(others).find(|key| section.given(key).is_some());
+                let place = blamed.and_then(|key| section.given(key)).unwrap_or(&found.place);
+                let sum = super::duration_text(sum);
+                this.gathered.add(
+                    place,
+                    section.path(key),
+                    format!("is {}, shorter than {} ({sum})", super::duration_text(found.value), others.join(" and ")),
+                    format!("write {key} = \"{sum}\" or longer"),
+                );
+            }
+        };
+        at_least(self, "retry_max", &["connect_retry"]);
+        at_least(self, "broken_after", &["keepalive_idle", "keepalive"]);
+        Some(Ssh {
+            connect_timeout: section.duration("connect_timeout")?.value,
+            connect_retry: section.duration("connect_retry")?.value,
+            retry_max: section.duration("retry_max")?.value,
+            refused_retry: section.duration("refused_retry")?.value,
+            keepalive_idle: section.duration("keepalive_idle")?.value,
+            keepalive: section.duration("keepalive")?.value,
+            broken_after: section.duration("broken_after")?.value,
+        })
+    }
+
+    fn wire(&mut self, section: &Section) -> Option<Wire> {
+        let base = self.base;
+        if section.given("profile").is_none() {
+            return Some(Wire { profile: wire::Profile::open_1() });
+        }
+        let profile: Option<PathBuf> = self.text(section, "profile", |text| files::path(text, base));
+        let place = section.text("profile")?.place;
+        let profile = self.noted(section, "profile", &place, files::profile(&profile?))?;
+        Some(Wire { profile })
+    }
+}
+
+fn runtime(section: &Section) -> Option<Runtime> {
+    let shards = if section.is_auto("shards") { Some(auto_shards()) } else { section.number("shards") };
+    Some(Runtime { shards: shards?, drain_timeout: section.duration("drain_timeout")?.value })
+}
+
+/// 1 up to 4 cores, a quarter of the cores above that: each shard has tunnels of its own, which every machine has to bear.
+fn auto_shards() -> usize {
+    let cores = available_parallelism().map_or(1, std::num::NonZero::get);
+    (cores / 4).max(1)
+}
+
+/// Finds what stands twice.
+struct Unique<T> {
+    seen: std::collections::HashMap<T, (&'static str, Place)>,
+}
+
+impl<T> Default for Unique<T> {
+    fn default() -> Self {
+        Self { seen: std::collections::HashMap::new() }
+    }
+}
+
+impl<T: Eq + Hash> Unique<T> {
+    /// Where the same value stood before; `None`, and remembered, if this is its first time.
+    fn before(&mut self, value: T, here: (&'static str, Place)) -> Option<&(&'static str, Place)> {
+        use std::collections::hash_map::Entry;
+        match self.seen.entry(value) {
+            Entry::Occupied(entry) => Some(entry.into_mut()),
+            Entry::Vacant(entry) => {
+                entry.insert(here);
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! Every key that `seeway.toml` may hold, in one table.
+//!
+//! The table is what the reader accepts, refuses and fills in by, what environment variables are looked up in, and what the
+//! reference page is written from: a key that is not here does not exist, one that is here is documented.
+
+use Kind::{Boolean, Duration, Integer, List, Shards, Text};
+use Unset::{Default, Optional, Required};
+
+/// The largest body that the wire's framing takes (above it a connection is closed), in bytes.
+const FRAMING_LIMIT: u64 = 16 * 1024 * 1024;
+/// What a reply adds to its job's bytes at most, as the wire counts it, in bytes.
+const MESSAGE_OVERHEAD: u64 = 44;
+
+/// One table of the file.
+#[derive(Debug)]
+pub(super) struct Table {
+    /// Its name, as in `[name]` or `[[name]]`.
+    pub(super) name: &'static str,
+    /// `[[name]]`: it may stand many times.
+    pub(super) many: bool,
+    /// What it is for, in Markdown.
+    pub(super) doc: &'static str,
+    /// Its keys, in the reference's order.
+    pub(super) keys: &'static [Key],
+}
+
+/// One key of a table.
+#[derive(Debug)]
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    pub(super) unset: Unset,
+    /// What it means, in Markdown.
+    pub(super) doc: &'static str,
+}
+
+/// What a key's value must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A string.
+    Text,
+    /// An array of strings.
+    List,
+    /// A whole number, both ends included.
+    Integer(u64, u64),
+    /// `true` or `false`.
+    Boolean,
+    /// A duration as a string; the flag says whether zero means something.
+    Duration { zero: bool },
+    /// The string `"auto"` or a whole number up to this one.
+    Shards(u64),
+}
+
+/// What a key that is not in the file counts as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unset {
+    /// A problem.
+    Required,
+    /// Nothing; the text says what that means.
+    Optional(&'static str),
+    /// This value, as an environment variable would write it.
+    Default(&'static str),
+}
+
+const fn key(name: &'static str, kind: Kind, unset: Unset, doc: &'static str) -> Key {
+    Key { name, kind, unset, doc }
+}
+
+/// The tables, in the reference's order.
+pub(super) const TABLES: &[Table] = &[
+    Table {
+        name: "listen",
+        many: false,
+        doc: "Where callers and operators come in. Until TLS is there, every TCP address must be a loopback one: nothing on these \
+              listeners is encrypted or authenticated.",
+        keys: &[
+            key(
+                "grpc",
+                Text,
+                Default("127.0.0.1:50051"),
+                "Where gRPC callers connect: a loopback address (or `localhost`) and a port; an IPv6 address stands in brackets. \
+                 Port 0 lets the system choose one. `\"\"` switches the gRPC front end off.",
+            ),
+            key(
+                "hardserver",
+                List,
+                Default("unix:/run/seeway/nserver,tcp:127.0.0.1:9000"),
+                "Where legacy callers connect, as to a hardserver: any number of `unix:/path` (at most 107 bytes, in a directory \
+                 that is there) and `tcp:host:port` (loopback only). `[]` switches the hardserver front end off.",
+            ),
+            key(
+                "admin",
+                Text,
+                Default("127.0.0.1:9464"),
+                "Where `/metrics`, `/healthz` and `/readyz` are; written like `grpc`. `\"\"` switches them off.",
+            ),
+            key(
+                "socket_mode",
+                Text,
+                Default("0660"),
+                "The permission bits of every Unix socket, in octal. Whoever may write to the socket may send jobs.",
+            ),
+            key(
+                "socket_group",
+                Text,
+                Optional("the gateway's own group"),
+                "The group that owns every Unix socket, by name or number.",
+            ),
+        ],
+    },
+    Table {
+        name: "machine",
+        many: true,
+        doc: "One CodeSafe machine, reached through one SSH server. At least one is needed.",
+        keys: &[
+            key("name", Text, Required, "What logs, metrics and outcomes call it; unique among machines."),
+            key(
+                "address",
+                Text,
+                Required,
+                "Its SSH server: a name, an IPv4 address or an IPv6 address in brackets, and a port, such as \
+                 `\"hsm-a.example:22\"`.",
+            ),
+            key("user", Text, Default("codesafe"), "The login at the SSH server."),
+            key(
+                "identity",
+                Text,
+                Required,
+                "The file of the private key to log in with (`seeway keygen` makes one). It must not be readable by others and \
+                 must have no passphrase.",
+            ),
+            key(
+                "host_key",
+                Text,
+                Optional("see `known_hosts`"),
+                "The SSH server's public key, such as `\"ssh-ed25519 AAAA…\"`. One of `host_key` and `known_hosts` is required.",
+            ),
+            key(
+                "known_hosts",
+                Text,
+                Optional("see `host_key`"),
+                "A file in OpenSSH's `known_hosts` form that has the address's keys. One of `host_key` and `known_hosts` is \
+                 required.",
+            ),
+            key(
+                "seejobs_host",
+                Text,
+                Default("127.0.0.1"),
+                "The host of the machine's SEEJobs port, as the SSH server sees it.",
+            ),
+            key("seejobs_port", Integer(1, 65_535), Default("8888"), "The machine's SEEJobs port."),
+            key("tunnels", Integer(1, 64), Default("1"), "SSH connections, for each shard."),
+            key("channels", Integer(1, 64), Default("2"), "SEEJob streams on each tunnel."),
+            key(
+                "max_in_flight",
+                Integer(1, 65_536),
+                Default("1024"),
+                "Jobs sent and unanswered, over all its channels.",
+            ),
+        ],
+    },
+    Table {
+        name: "world",
+        many: true,
+        doc: "One SEE world: one application, on one or more machines. At least one is needed.",
+        keys: &[
+            key("name", Text, Required, "What gRPC callers name; unique among worlds."),
+            key(
+                "published_as",
+                Text,
+                Optional("the `name`"),
+                "What a legacy caller's `GetPublishedObject` finds; unique among worlds.",
+            ),
+            key("machines", List, Required, "The names of the machines that run the application; at least one."),
+            key(
+                "idempotent",
+                Boolean,
+                Default("false"),
+                "Whether legacy callers' jobs are safe to run twice. Where they are, a job whose outcome became unknown is sent \
+                 again. gRPC callers say it for each job.",
+            ),
+        ],
+    },
+    Table {
+        name: "runtime",
+        many: false,
+        doc: "Threads and their end.",
+        keys: &[
+            key(
+                "shards",
+                Shards(256),
+                Default("auto"),
+                "Threads of the data plane, each with tunnels of its own to every machine. `\"auto\"`: 1 up to 4 cores, a quarter \
+                 of the cores above that.",
+            ),
+            key(
+                "drain_timeout",
+                Duration { zero: true },
+                Default("30s"),
+                "How long the gateway, told to end, waits for jobs that are still out. `\"0s\"` does not wait.",
+            ),
+        ],
+    },
+    Table {
+        name: "limits",
+        many: false,
+        doc: "How much of everything. What is above a limit is refused, with an outcome that says so.",
+        keys: &[
+            key(
+                "max_job_bytes",
+                Integer(1, FRAMING_LIMIT - MESSAGE_OVERHEAD),
+                Default("262100"),
+                "The largest job and the largest reply, in bytes.",
+            ),
+            key("queue", Integer(1, 1 << 24), Default("4096"), "Jobs waiting, for each world."),
+            key(
+                "hold",
+                Duration { zero: true },
+                Default("35s"),
+                "How long jobs wait for a world that has no machine up. `\"0s\"` fails them at once.",
+            ),
+            key(
+                "default_timeout",
+                Duration { zero: false },
+                Default("60s"),
+                "The deadline of jobs whose caller set none.",
+            ),
+            key("callers", Integer(1, 1 << 20), Default("10000"), "Connections at the front ends, all together."),
+            key(
+                "caller_jobs",
+                Integer(1, 1 << 20),
+                Default("1024"),
+                "Jobs that one legacy connection or gRPC stream may have outstanding.",
+            ),
+            key(
+                "caller_buffer_bytes",
+                Integer(1, 1 << 32),
+                Default("4194304"),
+                "Replies waiting to be read by one caller, in bytes; room for at least one message of `max_job_bytes`.",
+            ),
+            key(
+                "channel_buffer_bytes",
+                Integer(1, 1 << 32),
+                Default("1048576"),
+                "Jobs waiting to be written to one channel, in bytes; room for at least one message of `max_job_bytes`.",
+            ),
+            key("pipes", Integer(1, 1 << 16), Default("256"), "`Pipe` calls open at once."),
+        ],
+    },
+    Table {
+        name: "ssh",
+        many: false,
+        doc: "How tunnels are made, watched and made again.",
+        keys: &[
+            key(
+                "connect_timeout",
+                Duration { zero: false },
+                Default("10s"),
+                "For TCP, SSH, login and channels together.",
+            ),
+            key(
+                "connect_retry",
+                Duration { zero: false },
+                Default("200ms"),
+                "The back-off's first wait after a tunnel was lost or could not be made; each next one is twice as long.",
+            ),
+            key("retry_max", Duration { zero: false }, Default("10s"), "The back-off's ceiling."),
+            key(
+                "refused_retry",
+                Duration { zero: false },
+                Default("5m"),
+                "How soon a tunnel is tried again whose host key or login was refused: what only a person can mend is not \
+                 hammered at.",
+            ),
+            key("keepalive_idle", Duration { zero: false }, Default("30s"), "Silence before the first keepalive."),
+            key("keepalive", Duration { zero: false }, Default("10s"), "Between one keepalive and the next."),
+            key(
+                "broken_after",
+                Duration { zero: false },
+                Default("90s"),
+                "Silence after which a tunnel counts as broken; at least `keepalive_idle` and `keepalive` together.",
+            ),
+        ],
+    },
+    Table {
+        name: "retry",
+        many: false,
+        doc: "How often an idempotent job is tried. No other job is ever sent twice.",
+        keys: &[key(
+            "max_attempts",
+            Integer(1, 100),
+            Default("3"),
+            "How often one idempotent job is sent in all. 1 never sends again.",
+        )],
+    },
+    Table {
+        name: "wire",
+        many: false,
+        doc: "The numbers of the SEEJob wire.",
+        keys: &[key(
+            "profile",
+            Text,
+            Optional("the built-in `open-1`"),
+            "A TOML file with the wire's numbers, for a site that owns the vendor's headers.",
+        )],
+    },
+];
+
+impl Table {
+    /// The key of this name.
+    pub(super) fn key(&self, name: &str) -> Option<&'static Key> {
+        self.keys.iter().find(|key| key.name == name)
+    }
+
+    /// Its header as it stands in the file.
+    pub(super) fn header(&self) -> String {
+        if self.many { format!("[[{}]]", self.name) } else { format!("[{}]", self.name) }
+    }
+}
+
+/// The table of this name.
+pub(super) fn table(name: &str) -> Option<&'static Table> {
+    TABLES.iter().find(|table| table.name == name)
+}
+
+/// The name among `names` that was probably meant by `written`.
+pub(super) fn probably<'a>(written: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let plain = |name: &str| name.to_lowercase().replace('-', "_");
+    let written = plain(written);
+    names
+        .map(|name| (distance(&written, &plain(name)), name))
+        .filter(|(distance, name)| *distance <= 1 + name.len() / 4)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+/// How many letters must be added, dropped, changed or swapped with their neighbour to make one word the other.
+fn distance(one: &str, other: &str) -> usize {
+    let one: Vec<char> = one.chars().collect();
+    let other: Vec<char> = other.chars().collect();
+    // cost[i][j]: of making the first i letters of `one` the first j of `other`.
+    let mut cost = vec![vec![0; other.len() + 1]; one.len() + 1];
+    for (i, row) in cost.iter_mut().enumerate() {
+        row[0] = i;
+    }
+    for (j, first) in cost[0].iter_mut().enumerate() {
+        *first = j;
+    }
+    for i in 1..=one.len() {
+        for j in 1..=other.len() {
+            let change = usize::from(one[i - 1] != other[j - 1]);
+            let mut least = (cost[i - 1][j] + 1).min(cost[i][j - 1] + 1).min(cost[i - 1][j - 1] + change);
+            if i > 1 && j > 1 && one[i - 1] == other[j - 2] && one[i - 2] == other[j - 1] {
+                least = least.min(cost[i - 2][j - 2] + 1);
+            }
+            cost[i][j] = least;
+        }
+    }
+    cost[one.len()][other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_finds_the_key_that_was_meant() {
+        let machine = table("machine").expect("in the table");
+        let names = || machine.keys.iter().map(|key| key.name);
+        for (written, meant) in [
+            ("adress", Some("address")),
+            ("host-key", Some("host_key")),
+            ("Name", Some("name")),
+            ("tunnel", Some("tunnels")),
+            ("max_inflight", Some("max_in_flight")),
+            ("sue", Some("user")),
+            ("password", None),
+        ] {
+            assert_eq!(probably(written, names()), meant, "{written}");
+        }
+    }
+
+    #[test]
+    fn names_are_unique() {
+        for (position, table) in TABLES.iter().enumerate() {
+            assert!(TABLES[..position].iter().all(|other| other.name != table.name));
+            for (position, key) in table.keys.iter().enumerate() {
+                assert!(table.keys[..position].iter().all(|other| other.name != key.name));
+            }
+        }
+    }
+}

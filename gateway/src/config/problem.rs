@@ -1,0 +1,96 @@
+//! What can be wrong with a configuration file: where, what, and what to do about it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Where something was configured.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// The file as a whole.
+    Whole,
+    /// In the file; both count from 1, columns in characters.
+    File {
+        /// The line.
+        line: usize,
+        /// The column.
+        column: usize,
+    },
+    /// In the environment variable of this name.
+    Environment(String),
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where.
+    pub place: Place,
+    /// The key's path, such as `machine[hsm-a].address`; empty where no key is to blame.
+    pub key: String,
+    /// What is wrong.
+    pub what: String,
+    /// What to do about it.
+    pub fix: String,
+}
+
+/// Everything that is wrong with one file, in the file's order; never empty.
+///
+/// Displayed as one line for each problem: `FILE:LINE:COLUMN: key: what; what to do`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Problems {
+    /// The configuration file.
+    pub file: PathBuf,
+    /// Its problems.
+    pub list: Vec<Problem>,
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, problem) in self.list.iter().enumerate() {
+            if position > 0 {
+                writeln!(f)?;
+            }
+            match &problem.place {
+                Place::Whole => write!(f, "{}: ", self.file.display())?,
+                Place::File { line, column } => {
+                    write!(f, "{}:{line}:{column}: ", self.file.display())?;
+                }
+                Place::Environment(variable) => write!(f, "{variable}: ")?,
+            }
+            if !problem.key.is_empty() {
+                write!(f, "{}: ", problem.key)?;
+            }
+            write!(f, "{}; {}", problem.what, problem.fix)?;
+        }
+        Ok(())
+    }
+}
+
+/// Gathers problems while a file is read, so that the first does not hide the others.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    list: Vec<Problem>,
+}
+
+impl Gathered {
+    /// Notes a problem.
+    pub(super) fn add(
+        &mut self,
+        place: &Place,
+        key: impl Into<String>,
+        what: impl Into<String>,
+        fix: impl Into<String>,
+    ) {
+        self.list.push(Problem { place: place.clone(), key: key.into(), what: what.into(), fix: fix.into() });
+    }
+
+    /// The value, if nothing was wrong; else the problems in the file's order.
+    pub(super) fn verdict<T>(mut self, file: &Path, value: Option<T>) -> Result<T, Problems> {
+        match value {
+            Some(value) if self.list.is_empty() => Ok(value),
+            _ => {
+                self.list.sort_by(|one, other| one.place.cmp(&other.place));
+                Err(Problems { file: file.to_owned(), list: self.list })
+            }
+        }
+    }
+}

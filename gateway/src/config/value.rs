@@ -1,0 +1,193 @@
+//! The checked configuration: what `seeway.toml` says once every default is filled in and every problem is ruled out.
+//!
+//! Built by [`Config::load`](super::Config::load) only, so whoever holds one need not doubt it: names are unique, worlds name
+//! machines that are there, identities are private keys that nobody else can read.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use seeway_client::tunnel::{Endpoint, HostKey, Identity, Options};
+use seeway_proto::wire::{self, Profile};
+
+/// One `seeway.toml`, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `[listen]`: where callers and operators come in.
+    pub listen: Listen,
+    /// `[[machine]]`, in the file's order; at least one. [`World::machines`] holds positions in this list.
+    pub machines: Vec<Machine>,
+    /// `[[world]]`, in the file's order; at least one.
+    pub worlds: Vec<World>,
+    /// `[runtime]`: threads and their end.
+    pub runtime: Runtime,
+    /// `[limits]`: how much of everything.
+    pub limits: Limits,
+    /// `[ssh]`: how tunnels are made, watched and made again.
+    pub ssh: Ssh,
+    /// `[retry]`: how often an idempotent job is tried.
+    pub retry: Retry,
+    /// `[wire]`: the numbers of the SEEJob wire.
+    pub wire: Wire,
+}
+
+impl Config {
+    /// What the wire's messages are held to.
+    pub fn wire_limits(&self) -> wire::Limits {
+        wire::Limits { max_job_bytes: self.limits.max_job_bytes }
+    }
+}
+
+/// `[listen]`: where callers and operators come in. All TCP addresses are loopback ones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// `listen.grpc`: where gRPC callers connect; `None`: the gRPC front end is off. Port 0 lets the system choose.
+    pub grpc: Option<SocketAddr>,
+    /// `listen.hardserver`: where legacy callers connect; empty: the hardserver front end is off.
+    pub hardserver: Vec<HardserverAddress>,
+    /// `listen.admin`: `/metrics`, `/healthz`, `/readyz`; `None`: off.
+    pub admin: Option<SocketAddr>,
+    /// `listen.socket_mode`: the permission bits of every Unix socket, 0 to 0o777.
+    pub socket_mode: u32,
+    /// `listen.socket_group`: the numeric group that owns every Unix socket; `None`: the process's own.
+    pub socket_group: Option<u32>,
+}
+
+/// One address of `listen.hardserver`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum HardserverAddress {
+    /// `unix:/path`: a Unix stream socket; at most 107 bytes, its directory was there when the file was checked.
+    Unix(PathBuf),
+    /// `tcp:host:port`: a loopback address; port 0 lets the system choose.
+    Tcp(SocketAddr),
+}
+
+impl fmt::Display for HardserverAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Tcp(address) => write!(f, "tcp:{address}"),
+        }
+    }
+}
+
+/// `[[machine]]`: one CodeSafe machine and the SSH server that it is reached through.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// `machine.name`: unique; in logs, metrics and outcomes.
+    pub name: String,
+    /// `machine.address`: its SSH server.
+    pub address: Endpoint,
+    /// `machine.user`: the login at the SSH server.
+    pub user: String,
+    /// `machine.identity`: the private key to log in with, read from a file that nobody else could read.
+    pub identity: Identity,
+    /// `machine.host_key` or `machine.known_hosts`: the host keys that its SSH server may show, and no others.
+    pub host_key: HostKey,
+    /// `machine.seejobs_host`: where the machine's SEEJobs port is, as the SSH server sees it.
+    pub seejobs_host: String,
+    /// `machine.seejobs_port`: the machine's SEEJobs port.
+    pub seejobs_port: u16,
+    /// `machine.tunnels`: SSH connections, for each shard; at least 1.
+    pub tunnels: usize,
+    /// `machine.channels`: SEEJob streams on each tunnel; at least 1.
+    pub channels: usize,
+    /// `machine.max_in_flight`: jobs sent and unanswered, over all its channels; 1 to 65 536.
+    pub max_in_flight: usize,
+}
+
+impl Machine {
+    /// What a tunnel to it needs to know.
+    pub fn tunnel_options(&self, ssh: &Ssh) -> Options {
+        Options {
+            server: self.address.clone(),
+            user: self.user.clone(),
+            identity: self.identity.clone(),
+            host_key: self.host_key.clone(),
+            connect_timeout: ssh.connect_timeout,
+            keepalive_idle: ssh.keepalive_idle,
+            keepalive: ssh.keepalive,
+            broken_after: ssh.broken_after,
+        }
+    }
+}
+
+/// `[[world]]`: one application, on one or more machines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct World {
+    /// `world.name`: unique; what gRPC callers name.
+    pub name: String,
+    /// `world.published_as`: unique; what `GetPublishedObject` finds.
+    pub published_as: String,
+    /// `world.machines`: positions in [`Config::machines`]; at least one, none twice.
+    pub machines: Vec<usize>,
+    /// `world.idempotent`: whether legacy callers' jobs may be sent again after an unknown outcome.
+    pub idempotent: bool,
+}
+
+/// `[runtime]`: threads and their end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Runtime {
+    /// `runtime.shards`: threads of the data plane, `"auto"` already resolved for this computer; at least 1.
+    pub shards: usize,
+    /// `runtime.drain_timeout`: how long a drain waits for jobs that are still out; zero does not wait.
+    pub drain_timeout: Duration,
+}
+
+/// `[limits]`: how much of everything. None is zero, except [`Limits::hold`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// `limits.max_job_bytes`: the largest job or reply.
+    pub max_job_bytes: u32,
+    /// `limits.queue`: jobs waiting, for each world.
+    pub queue: usize,
+    /// `limits.hold`: how long jobs wait for a world with no machine up; zero fails them at once.
+    pub hold: Duration,
+    /// `limits.default_timeout`: the deadline of jobs whose caller set none.
+    pub default_timeout: Duration,
+    /// `limits.callers`: connections at the front ends.
+    pub callers: usize,
+    /// `limits.caller_jobs`: jobs that one legacy connection or gRPC stream may have outstanding.
+    pub caller_jobs: usize,
+    /// `limits.caller_buffer_bytes`: replies waiting to be read by one caller, in bytes; a reply of `max_job_bytes` fits.
+    pub caller_buffer_bytes: usize,
+    /// `limits.channel_buffer_bytes`: jobs waiting to be written to one channel, in bytes; a job of `max_job_bytes` fits.
+    pub channel_buffer_bytes: usize,
+    /// `limits.pipes`: `Pipe` calls open at once.
+    pub pipes: usize,
+}
+
+/// `[ssh]`: how tunnels are made, watched and made again. No duration is zero.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ssh {
+    /// `ssh.connect_timeout`: TCP, SSH, login and channels together.
+    pub connect_timeout: Duration,
+    /// `ssh.connect_retry`: the back-off's first wait.
+    pub connect_retry: Duration,
+    /// `ssh.retry_max`: the back-off's ceiling; at least `connect_retry`.
+    pub retry_max: Duration,
+    /// `ssh.refused_retry`: how soon a tunnel is tried again whose host key or login was refused.
+    pub refused_retry: Duration,
+    /// `ssh.keepalive_idle`: silence before the first keepalive.
+    pub keepalive_idle: Duration,
+    /// `ssh.keepalive`: between one keepalive and the next.
+    pub keepalive: Duration,
+    /// `ssh.broken_after`: silence after which a tunnel counts as broken; at least `keepalive_idle` and `keepalive` together.
+    pub broken_after: Duration,
+}
+
+/// `[retry]`: how often an idempotent job is tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// `retry.max_attempts`: how often one idempotent job is sent in all; 1 never sends again.
+    pub max_attempts: u32,
+}
+
+/// `[wire]`: the numbers of the SEEJob wire.
+#[derive(Clone, Debug)]
+pub struct Wire {
+    /// `wire.profile`: the built-in `open-1`, or what the named file says.
+    pub profile: Arc<Profile>,
+}

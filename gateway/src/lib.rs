@@ -1,0 +1,14 @@
+//! The SSH-tunnelled SEEJob transport gateway for CodeSafe 5: the parts that the binary `seeway` is made of.
+
+// The I/O-free parts deny these again; see `clippy.toml`.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod admin;
+pub mod command;
+pub mod config;
+mod forward;
+pub mod gateway;
+mod listen;
+pub mod schedule;
+mod shard;
+mod upstream;

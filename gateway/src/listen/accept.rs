@@ -1,0 +1,217 @@
+//! Listening sockets, and the acceptors that hand each connection to the shard with the least to do.
+//!
+//! Runs on the control plane's thread.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UnixListener};
+
+use crate::config::HardserverAddress;
+use crate::shard::{Handed, ShardEnded, ShardHandle};
+
+/// How long an acceptor waits after the system refused it a connection, for want of file descriptors as a rule.
+const AFTER_ERROR: Duration = Duration::from_millis(100);
+
+/// Why nobody can listen there.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The system refuses.
+    #[error("can not listen on {address}: {error}")]
+    System {
+        /// Where.
+        address: String,
+        /// Why not.
+        error: io::Error,
+    },
+    /// Another process answers on the Unix socket.
+    #[error("can not listen on unix:{}: another process is listening there; stop it, or choose another path", .path.display())]
+    InUse {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// Something that is no socket has the Unix socket's name.
+    #[error("can not listen on unix:{}: there is a file of that name that is no socket; move it away", .path.display())]
+    NotASocket {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// A listening socket of a front end.
+pub enum Listener {
+    /// gRPC over TCP.
+    Grpc(TcpListener),
+    /// The hardserver wire over TCP.
+    LegacyTcp(TcpListener),
+    /// The hardserver wire over a Unix socket.
+    LegacyUnix(UnixSocket),
+}
+
+/// A listening Unix socket; its file is removed when it is dropped.
+pub struct UnixSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    inode: u64,
+}
+
+impl Drop for UnixSocket {
+    fn drop(&mut self) {
+        // Another gateway may have taken the name meanwhile.
+        if std::fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Who may connect to a Unix socket.
+#[derive(Clone, Copy, Debug)]
+pub struct SocketAccess {
+    /// The permission bits.
+    pub mode: u32,
+    /// The group that owns it; the process's own where there is none.
+    pub group: Option<u32>,
+}
+
+/// Begins to listen for gRPC callers.
+pub async fn bind_grpc(address: SocketAddr) -> Result<(Listener, SocketAddr), BindError> {
+    let (listener, address) = bind_tcp(address).await?;
+    Ok((Listener::Grpc(listener), address))
+}
+
+/// Begins to listen for legacy callers; returns also where, since the system may have chosen the port.
+pub async fn bind_hardserver(
+    address: &HardserverAddress,
+    access: SocketAccess,
+) -> Result<(Listener, HardserverAddress), BindError> {
+    match address {
+        HardserverAddress::Tcp(address) => {
+            let (listener, address) = bind_tcp(*address).await?;
+            Ok((Listener::LegacyTcp(listener), HardserverAddress::Tcp(address)))
+        }
+        HardserverAddress::Unix(path) => {
+            Ok((Listener::LegacyUnix(bind_unix(path, access)?), HardserverAddress::Unix(path.clone())))
+        }
+    }
+}
+
+/// Begins to listen on a TCP address.
+pub async fn bind_tcp(address: SocketAddr) -> Result<(TcpListener, SocketAddr), BindError> {
+    let system = |error| BindError::System { address: address.to_string(), error };
+    let listener = TcpListener::bind(address).await.map_err(system)?;
+    let bound = listener.local_addr().map_err(system)?;
+    Ok((listener, bound))
+}
+
+/// The socket is made under another name, given its mode and group, and then renamed: nobody ever sees it with other
+/// permissions than it is to have. A name that a gateway left behind when it was killed is taken over.
+fn bind_unix(path: &Path, access: SocketAccess) -> Result<UnixSocket, BindError> {
+    match std::fs::symlink_metadata(path) {
+        Ok(file) if !file.file_type().is_socket() => return Err(BindError::NotASocket { path: path.to_owned() }),
+        Ok(_) if StdUnixStream::connect(path).is_ok() => return Err(BindError::InUse { path: path.to_owned() }),
+        Ok(_) | Err(_) => {}
+    }
+    let system = |error| BindError::System { address: format!("unix:{}", path.display()), error };
+    let unfinished = path.with_extension(format!("{}", std::process::id()));
+    let bind = || {
+        let listener = UnixListener::bind(&unfinished)?;
+        std::fs::set_permissions(&unfinished, std::fs::Permissions::from_mode(access.mode))?;
+        if access.group.is_some() {
+            chown(&unfinished, None, access.group)?;
+        }
+        let inode = std::fs::symlink_metadata(&unfinished)?.ino();
+        std::fs::rename(&unfinished, path)?;
+        Ok(UnixSocket { listener, path: path.to_owned(), inode })
+    };
+    bind().map_err(|error| {
+        let _ = std::fs::remove_file(&unfinished);
+        system(error)
+    })
+}
+
+/// Connections that were closed at once because there were too many.
+#[derive(Debug, Default)]
+pub struct Refused(AtomicU64);
+
+impl Refused {
+    /// How many there were.
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Accepts connections and hands them to the shards, until it is dropped or the shards have ended. One past `limit`
+/// connections, over all front ends, is closed at once.
+pub async fn accept(
+    listener: Listener,
+    shards: Arc<[ShardHandle]>,
+    limit: usize,
+    refused: Arc<Refused>,
+) -> Result<(), ShardEnded> {
+    loop {
+        let handed = match next(&listener).await {
+            Ok(handed) => handed,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(AFTER_ERROR).await;
+                continue;
+            }
+        };
+        if shards.iter().map(ShardHandle::callers).sum::<usize>() >= limit {
+            // Said once for the first of many; the metric has the rest.
+            if refused.0.fetch_add(1, Ordering::Relaxed) == 0 {
+                tracing::warn!(limit, "a connection was closed: `limits.callers` is reached");
+            }
+            continue;
+        }
+        let Some(shard) = shards.iter().min_by_key(|shard| shard.callers()) else { return Err(ShardEnded) };
+        shard.hand(handed).await?;
+    }
+}
+
+async fn next(listener: &Listener) -> io::Result<Handed> {
+    Ok(match listener {
+        Listener::Grpc(listener) => Handed::Grpc(listener.accept().await?.0.into_std()?),
+        Listener::LegacyTcp(listener) => Handed::LegacyTcp(listener.accept().await?.0.into_std()?),
+        Listener::LegacyUnix(socket) => Handed::LegacyUnix(socket.listener.accept().await?.0.into_std()?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ACCESS: SocketAccess = SocketAccess { mode: 0o660, group: None };
+
+    #[tokio::test]
+    async fn a_unix_socket_has_its_mode_and_is_taken_over_only_from_the_dead() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("nserver");
+        let socket = bind_unix(&path, ACCESS).expect("free");
+        let mode = std::fs::metadata(&path).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o660);
+        assert!(matches!(bind_unix(&path, ACCESS), Err(BindError::InUse { .. })));
+        drop(socket);
+        assert!(!path.exists(), "the file goes with the socket");
+
+        drop(std::os::unix::net::UnixListener::bind(&path).expect("free"));
+        assert!(path.exists(), "as a process that was killed leaves it");
+        let _socket = bind_unix(&path, ACCESS).expect("taken over");
+        assert_eq!(std::fs::read_dir(folder.path()).expect("readable").count(), 1, "nothing else is left");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_socket_is_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("nserver");
+        std::fs::write(&path, "precious").expect("writable");
+        assert!(matches!(bind_unix(&path, ACCESS), Err(BindError::NotASocket { .. })));
+        assert_eq!(std::fs::read(&path).expect("readable"), b"precious");
+    }
+}

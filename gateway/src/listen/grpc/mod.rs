@@ -1,0 +1,112 @@
+//! The gRPC front end: one server on each shard, fed with the connections that the acceptor hands to it.
+
+mod call;
+mod connection;
+mod deadline;
+mod failure;
+mod health;
+mod pipe;
+mod service;
+mod stream;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use seeway_proto::v1::FILE_DESCRIPTOR_SET;
+use seeway_proto::v1::see_job_service_server::SeeJobServiceServer;
+use seeway_proto::wire;
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::shard::{CallerCount, Shard};
+use connection::Connection;
+pub use health::Health;
+use service::Service;
+
+/// Connections that may wait for the server to take them.
+const BACKLOG: usize = 64;
+
+/// Bytes that a call, and a connection, may send ahead of what has been taken in.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+
+/// The largest message that is decoded: one with a job too large for any configuration still gets an answer of its own,
+/// instead of ending the stream that it came on.
+const MAX_DECODED: usize = wire::SKIP_LIMIT as usize + 64 * 1024;
+
+/// How often an idle connection is asked whether its caller is still there, and how long it has to answer.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What the servers of all shards have in common.
+#[derive(Clone)]
+pub struct Common {
+    /// What is told to whoever asks for health.
+    pub health: Health,
+    /// A permit for each pipe that may be open.
+    pub pipes: Arc<Semaphore>,
+}
+
+/// A shard's gRPC server.
+pub struct Server {
+    shard: Shard,
+    connections: mpsc::Sender<Result<Connection, std::io::Error>>,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    /// Starts the server on the shard's thread.
+    pub fn start(shard: &Shard, common: Common) -> Self {
+        let (connections, incoming) = mpsc::channel(BACKLOG);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let jobs = SeeJobServiceServer::new(Service::new(shard.clone(), common.pipes))
+            .max_decoding_message_size(MAX_DECODED)
+            .max_encoding_message_size(MAX_DECODED);
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()
+            .expect("the schema was compiled with the gateway");
+        let calls = u32::try_from(shard.config().limits.caller_jobs).unwrap_or(u32::MAX);
+        let serving = tonic::transport::Server::builder()
+            .max_concurrent_streams(calls)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .http2_keepalive_interval(Some(PING_INTERVAL))
+            .http2_keepalive_timeout(Some(PING_TIMEOUT))
+            .add_service(jobs)
+            .add_service(reflection)
+            .add_service(common.health.service())
+            .serve_with_incoming_shutdown(ReceiverStream::new(incoming), async {
+                // A server whose shard has ended without a word stops too.
+                let _ = stopped.await;
+            });
+        let task = tokio::spawn(async {
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "the gRPC server has failed");
+            }
+        });
+        Self { shard: shard.clone(), connections, stop, task }
+    }
+
+    /// Serves a connection until its caller goes away.
+    pub async fn serve(&self, stream: TcpStream, count: CallerCount) {
+        let connection = Connection::new(&self.shard, stream, count);
+        if self.connections.send(Ok(connection)).await.is_err() {
+            tracing::error!("the gRPC server has ended; a connection is closed");
+        }
+    }
+
+    /// Takes no more calls, waits for those that run, at most for `timeout`, and ends.
+    pub async fn stop(self, timeout: Duration) {
+        let Self { stop, mut task, connections, .. } = self;
+        drop(connections);
+        let _ = stop.send(());
+        if tokio::time::timeout(timeout, &mut task).await.is_err() {
+            task.abort();
+        }
+    }
+}

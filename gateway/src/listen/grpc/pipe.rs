@@ -1,0 +1,124 @@
+//! A plain byte pipe to a port inside a machine.
+//!
+//! Each pipe has a tunnel of its own: all channels of one tunnel are read together, so a caller that does not read its pipe
+//! would hold up the jobs beside it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use seeway_client::tunnel::{Channel, ReadHalf, Tunnel, WriteHalf};
+use seeway_proto::outcome::{NotSent, Outcome, Rejected};
+use seeway_proto::v1::pipe_request::Message;
+use seeway_proto::v1::{PipeOpen, PipeRequest, PipeResponse};
+use seeway_proto::wiped::WipedBuffer;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::AbortHandle;
+use tokio_stream::{Stream, StreamExt};
+use tonic::{Status, Streaming};
+
+use crate::shard::{Failure, Shard};
+use crate::upstream::{self, PipeError};
+
+/// What one message carries at most.
+const MESSAGE_BYTES: usize = 64 * 1024;
+
+/// The direction from the machine, as tonic sends it. Dropping it, as tonic does when the caller goes away, closes the pipe.
+pub(super) struct Pipe {
+    read: ReadHalf,
+    unsent: WipedBuffer,
+    uplink: AbortHandle,
+    tunnel: Arc<Tunnel>,
+    has_ended: bool,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Opens the pipe that the stream's first message asks for.
+pub(super) async fn open(
+    shard: &Shard,
+    mut requests: Streaming<PipeRequest>,
+    permit: OwnedSemaphorePermit,
+) -> Result<Pipe, Status> {
+    let open = match requests.next().await.transpose()?.and_then(|request| request.message) {
+        Some(Message::Open(open)) => open,
+        Some(Message::Data(_)) | None => {
+            return Err(Status::invalid_argument("a pipe's first message is `open`, with the world that it goes to"));
+        }
+    };
+    let (tunnel, channel) = connect(shard, &open).await?;
+    let (read, write) = channel.split();
+    let uplink = tokio::spawn(send(requests, write)).abort_handle();
+    Ok(Pipe { read, unsent: WipedBuffer::new(), uplink, tunnel, has_ended: false, _permit: permit })
+}
+
+async fn connect(shard: &Shard, open: &PipeOpen) -> Result<(Arc<Tunnel>, Channel), Status> {
+    let Some(world) = shard.with(|state, _| state.front.world(&open.world)) else {
+        return Err(shard.with(|state, _| state.front.reject(&open.world, Rejected::NoSuchWorld)).into());
+    };
+    let port = u16::try_from(open.port)
+        .map_err(|_| Status::invalid_argument(format!("there is no port {}; 65535 is the last", open.port)))?;
+    upstream::open_pipe(shard, world, (port != 0).then_some(port)).await.map_err(|error| match error {
+        PipeError::NoMachine => {
+            let outcome = Outcome::NotSent(NotSent::NowhereToGo);
+            Failure::new(&shard.config().wire.profile, &open.world, None, outcome).into()
+        }
+        PipeError::Tunnel { .. } => Status::failed_precondition(error.to_string()),
+    })
+}
+
+async fn send(mut requests: Streaming<PipeRequest>, mut write: WriteHalf) {
+    while let Some(Ok(request)) = requests.next().await {
+        match request.message {
+            Some(Message::Data(data)) => {
+                if !data.is_empty() && write.write(data).await.is_err() {
+                    // The other direction tells the caller.
+                    return;
+                }
+            }
+            Some(Message::Open(_)) | None => {
+                tracing::warn!("a pipe's caller sent a second `open`, or an empty message; its direction is ended");
+                break;
+            }
+        }
+    }
+    // Where the pipe is lost the other direction tells the caller.
+    let _ = write.eof().await;
+    // The direction back goes on.
+    let _ = write.closed().await;
+}
+
+impl Pipe {
+    fn next_message(&mut self) -> PipeResponse {
+        let data = if self.unsent.len() <= MESSAGE_BYTES {
+            std::mem::take(&mut self.unsent).freeze()
+        } else {
+            let message = WipedBuffer::from(&self.unsent.filled()[..MESSAGE_BYTES]).freeze();
+            self.unsent.consume(MESSAGE_BYTES);
+            message
+        };
+        PipeResponse { data }
+    }
+}
+
+impl Stream for Pipe {
+    type Item = Result<PipeResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        if this.has_ended {
+            return Poll::Ready(None);
+        }
+        if this.unsent.is_empty() && !ready!(this.read.poll_read_into(cx, &mut this.unsent)) {
+            this.has_ended = true;
+            // A machine that has closed its end is the pipe's end; a tunnel that was cut is an error.
+            return Poll::Ready(this.tunnel.lost().map(|lost| Err(Status::unknown(lost.to_string()))));
+        }
+        Poll::Ready(Some(Ok(this.next_message())))
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        self.uplink.abort();
+    }
+}

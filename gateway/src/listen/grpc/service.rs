@@ -1,0 +1,78 @@
+//! The job service's four methods. Each is a few lines here and has a file of its own.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use seeway_proto::v1::see_job_service_server::SeeJobService;
+use seeway_proto::v1::{
+    ListWorldsRequest, ListWorldsResponse, PipeRequest, PipeResponse, StreamRequest, SubmitRequest, SubmitResponse,
+    World,
+};
+use tokio::sync::Semaphore;
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::connection::Caller;
+use super::{call, deadline, pipe, stream};
+use crate::schedule::WorldId;
+use crate::shard::Shard;
+
+/// The job service on one shard.
+pub(super) struct Service {
+    shard: Shard,
+    pipes: Arc<Semaphore>,
+}
+
+impl Service {
+    pub(super) fn new(shard: Shard, pipes: Arc<Semaphore>) -> Self {
+        Self { shard, pipes }
+    }
+}
+
+#[tonic::async_trait]
+impl SeeJobService for Service {
+    async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<SubmitResponse>, Status> {
+        let deadline = deadline::of_call(Instant::now(), request.metadata());
+        let caller = caller(&request)?;
+        call::submit(&self.shard, caller, request.into_inner(), deadline).await.map(Response::new)
+    }
+
+    type StreamStream = stream::Answering;
+
+    async fn stream(&self, request: Request<Streaming<StreamRequest>>) -> Result<Response<Self::StreamStream>, Status> {
+        let deadline = deadline::of_call(Instant::now(), request.metadata());
+        Ok(Response::new(stream::Answering::start(&self.shard, request.into_inner(), deadline)))
+    }
+
+    type PipeStream = Pin<Box<dyn Stream<Item = Result<PipeResponse, Status>> + Send>>;
+
+    async fn pipe(&self, request: Request<Streaming<PipeRequest>>) -> Result<Response<Self::PipeStream>, Status> {
+        let permit = self.pipes.clone().try_acquire_owned().map_err(|_| {
+            let limit = self.shard.config().limits.pipes;
+            Status::resource_exhausted(format!("{limit} pipes are open (limits.pipes); close one or try again later"))
+        })?;
+        let piped = pipe::open(&self.shard, request.into_inner(), permit).await?;
+        Ok(Response::new(Box::pin(piped)))
+    }
+
+    async fn list_worlds(&self, _: Request<ListWorldsRequest>) -> Result<Response<ListWorldsResponse>, Status> {
+        let config = self.shard.config();
+        let mut worlds: Vec<World> = self.shard.with(|state, _| {
+            let world = |(index, world): (usize, &crate::config::World)| World {
+                name: world.name.clone(),
+                published_as: world.published_as.clone(),
+                ready: state.scheduler.is_ready(WorldId(index)),
+                machines: world.machines.iter().map(|machine| config.machines[*machine].name.clone()).collect(),
+                max_job_bytes: config.limits.max_job_bytes,
+            };
+            config.worlds.iter().enumerate().map(world).collect()
+        });
+        worlds.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(Response::new(ListWorldsResponse { worlds }))
+    }
+}
+
+fn caller<T>(request: &Request<T>) -> Result<Arc<Caller>, Status> {
+    request.extensions().get::<Arc<Caller>>().cloned().ok_or_else(|| Status::internal("the connection has no caller"))
+}

@@ -1,0 +1,21 @@
+//! The binary `seeway`: reads the command line, starts logging, runs the command, and ends with its exit status.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use seeway::command::{Cli, logging};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut out = io::stdout();
+    let done = logging::start(cli.log_format, cli.command.default_log())
+        .and_then(|()| cli.command.run(&mut out))
+        .and_then(|()| Ok(out.flush()?));
+    let Err(failure) = done else { return ExitCode::SUCCESS };
+    let why = failure.to_string();
+    if !why.is_empty() {
+        eprintln!("seeway: {why}");
+    }
+    ExitCode::from(failure.exit_status())
+}

@@ -1,0 +1,108 @@
+//! An outcome that outlives the call in which it was told, for gRPC callers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use seeway_proto::outcome::{GrpcCode, Outcome};
+use seeway_proto::wiped::WipedBuffer;
+use seeway_proto::wire::Profile;
+
+/// How a job of a gRPC caller ended.
+#[derive(Debug)]
+pub enum Finished {
+    /// It ran.
+    Replied(Reply),
+    /// It did not run, or nobody knows.
+    Failed(Failure),
+}
+
+/// A reply and where it comes from.
+pub struct Reply {
+    /// The reply's bytes, wiped when the last handle to them is dropped.
+    pub bytes: Bytes,
+    /// The machine that ran the job.
+    pub machine: Arc<str>,
+    /// How long the job waited in the gateway.
+    pub queue_time: Duration,
+    /// From when the job was sent to when its reply had come.
+    pub machine_time: Duration,
+}
+
+impl std::fmt::Debug for Reply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Reply({} bytes from {})", self.bytes.len(), self.machine)
+    }
+}
+
+/// Why a job has no reply.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The gRPC code.
+    pub code: GrpcCode,
+    /// For programs.
+    pub reason: &'static str,
+    /// For people: the world, the machine where known, what happened and what to do.
+    pub message: String,
+    /// The machine's own status, or 0.
+    pub status: u32,
+    /// Where false it is certain that the job did not run.
+    pub may_have_run: bool,
+    /// The world that the job was for, as the caller named it.
+    pub world: String,
+    /// The machine that it was last sent to, if it was.
+    pub machine: Option<Arc<str>>,
+    /// Whether the caller has another job of the same id in hand, which is not meant.
+    pub is_id_in_use: bool,
+}
+
+impl Finished {
+    /// Keeps what the scheduler told.
+    pub fn new(
+        profile: &Profile,
+        world: &str,
+        machine: Option<&Arc<str>>,
+        (queue_time, machine_time): (Duration, Duration),
+        outcome: Outcome<'_>,
+    ) -> Self {
+        match (outcome, machine) {
+            (Outcome::Replied(reply), Some(machine)) => Self::Replied(Reply {
+                bytes: WipedBuffer::from(reply.0).freeze(),
+                machine: machine.clone(),
+                queue_time,
+                machine_time,
+            }),
+            (outcome, machine) => Self::Failed(Failure::new(profile, world, machine, outcome)),
+        }
+    }
+}
+
+impl Failure {
+    /// A failure, with a sentence that names world and machine.
+    pub fn new(profile: &Profile, world: &str, machine: Option<&Arc<str>>, outcome: Outcome<'_>) -> Self {
+        let place = match machine {
+            Some(machine) => format!("world `{world}`, machine `{machine}`"),
+            None => format!("world `{world}`"),
+        };
+        let (status, detail) = match outcome {
+            Outcome::MachineStatus { status, info, .. } => {
+                let name = profile.statuses.name(status).unwrap_or("its own");
+                (
+                    status,
+                    format!(": {status:#x} ({name}){}{}", if info.is_some() { ": " } else { "" }, info.unwrap_or("")),
+                )
+            }
+            _ => (0, String::new()),
+        };
+        Self {
+            code: outcome.grpc_code(),
+            reason: outcome.reason(),
+            message: format!("{place}: {}{detail}", outcome.message()),
+            status,
+            may_have_run: outcome.may_have_run(),
+            world: world.to_owned(),
+            machine: machine.cloned(),
+            is_id_in_use: false,
+        }
+    }
+}

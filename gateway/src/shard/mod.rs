@@ -1,0 +1,167 @@
+//! One thread of the data plane: its scheduler, its callers, its channels.
+//!
+//! A caller's connection lives on one shard from accept to close, and its jobs never leave it. Everything in a shard runs on
+//! one thread, so the lock around its state is never contended; it is there because the libraries that carry the bytes
+//! (russh, tonic) want to be handed things that could move between threads.
+//!
+//! Listeners and upstream call [`Shard::with`], once for each batch that they have read.
+
+mod finished;
+mod front;
+mod report;
+mod thread;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::Notify;
+
+use crate::config::Config;
+use crate::schedule::{Budget, CallerId, ChannelId, JobId, MachineId, NewJob, Scheduler, Settings};
+
+pub use finished::{Failure, Finished, Reply};
+pub use front::{Front, LegacyPort};
+pub use report::{Report, TunnelState};
+pub use thread::{CallerCount, Handed, ShardEnded, ShardHandle, WorldChange, spawn};
+
+/// A shard, for everything that runs on it.
+#[derive(Clone)]
+pub struct Shard {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: Arc<Config>,
+    state: Mutex<State>,
+    /// Wakes the timer when it has to go off earlier than it was set to.
+    timer: Notify,
+}
+
+/// What a shard knows.
+pub struct State {
+    /// Decides.
+    pub scheduler: Scheduler,
+    /// Tells callers and channels what was decided.
+    pub front: Front,
+    /// The tunnels of each machine, by [`MachineId`].
+    pub pools: Vec<Pool>,
+    armed: Option<Instant>,
+}
+
+/// A machine's tunnels on one shard, as far as others than their keepers need to know.
+#[derive(Default)]
+pub struct Pool {
+    /// By the tunnels' places in the pool.
+    pub tunnels: Vec<PooledTunnel>,
+}
+
+/// One tunnel's place in a pool.
+#[derive(Default)]
+pub struct PooledTunnel {
+    /// What its keeper is doing.
+    pub state: TunnelState,
+    /// How often a connect failed since the shard began.
+    pub failed_connects: u64,
+}
+
+impl Shard {
+    /// A shard with no callers and no channels.
+    pub fn new(config: Arc<Config>, budgets: &[Arc<Budget>], world_changes: Arc<dyn WorldChange>) -> Self {
+        let settings = Settings {
+            profile: config.wire.profile.clone(),
+            limits: config.wire_limits(),
+            worlds: config.worlds.iter().map(|world| world.machines.iter().copied().map(MachineId).collect()).collect(),
+            machines: budgets.to_vec(),
+            queue: config.limits.queue,
+            hold: config.limits.hold,
+            max_attempts: config.retry.max_attempts,
+            channel_buffer: config.limits.channel_buffer_bytes,
+        };
+        let pools = config
+            .machines
+            .iter()
+            .map(|machine| Pool { tunnels: (0..machine.tunnels).map(|_| PooledTunnel::default()).collect() })
+            .collect();
+        let state = State {
+            scheduler: Scheduler::new(Instant::now(), settings),
+            front: Front::new(config.clone(), world_changes),
+            pools,
+            armed: None,
+        };
+        Self { shared: Arc::new(Shared { config, state: Mutex::new(state), timer: Notify::new() }) }
+    }
+
+    /// The configuration that the shard was made with.
+    pub fn config(&self) -> &Arc<Config> {
+        &self.shared.config
+    }
+
+    /// Calls `act` with the shard's state and the time. Wake-ups of callers and writers are given while it runs, but nothing
+    /// that is woken runs before it returns.
+    ///
+    /// `act` must not call `with` again.
+    pub fn with<R>(&self, act: impl FnOnce(&mut State, Instant) -> R) -> R {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let result = act(&mut state, now);
+        let next = state.scheduler.poll_timeout(now);
+        if next.is_some_and(|next| state.armed.is_none_or(|armed| next < armed)) {
+            state.armed = next;
+            self.shared.timer.notify_one();
+        }
+        result
+    }
+
+    /// Calls the scheduler whenever it is time. Runs as long as the shard.
+    pub async fn run_timer(&self) {
+        loop {
+            let armed = self.lock().armed;
+            let due = async {
+                match armed {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = due => self.with(|state, now| {
+                    state.scheduler.handle_timeout(now, &mut state.front);
+                    state.armed = None;
+                }),
+                () = self.shared.timer.notified() => {}
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic under the lock ends its task; the state is whole at every call of a method that could panic.
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Hands a job to the scheduler.
+    pub fn submit(&mut self, now: Instant, caller: CallerId, job: NewJob<'_>) -> Option<JobId> {
+        self.scheduler.submit(now, caller, job, &mut self.front)
+    }
+
+    /// A caller has gone.
+    pub fn caller_left(&mut self, now: Instant, caller: CallerId) {
+        self.front.remove_caller(caller);
+        self.scheduler.caller_left(now, caller, &mut self.front);
+    }
+
+    /// A channel to a machine is up. `wake` is notified when there is something to write to it.
+    pub fn channel_opened(&mut self, now: Instant, machine: MachineId, wake: Arc<Notify>) -> ChannelId {
+        let channel = self.scheduler.channel_opened(now, machine, &mut self.front);
+        // What was staged while it opened was staged before its writer could be told.
+        wake.notify_one();
+        self.front.add_channel(channel, wake);
+        channel
+    }
+
+    /// A channel is gone.
+    pub fn channel_closed(&mut self, now: Instant, channel: ChannelId) {
+        self.front.remove_channel(channel);
+        self.scheduler.channel_closed(now, channel, &mut self.front);
+    }
+}

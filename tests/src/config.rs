@@ -1,0 +1,70 @@
+//! A gateway's configuration file, put together piece by piece.
+
+use std::{collections::BTreeMap, fmt::Write as _, net::SocketAddr};
+
+use crate::{Door, Identity};
+
+/// One `seeway.toml`. It listens everywhere it can: gRPC, a Unix socket, TCP over IPv4 and IPv6, each on a port that the kernel chooses.
+#[derive(Clone, Default)]
+pub struct Config {
+    machines: String,
+    names: Vec<String>,
+    worlds: String,
+    sections: BTreeMap<&'static str, Vec<String>>,
+}
+
+impl Config {
+    /// Without machines or worlds yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A machine behind `door` that takes SEEJobs at `seejobs`, with further lines for its section.
+    #[must_use]
+    pub fn machine(mut self, name: &str, door: &Door, seejobs: SocketAddr, identity: &Identity, further: &str) -> Self {
+        let Door { address, user, host_key } = door;
+        let (host, port) = (seejobs.ip(), seejobs.port());
+        write!(
+            self.machines,
+            "[[machine]]\nname = {name:?}\naddress = \"{address}\"\nuser = {user:?}\nidentity = \"{}\"\nhost_key = {host_key:?}\n\
+             seejobs_host = \"{host}\"\nseejobs_port = {port}\n{further}\n\n",
+            identity.private().display()
+        )
+        .expect("writing to a string can't fail");
+        self.names.push(name.to_owned());
+        self
+    }
+
+    /// The names of its machines.
+    pub fn machines(&self) -> &[String] {
+        &self.names
+    }
+
+    /// A world on these machines, with further lines for its section.
+    #[must_use]
+    pub fn world(mut self, name: &str, machines: &[&str], further: &str) -> Self {
+        writeln!(self.worlds, "[[world]]\nname = {name:?}\nmachines = {machines:?}\n{further}\n")
+            .expect("writing to a string can't fail");
+        self
+    }
+
+    /// A line in one of the plain sections: `("limits", "hold = \"2s\"")`.
+    #[must_use]
+    pub fn line(mut self, section: &'static str, line: &str) -> Self {
+        self.sections.entry(section).or_default().push(line.to_owned());
+        self
+    }
+
+    /// The file's text. `socket` is the Unix socket's path.
+    pub fn text(&self, socket: &str) -> String {
+        let mut text = format!(
+            "[listen]\ngrpc = \"127.0.0.1:0\"\nhardserver = [\"unix:{socket}\", \"tcp:127.0.0.1:0\", \"tcp:[::1]:0\"]\nadmin = \"127.0.0.1:0\"\n"
+        );
+        let listen = self.sections.get("listen").map(|lines| lines.join("\n")).unwrap_or_default();
+        writeln!(text, "{listen}\n\n{}{}", self.machines, self.worlds).expect("writing to a string can't fail");
+        for (section, lines) in self.sections.iter().filter(|(section, _)| **section != "listen") {
+            writeln!(text, "[{section}]\n{}\n", lines.join("\n")).expect("writing to a string can't fail");
+        }
+        text
+    }
+}

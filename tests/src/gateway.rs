@@ -1,0 +1,212 @@
+//! The gateway under test: `seeway serve`, its addresses, and what it says of itself on its admin port.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    time::Duration,
+};
+
+use rustix::process::Signal;
+use seeway_bench::Target;
+use tempfile::TempDir;
+
+use crate::{
+    Config,
+    machine::{field, seeway},
+    process::Process,
+    wait,
+};
+
+/// A running gateway.
+pub struct Gateway {
+    process: Process,
+    grpc: SocketAddr,
+    admin: SocketAddr,
+    hardserver: Vec<Target>,
+    folder: TempDir,
+}
+
+impl Gateway {
+    /// Starts one, and waits until it listens. Its machines may not be reached yet.
+    pub fn start(config: &Config) -> Self {
+        Self::start_logging(config, None)
+    }
+
+    /// Starts one that logs what this filter, `SEEWAY_LOG`, lets through.
+    pub fn start_logging(config: &Config, filter: Option<&str>) -> Self {
+        let folder = TempDir::new().expect("the temporary folder can be written");
+        let file = folder.path().join("seeway.toml");
+        let socket = folder.path().join("nserver");
+        let text = config.text(socket.to_str().expect("the temporary folder's name is UTF-8"));
+        fs::write(&file, text).expect("the temporary folder can be written");
+        let mut command = seeway();
+        command.arg("serve").arg("--config").arg(&file).envs(filter.map(|filter| ("SEEWAY_LOG", filter)));
+        let mut process = Process::start("the gateway", &mut command);
+        let ready = process.line("ready ");
+        let address = |key| field(&ready, key).parse().unwrap_or_else(|error| panic!("{key} in {ready:?}: {error}"));
+        let hardserver = field(&ready, "hardserver")
+            .split(',')
+            .map(|target| target.parse().unwrap_or_else(|error| panic!("hardserver in {ready:?}: {error}")))
+            .collect();
+        Self { process, grpc: address("grpc"), admin: address("admin"), hardserver, folder }
+    }
+
+    /// Starts one, and waits until each of its machines can take a job.
+    pub fn ready(config: &Config) -> Self {
+        let gateway = Self::start(config);
+        gateway.until_up(config.machines());
+        gateway
+    }
+
+    /// Waits until each of these machines can take a job.
+    pub fn until_up<S: AsRef<str>>(&self, machines: &[S]) {
+        for machine in machines {
+            let machine = machine.as_ref();
+            let channels = || self.metrics().sum_where("seeway_channels", &format!("machine=\"{machine}\""));
+            wait::until(&format!("{machine} has a channel"), wait::BOUND, || (channels() > 0.5).then_some(()));
+        }
+    }
+
+    /// Waits until no caller is connected and no job is anywhere in it.
+    pub fn until_idle(&self, bound: Duration) {
+        wait::until("the gateway is idle", bound, || self.metrics().is_idle().then_some(()));
+    }
+
+    /// The folder that holds its configuration and its socket.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Its configuration file.
+    pub fn config_file(&self) -> PathBuf {
+        self.folder.path().join("seeway.toml")
+    }
+
+    /// Its gRPC front end.
+    pub fn grpc(&self) -> Target {
+        Target::Grpc(self.grpc.to_string())
+    }
+
+    /// Its hardserver Unix socket.
+    pub fn unix(&self) -> Target {
+        self.hardserver_where("a Unix socket", |target| matches!(target, Target::Unix(_)))
+    }
+
+    /// Its hardserver TCP port over IPv4.
+    pub fn tcp4(&self) -> Target {
+        self.hardserver_where(
+            "a TCP port over IPv4",
+            |target| matches!(target, Target::Tcp(address) if !address.starts_with('[')),
+        )
+    }
+
+    /// Its hardserver TCP port over IPv6.
+    pub fn tcp6(&self) -> Target {
+        self.hardserver_where(
+            "a TCP port over IPv6",
+            |target| matches!(target, Target::Tcp(address) if address.starts_with('[')),
+        )
+    }
+
+    fn hardserver_where(&self, what: &str, wanted: impl Fn(&Target) -> bool) -> Target {
+        let found = self.hardserver.iter().find(|target| wanted(target));
+        found.unwrap_or_else(|| panic!("the gateway does not listen on {what}: {:?}", self.hardserver)).clone()
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Files, sockets and pipes that it holds open.
+    pub fn open_files(&self) -> usize {
+        self.process.open_files()
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// Asks it to drain, as a service manager does.
+    pub fn terminate(&mut self) {
+        self.process.signal(Signal::TERM);
+    }
+
+    /// Waits until it ends.
+    pub fn exit(&mut self, bound: Duration) -> ExitStatus {
+        self.process.exit(bound)
+    }
+
+    /// Its metrics, as they are now.
+    pub fn metrics(&self) -> Metrics {
+        let (status, body) = self.get("/metrics");
+        assert_eq!(status, 200, "/metrics says {status}:\n{body}");
+        Metrics::parse(&body)
+    }
+
+    /// Status and body of a page on the admin port; status 0 when there is none.
+    pub fn get(&self, path: &str) -> (u16, String) {
+        let mut answer = String::new();
+        let asked = TcpStream::connect(self.admin).and_then(|mut stream| {
+            write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.admin)?;
+            stream.read_to_string(&mut answer)
+        });
+        if asked.is_err() {
+            return (0, answer);
+        }
+        let status = answer.split_whitespace().nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        (status, body.to_owned())
+    }
+}
+
+/// The samples of one page of metrics.
+pub struct Metrics(BTreeMap<String, f64>);
+
+impl Metrics {
+    fn parse(page: &str) -> Self {
+        let samples = page.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            Some((series.to_owned(), value.parse().ok()?))
+        });
+        Self(samples.collect())
+    }
+
+    /// Whether no caller is connected, and no job waits or is in flight.
+    pub fn is_idle(&self) -> bool {
+        ["seeway_callers", "seeway_jobs_queued", "seeway_jobs_in_flight"].iter().all(|name| self.sum(name).abs() < 0.5)
+    }
+
+    /// The sum over all series of this name. Panics when there is none: a metric that is gone must not pass for one that is zero.
+    pub fn sum(&self, name: &str) -> f64 {
+        self.sum_where(name, "")
+    }
+
+    /// The sum over the series of this name of which the labels contain `label`, such as `machine="hsm-a"`.
+    pub fn sum_where(&self, name: &str, label: &str) -> f64 {
+        let of_name =
+            |series: &str| series.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('{'));
+        let named: Vec<_> = self.0.iter().filter(|(series, _)| of_name(series)).collect();
+        assert!(!named.is_empty(), "there is no metric {name} among {:?}", self.0.keys());
+        named.into_iter().filter(|(series, _)| series.contains(label)).map(|(_, value)| value).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_series_of_one_name() {
+        let page = "# TYPE jobs gauge\njobs{world=\"a\"} 2\njobs{world=\"b\"} 3\njobs_total 100\nplain 1\n";
+        let metrics = Metrics::parse(page);
+        assert!((metrics.sum("jobs") - 5.0).abs() < f64::EPSILON);
+        assert!((metrics.sum_where("jobs", "world=\"b\"") - 3.0).abs() < f64::EPSILON);
+        assert!((metrics.sum("plain") - 1.0).abs() < f64::EPSILON);
+    }
+}

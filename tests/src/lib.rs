@@ -1,0 +1,41 @@
+//! What the integration tests stand on: real processes, started and stopped, each with ports and a folder of its own.
+//!
+//! Every server is a guard: it waits until it is ready, keeps what it prints, shows the end of that when its test
+//! fails, and ends with the guard. Nothing is simulated here; a part of the machine that is missing (OpenSSH, dropbear,
+//! the binary itself) fails the test with a sentence that says what to install or to build.
+
+pub mod callers;
+pub mod config;
+pub mod dropbear;
+pub mod gateway;
+pub mod journal;
+pub mod keys;
+pub mod machine;
+pub mod network;
+pub mod ports;
+pub mod process;
+pub mod python;
+pub mod sshd;
+pub mod tunnel;
+pub mod turn;
+pub mod wait;
+
+pub use config::Config;
+pub use dropbear::Dropbear;
+pub use gateway::Gateway;
+pub use keys::Identity;
+pub use machine::Machine;
+pub use sshd::Sshd;
+
+use std::net::SocketAddr;
+
+/// An SSH server as a gateway's configuration names it.
+#[derive(Debug, Clone)]
+pub struct Door {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Whom to log in as.
+    pub user: String,
+    /// Its public host key, `ssh-ed25519 AAAA…`.
+    pub host_key: String,
+}

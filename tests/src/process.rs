@@ -1,0 +1,217 @@
+//! A child process: what it prints is kept, its end is waited for, and it never outlives its guard.
+
+use std::{
+    collections::VecDeque,
+    fs,
+    io::{BufRead, BufReader, Read},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::wait;
+
+/// Lines kept of what a process prints.
+const KEPT_LINES: usize = 20_000;
+/// Lines shown of it when its test fails.
+const SHOWN_LINES: usize = 100;
+
+/// A running process with a name for messages.
+pub struct Process {
+    name: String,
+    child: Child,
+    output: Arc<Mutex<Output>>,
+    readers: [JoinHandle<()>; 2],
+}
+
+#[derive(Default)]
+struct Output {
+    /// Both streams, in the order in which their lines came.
+    lines: VecDeque<String>,
+    /// Lines of standard output alone, not yet taken by [`Process::line`].
+    unread: VecDeque<String>,
+}
+
+impl Process {
+    /// Starts `command`. `name` is what messages call it.
+    pub fn start(name: impl Into<String>, command: &mut Command) -> Self {
+        let name = name.into();
+        let program = command.get_program().to_string_lossy().into_owned();
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("can't start {name} ({program}): {error}"));
+        let output = Arc::new(Mutex::new(Output::default()));
+        let readers = [
+            keep(child.stdout.take().expect("it was piped"), Arc::clone(&output), true),
+            keep(child.stderr.take().expect("it was piped"), Arc::clone(&output), false),
+        ];
+        Self { name, child, output, readers }
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for the first line of standard output, since the last call, that starts with `prefix`; gives what follows it.
+    /// Panics when the process ends first, or prints none within [`wait::BOUND`].
+    pub fn line(&mut self, prefix: &str) -> String {
+        let name = self.name.clone();
+        wait::until(&format!("{name} prints a line that starts with {prefix:?}"), wait::BOUND, || {
+            let ended = self.try_exit().filter(|_| self.readers.iter().all(JoinHandle::is_finished));
+            let found = {
+                let mut output = self.output.lock().expect("no thread panics while it holds this");
+                std::iter::from_fn(|| output.unread.pop_front())
+                    .find_map(|line| line.strip_prefix(prefix).map(str::to_owned))
+            };
+            if found.is_none()
+                && let Some(status) = ended
+            {
+                panic!("{name} ended with {status} before it was ready");
+            }
+            found
+        })
+    }
+
+    /// Whether it has ended, and how.
+    pub fn try_exit(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap_or_else(|error| panic!("can't wait for {}: {error}", self.name))
+    }
+
+    /// Waits until it ends by itself, and until all that it printed has been read.
+    pub fn exit(&mut self, bound: Duration) -> ExitStatus {
+        wait::until(&format!("{} ends", self.name.clone()), bound, || {
+            let status = self.try_exit()?;
+            self.readers.iter().all(JoinHandle::is_finished).then_some(status)
+        })
+    }
+
+    /// Sends it a signal, unless it has ended.
+    pub fn signal(&mut self, signal: Signal) {
+        if self.try_exit().is_none() {
+            send(self.child.id(), signal);
+        }
+    }
+
+    /// Kills it and everything it started, at once, and waits until it is gone. An SSH server's connections are processes
+    /// that leave its process group, so they are looked up one by one; it is halted first, so that none is added meanwhile.
+    pub fn kill(&mut self) {
+        if self.try_exit().is_some() {
+            return;
+        }
+        send(self.child.id(), Signal::STOP);
+        for process in descendants(self.child.id()) {
+            send(process, Signal::KILL);
+        }
+        send(self.child.id(), Signal::KILL);
+        self.child.wait().unwrap_or_else(|error| panic!("can't wait for {}: {error}", self.name));
+    }
+
+    /// Files, sockets and pipes that it holds open.
+    pub fn open_files(&self) -> usize {
+        let folder = format!("/proc/{}/fd", self.id());
+        fs::read_dir(&folder)
+            .unwrap_or_else(|error| panic!("can't count the open files of {} in {folder}: {error}", self.name))
+            .count()
+    }
+
+    /// The last lines that it printed, on both streams.
+    pub fn tail(&self, lines: usize) -> String {
+        let output = self.output.lock().expect("no thread panics while it holds this");
+        let skipped = output.lines.len().saturating_sub(lines);
+        output.lines.iter().skip(skipped).flat_map(|line| ["  ", line, "\n"]).collect()
+    }
+
+    /// Everything that it printed, on both streams, as far back as is kept.
+    pub fn log(&self) -> String {
+        self.tail(KEPT_LINES)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("--- the last lines of {}:\n{}", self.name, self.tail(SHOWN_LINES));
+        }
+    }
+}
+
+fn keep(stream: impl Read + Send + 'static, output: Arc<Mutex<Output>>, is_stdout: bool) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        let mut stream = BufReader::new(stream);
+        let mut line = Vec::new();
+        while stream.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+            line.clear();
+            let mut output = output.lock().expect("no thread panics while it holds this");
+            if output.lines.len() == KEPT_LINES {
+                output.lines.pop_front();
+            }
+            if is_stdout && output.unread.len() < KEPT_LINES {
+                output.unread.push_back(text.clone());
+            }
+            output.lines.push_back(text);
+        }
+    })
+}
+
+fn send(process: u32, signal: Signal) {
+    let id =
+        i32::try_from(process).ok().and_then(Pid::from_raw).expect("the kernel's process ids are positive and small");
+    // A process that has ended meanwhile is what a signal here is after.
+    let _ = kill_process(id, signal);
+}
+
+fn descendants(root: u32) -> Vec<u32> {
+    let parents: Vec<(u32, u32)> = fs::read_dir("/proc")
+        .expect("the tests run on Linux, which has /proc")
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(|process: u32| Some((process, parent(process)?)))
+        .collect();
+    let mut found = vec![root];
+    let mut next = 0;
+    while let Some(&process) = found.get(next) {
+        found.extend(parents.iter().filter(|(_, parent)| *parent == process).map(|(child, _)| *child));
+        next += 1;
+    }
+    found.split_off(1)
+}
+
+fn parent(process: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The second field is the program's name in parentheses and may hold anything.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kills_what_it_started_even_in_sessions_of_their_own() {
+        let mut shell =
+            Process::start("a shell", Command::new("sh").args(["-c", "setsid sleep 1000 & echo started $!; wait"]));
+        let sleeper: u32 = shell.line("started ").parse().expect("a process id");
+        wait::until("the sleeper runs", wait::BOUND, || parent(sleeper));
+        shell.kill();
+        // Whoever inherits it may take a while to fetch its end, and until then it is a zombie.
+        wait::until("the sleeper is gone", wait::BOUND, || match fs::read_to_string(format!("/proc/{sleeper}/stat")) {
+            Ok(stat) => stat.contains(") Z ").then_some(()),
+            Err(_) => Some(()),
+        });
+    }
+
+    #[test]
+    fn tells_how_a_process_ended() {
+        let mut process = Process::start("a shell", Command::new("sh").args(["-c", "echo one; echo two >&2; exit 3"]));
+        assert_eq!(process.exit(wait::BOUND).code(), Some(3));
+        wait::until("both lines are kept", wait::BOUND, || (process.log().lines().count() == 2).then_some(()));
+    }
+}

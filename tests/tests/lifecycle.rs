@@ -1,0 +1,228 @@
+//! The gateway as an operator meets it: the demonstration, the drain, what it refuses to start with, and a port forwarded by hand.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    time::Duration,
+};
+
+use seeway_bench::{Target, wire::WireCaller};
+use seeway_proto::wire::ReplyBody;
+use seeway_tests::{Config, Gateway, Identity, Machine, Sshd, machine::seeway, process::Process, turn::Turn, wait};
+use tempfile::TempDir;
+
+#[test]
+fn the_demonstration_ends_well() {
+    let _turn = Turn::alone();
+    let mut demo = Process::start("the demonstration", seeway().args(["demo", "--once"]));
+    let status = demo.exit(Duration::from_secs(60));
+    let said = demo.log();
+    assert_eq!(status.code(), Some(0), "{said}");
+    for word in ["p50", "p99.9", "gRPC", "signature"] {
+        assert!(said.contains(word), "the demonstration's table lacks {word:?}:\n{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_lets_jobs_in_flight_finish() {
+    let _turn = Turn::beside_others();
+    let identity = Identity::generate();
+    let sshd = Sshd::start(&identity);
+    let machine = Machine::start("slow:1500");
+    let config =
+        Config::new().machine("hsm", sshd.door(), machine.seejobs(), &identity, "").world("slow", &["hsm"], "");
+    let mut gateway = Gateway::ready(&config);
+    let ways = [gateway.unix(), gateway.tcp4()];
+    let mut callers = Vec::new();
+    for way in &ways {
+        let mut caller = connect(way).await;
+        let world = caller.open_world("slow", 0).await.unwrap_or_else(|error| panic!("{error}"));
+        for number in 0..20 {
+            caller.stage(world, format!("job {number}").as_bytes(), number).expect("there is room");
+        }
+        callers.push((caller, world));
+    }
+    // What is staged leaves when the caller waits for answers, so both wait from here on.
+    let mut early = callers.split_off(1);
+    let (mut late, world) = callers.pop().expect("there are two");
+    let waiting = tokio::spawn(async move {
+        let (caller, _) = &mut early[0];
+        collect(caller, 20).await
+    });
+    let mut answers = Vec::new();
+    wait::until_async("all jobs are in flight", wait::BOUND, || {
+        let in_flight = gateway.metrics().sum("seeway_jobs_in_flight");
+        async move { (in_flight > 19.5).then_some(()) }
+    })
+    .await;
+    send_and_leave(&mut late).await;
+    wait::until_async("all jobs are in flight", wait::BOUND, || {
+        let in_flight = gateway.metrics().sum("seeway_jobs_in_flight");
+        async move { (in_flight > 39.5).then_some(()) }
+    })
+    .await;
+
+    gateway.terminate();
+    wait::until("it says that it is not ready", wait::BOUND, || (gateway.get("/readyz").0 != 200).then_some(()));
+    late.stage(world, b"too late", 99).expect("there is room");
+    while answers.len() < 21 {
+        answers.extend(collect(&mut late, 1).await);
+    }
+    for (number, answer) in answers {
+        match number {
+            99 => assert!(answer.is_err(), "a job that came after the drain began was taken"),
+            _ => assert_eq!(answer, Ok(format!("job {number}").into_bytes())),
+        }
+    }
+    let early = waiting.await.expect("the caller does not panic");
+    assert!(early.len() == 20 && early.iter().all(|(_, answer)| answer.is_ok()), "{early:?}");
+    drop(late);
+    assert_eq!(gateway.exit(wait::BOUND).code(), Some(0), "a drain is a good end");
+    assert!(!gateway.folder().join("nserver").exists(), "the socket's file is left behind");
+}
+
+async fn connect(way: &Target) -> WireCaller<u64> {
+    WireCaller::connect(way, 100).await.unwrap_or_else(|error| panic!("{error}"))
+}
+
+type Answer = (u64, Result<Vec<u8>, u32>);
+
+/// At least so many answers.
+async fn collect(caller: &mut WireCaller<u64>, count: usize) -> Vec<Answer> {
+    let mut answers = Vec::new();
+    while answers.len() < count {
+        let exchanged = caller.exchange(|number, reply| {
+            answers.push((
+                number,
+                match reply {
+                    ReplyBody::Job(bytes) => Ok(bytes.0.to_vec()),
+                    ReplyBody::Error { status, .. } => Err(status),
+                    ReplyBody::NoOp | ReplyBody::Object(_) => panic!("job {number} was answered as if it were none"),
+                },
+            ));
+        });
+        exchanged.await.unwrap_or_else(|error| panic!("{error}"));
+    }
+    answers
+}
+
+/// Sends what is staged, and does not wait for the answers, which take longer than this.
+async fn send_and_leave(caller: &mut WireCaller<u64>) {
+    let sent = tokio::time::timeout(
+        Duration::from_millis(200),
+        caller.exchange(|_, _| panic!("the machine is not that fast")),
+    )
+    .await;
+    assert!(sent.is_err(), "the machine is not that fast");
+}
+
+#[test]
+fn a_key_that_others_can_read_is_refused() {
+    let _turn = Turn::beside_others();
+    let identity = Identity::generate();
+    let sshd = Sshd::start(&identity);
+    let machine = Machine::start("echo");
+    let config =
+        Config::new().machine("hsm", sshd.door(), machine.seejobs(), &identity, "").world("echo", &["hsm"], "");
+    fs::set_permissions(identity.private(), fs::Permissions::from_mode(0o644)).expect("the file is ours");
+    let said = refuses_to_start(&config.text("/nonexistent/never-made"));
+    let file = identity.private().to_string_lossy().into_owned();
+    assert!(said.contains(&file) && said.contains("0600"), "the key file and the cure are not named:\n{said}");
+}
+
+#[test]
+fn plain_listeners_stay_on_loopback() {
+    let _turn = Turn::beside_others();
+    let identity = Identity::generate();
+    let sshd = Sshd::start(&identity);
+    let machine = Machine::start("echo");
+    let config =
+        Config::new().machine("hsm", sshd.door(), machine.seejobs(), &identity, "").world("echo", &["hsm"], "");
+    let folder = TempDir::new().expect("the temporary folder can be written");
+    let text = config.text(&folder.path().join("nserver").to_string_lossy());
+    for (from, to) in [
+        ("grpc = \"127.0.0.1:0\"", "grpc = \"0.0.0.0:0\""),
+        ("grpc = \"127.0.0.1:0\"", "grpc = \"[::]:0\""),
+        ("tcp:127.0.0.1:0", "tcp:192.0.2.7:9000"),
+    ] {
+        assert!(text.contains(from), "the test is wrong about the file");
+        let said = refuses_to_start(&text.replace(from, to));
+        assert!(said.contains("loopback"), "{to} is refused without a reason:\n{said}");
+    }
+}
+
+/// What `seeway serve` says of a file that it must not start with.
+fn refuses_to_start(text: &str) -> String {
+    let folder = TempDir::new().expect("the temporary folder can be written");
+    let file = folder.path().join("seeway.toml");
+    fs::write(&file, text).expect("the temporary folder can be written");
+    let mut process = Process::start("the gateway", seeway().arg("serve").arg("--config").arg(&file));
+    let status = process.exit(wait::BOUND);
+    assert_eq!(status.code(), Some(1), "{}", process.log());
+    process.log()
+}
+
+#[test]
+fn the_socket_is_for_owner_and_group() {
+    let _turn = Turn::beside_others();
+    let identity = Identity::generate();
+    let machine = Machine::start_with_ssh("echo", &identity, "127.0.0.1:0");
+    let config =
+        Config::new().machine("hsm", machine.door(), machine.seejobs(), &identity, "").world("echo", &["hsm"], "");
+    let gateway = Gateway::start(&config);
+    assert_eq!(mode(&gateway.folder().join("nserver")), 0o660);
+    drop(gateway);
+    let gateway = Gateway::start(&config.line("listen", "socket_mode = \"0600\""));
+    assert_eq!(mode(&gateway.folder().join("nserver")), 0o600);
+}
+
+fn mode(path: &Path) -> u32 {
+    let metadata = fs::metadata(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    metadata.permissions().mode() & 0o777
+}
+
+#[test]
+fn a_local_port_leads_to_a_port_of_the_machine() {
+    let _turn = Turn::beside_others();
+    let identity = Identity::generate();
+    let sshd = Sshd::start(&identity);
+    // A service inside the machine that speaks no SEEJobs: it sends back what it gets, once all of it has come.
+    let inside = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+    let port = inside.local_addr().expect("it was just bound");
+    std::thread::spawn(move || {
+        for stream in inside.incoming() {
+            let mut stream = stream.expect("loopback connections can be accepted");
+            let mut received = Vec::new();
+            stream.read_to_end(&mut received).expect("the peer half-closes in an orderly way");
+            received.reverse();
+            // Whoever asked may have gone.
+            let _ = stream.write_all(&received);
+        }
+    });
+    let config = Config::new().machine("hsm", sshd.door(), port, &identity, "").world("pipe", &["hsm"], "");
+    let folder = TempDir::new().expect("the temporary folder can be written");
+    let file = folder.path().join("seeway.toml");
+    fs::write(&file, config.text(&folder.path().join("nserver").to_string_lossy()))
+        .expect("the temporary folder can be written");
+    let mut command = seeway();
+    command.arg("forward").arg("--config").arg(&file).args(["--world", "pipe", "127.0.0.1:0"]);
+    let mut forward = Process::start("the forwarder", &mut command);
+    let local: SocketAddr = forward.line("ready forward=").trim().parse().expect("an address");
+    for size in [0, 1, 3_000_000] {
+        let sent: Vec<u8> = (0u8..=255).cycle().take(size).collect();
+        let mut stream = TcpStream::connect(local).expect("the forwarder listens");
+        let mut writer = stream.try_clone().expect("a socket can be cloned");
+        let expected: Vec<u8> = sent.iter().rev().copied().collect();
+        let writing = std::thread::spawn(move || {
+            writer.write_all(&sent).expect("the forwarder reads");
+            writer.shutdown(std::net::Shutdown::Write).expect("the socket is open");
+        });
+        let mut received = Vec::new();
+        stream.read_to_end(&mut received).expect("the forwarder closes in an orderly way");
+        writing.join().expect("the writer does not panic");
+        assert!(received == expected, "{size} bytes came back as {}, or not as they were", received.len());
+    }
+}
