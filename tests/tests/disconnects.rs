@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use seeway_bench::{Target, grpc::GrpcCaller, wire::WireCaller};
+use seeway_bench::Target;
 use seeway_tests::{
     Config, Door, Gateway, Identity, Machine, Sshd,
     callers::{self, Told},
@@ -17,12 +17,12 @@ use seeway_tests::{
     turn::Turn,
     wait,
 };
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 
 const DISCONNECTS: usize = 1_000;
 /// Callers that come and go between one fault and the next.
 const ROUND: usize = 100;
-/// More than the machine has places for, so that some wait in the queue and some are in flight.
+/// Of all callers together more than the machine has places for, so that some wait in the queue and some are in flight.
 const JOBS_FOR_EACH: u64 = 40;
 const MAX_IN_FLIGHT: usize = 64;
 
@@ -51,37 +51,38 @@ async fn a_thousand_disconnects_leave_nothing_behind() {
 
     let (others, stop, served) = others(&ways);
     for round in 0..DISCONNECTS / ROUND {
+        gateway.until_up(&["troubled"]);
+        let (vanish, told) = watch::channel(false);
         let mut vanishing = JoinSet::new();
         for number in 0..ROUND {
-            vanishing.spawn(vanish(ways[number % ways.len()].clone()));
+            vanishing.spawn(hand_over_and_vanish(ways[number % ways.len()].clone(), told.clone()));
         }
-        let vanished = vanishing.join_all().await;
-        assert_eq!(vanished.len(), ROUND);
-        let before = served.load(Ordering::Relaxed);
+        wait::until("jobs wait behind as many as may be in flight", wait::BOUND, || {
+            let metrics = gateway.metrics();
+            let of_troubled = |name, label| metrics.sum_where(name, label) > 0.5;
+            (of_troubled("seeway_jobs_in_flight", "machine=\"troubled\"")
+                && of_troubled("seeway_jobs_queued", "world=\"troubled\""))
+            .then_some(())
+        });
         match round % 4 {
-            0 => {
-                machine.kill();
-                machine.start_again();
-            }
-            1 => {
-                sshd.kill();
-                sshd.start_again();
-            }
-            2 => {
-                let connections = network.connections();
-                network.cut();
-                wait::until_async("the gateway tries to reach its machine again", wait::BOUND, || async {
-                    (network.connections() > connections).then_some(())
-                })
-                .await;
-                network.mend();
-            }
+            0 => machine.kill(),
+            1 => sshd.kill(),
+            2 => network.cut(),
             _ => {}
         }
+        vanish.send_replace(true);
+        assert_eq!(vanishing.join_all().await.len(), ROUND);
+        let before = served.load(Ordering::Relaxed);
         wait::until_async("the others are served meanwhile", wait::BOUND, || async {
             (served.load(Ordering::Relaxed) > before + 100).then_some(())
         })
         .await;
+        match round % 4 {
+            0 => machine.start_again(),
+            1 => sshd.start_again(),
+            2 => network.mend(),
+            _ => {}
+        }
     }
     stop.store(true, Ordering::Relaxed);
     let ended = tokio::time::timeout(wait::BOUND, others.join_all()).await;
@@ -97,27 +98,17 @@ async fn a_thousand_disconnects_leave_nothing_behind() {
     gateway.until_idle(wait::BOUND);
 }
 
-/// Connects, hands over jobs, and is gone before any answer. The jobs may or may not have left the gateway by then.
-async fn vanish(way: Target) {
-    let count = usize::try_from(JOBS_FOR_EACH).expect("a small number");
-    match &way {
-        Target::Grpc(address) => {
-            let mut caller = GrpcCaller::connect(address, count).await.unwrap_or_else(|error| panic!("{error}"));
-            for number in 0..JOBS_FOR_EACH {
-                let sent = caller.send(number, "troubled", callers::payload(0, number, 500).into()).await;
-                sent.unwrap_or_else(|error| panic!("{error}"));
-            }
-            // One answer, or none in time: either way the gateway has the jobs in hand by now.
-            let _ = tokio::time::timeout(Duration::from_millis(50), caller.next()).await;
+/// Connects, hands over jobs, and is gone as soon as it is told, whatever has or has not been answered by then.
+async fn hand_over_and_vanish(way: Target, mut told: watch::Receiver<bool>) {
+    let mut numbers = 0..JOBS_FOR_EACH;
+    let in_flight = usize::try_from(JOBS_FOR_EACH).expect("a small number");
+    let next = || numbers.next().map(|number| (number, callers::payload(0, number, 500)));
+    tokio::select! {
+        ended = callers::run(&way, "troubled", in_flight, next, |_, _| ()) => {
+            ended.unwrap_or_else(|error| panic!("{way}: {error}"));
         }
-        Target::Unix(_) | Target::Tcp(_) => {
-            let mut caller = WireCaller::connect(&way, count).await.unwrap_or_else(|error| panic!("{error}"));
-            let world = caller.open_world("troubled", 0).await.unwrap_or_else(|error| panic!("{error}"));
-            for number in 0..JOBS_FOR_EACH {
-                let staged = caller.stage(world, &callers::payload(0, number, 500), number);
-                staged.expect("as many are allowed in flight");
-            }
-            let _ = tokio::time::timeout(Duration::from_millis(50), caller.exchange(|_, _| ())).await;
+        vanish = told.wait_for(|vanish| *vanish) => {
+            vanish.expect("the test tells it before it ends");
         }
     }
 }

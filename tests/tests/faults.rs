@@ -47,7 +47,7 @@ async fn sshd_dies_and_jobs_wait_for_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sshd_dies_and_jobs_do_not_wait() {
     let _turn = Turn::alone();
-    let mut scene = Scene::new("hold = \"0s\"").await;
+    let mut scene = Scene::new("hold = \"50ms\"").await;
     let load = scene.load();
     for kill in 1..=KILLS {
         load.until_replies(REPLIES_BETWEEN).await;

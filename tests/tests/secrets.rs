@@ -35,7 +35,7 @@ async fn no_byte_of_a_job_reaches_the_log_or_the_metrics() {
     gateway.until_idle(wait::BOUND);
     let (_, metrics) = gateway.get("/metrics");
     let log = gateway.log();
-    assert!(log.lines().count() > 20, "the gateway logs too little for this test to say anything:\n{log}");
+    assert!(log.contains("tunnel up"), "the gateway does not log what this test reads:\n{log}");
     for (place, text) in [("the log", &log), ("the metrics", &metrics)] {
         let found: Vec<_> = text.lines().filter(|line| FORMS.iter().any(|form| line.contains(form))).collect();
         assert!(found.is_empty(), "{place} shows what is in a job: {found:?}");

@@ -119,17 +119,13 @@ impl Metrics {
     }
 
     /// Records what is new, each bucket's durations as its upper bound, so that the recorder's buckets come out the same.
-    fn record<'a>(
-        &self,
-        histogram: &metrics::Histogram,
-        key: String,
-        shards: impl Iterator<Item = &'a Histogram> + Clone,
-    ) {
+    fn record<'a>(&self, histogram: &metrics::Histogram, key: String, shards: impl IntoIterator<Item = &'a Histogram>) {
+        let shards: Vec<_> = shards.into_iter().collect();
         let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
         let recorded = recorded.entry(key).or_insert([0; Histogram::BUCKETS]);
         let bounds = Histogram::bounds();
         for (bucket, recorded) in recorded.iter_mut().enumerate() {
-            let count: u64 = shards.clone().map(|shard| shard.counts()[bucket]).sum();
+            let count: u64 = shards.iter().map(|shard| shard.counts()[bucket]).sum();
             let new = count.saturating_sub(*recorded);
             let value = bounds.get(bucket).copied().unwrap_or(bounds[bounds.len() - 1] * 2.0);
             histogram.record_many(value, usize::try_from(new).unwrap_or(usize::MAX));

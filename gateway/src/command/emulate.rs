@@ -15,6 +15,7 @@ use super::{Failure, block_on, keygen};
 const DEFAULT_SEEJOBS: &str = "127.0.0.1:8888";
 
 /// Run an emulated HSM, for trying things where there is none
+#[allow(clippy::doc_markdown)] // These texts are help on a terminal.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Prints, when it takes jobs:

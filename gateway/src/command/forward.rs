@@ -20,6 +20,7 @@ use crate::forward::Forwarder;
 const CARRIED_BYTES: usize = 64 * 1024;
 
 /// Open a local port onto a machine's port
+#[allow(clippy::doc_markdown)] // These texts are help on a terminal.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Prints `ready forward=ADDR:PORT world=NAME` when it listens, and runs until SIGTERM or SIGINT. Each connection goes to the

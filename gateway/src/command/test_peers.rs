@@ -13,11 +13,18 @@ use russh::keys::{Algorithm, PrivateKey, PublicKey};
 use russh::server::{self, Auth, ChannelOpenHandle, Msg, Session, VerifiedPublicKey};
 use russh::{Channel, ChannelOpenFailure};
 use seeway_proto::mux::{Incoming, Request};
+use seeway_proto::v1::see_job_service_server::{SeeJobService, SeeJobServiceServer};
+use seeway_proto::v1::{
+    JobFailure, ListWorldsRequest, ListWorldsResponse, PipeRequest, PipeResponse, StreamRequest, StreamResponse,
+    SubmitRequest, SubmitResponse, stream_response,
+};
 use seeway_proto::wiped::WipedBuffer;
 use seeway_proto::wire::{Limits, Profile};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::oneshot;
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::{Request as GrpcRequest, Response, Status, Streaming};
 
 /// The only login that an [`SshServer`] knows.
 pub(super) const USER: &str = "codesafe";
@@ -268,5 +275,106 @@ fn answer(incoming: &mut Incoming, request: Request<'_>) {
             let reply: Vec<u8> = job.0.iter().rev().copied().collect();
             incoming.answer_job(tag, &reply);
         }
+    }
+}
+
+/// A gateway's gRPC front end, whose only world is [`WORLD`] and behaves like [`Manner::Reverse`].
+pub(super) struct Grpc {
+    pub(super) address: SocketAddr,
+    _runner: Runner,
+}
+
+/// The only world of a [`Grpc`].
+pub(super) const WORLD: &str = "signer";
+
+impl Grpc {
+    pub(super) fn start() -> Self {
+        let (runner, address) = Runner::start(bind_tcp, |listener| async move {
+            let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+            let server = tonic::transport::Server::builder().add_service(SeeJobServiceServer::new(Reversing));
+            server.serve_with_incoming(incoming).await.expect("served");
+        });
+        Self { address, _runner: runner }
+    }
+}
+
+struct Reversing;
+
+impl Reversing {
+    async fn outcome(submit: &SubmitRequest) -> Result<SubmitResponse, JobFailure> {
+        let failure = |code, reason: &str, status, may_have_run| JobFailure {
+            code,
+            reason: reason.to_owned(),
+            message: format!("{reason} it is"),
+            status,
+            may_have_run,
+        };
+        if submit.world != WORLD {
+            return Err(failure(5, "NO_SUCH_WORLD", 0, false));
+        }
+        if submit.job.starts_with(b"fail") {
+            return Err(failure(9, "MACHINE_STATUS", 0x1_0000, true));
+        }
+        if submit.job.starts_with(b"hush") {
+            std::future::pending::<()>().await;
+        }
+        let reply: Vec<u8> = submit.job.iter().rev().copied().collect();
+        Ok(SubmitResponse { reply: reply.into(), machine: "hsm-a".to_owned(), ..SubmitResponse::default() })
+    }
+}
+
+type Responses<T> = std::pin::Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl SeeJobService for Reversing {
+    type StreamStream = Responses<StreamResponse>;
+    type PipeStream = Responses<PipeResponse>;
+
+    async fn submit(&self, request: GrpcRequest<SubmitRequest>) -> Result<Response<SubmitResponse>, Status> {
+        use tonic_types::StatusExt as _;
+        let done = Self::outcome(request.get_ref()).await;
+        done.map(Response::new).map_err(|failure| {
+            let facts = [("may_have_run".to_owned(), failure.may_have_run.to_string())];
+            let mut details = tonic_types::ErrorDetails::new();
+            details.set_error_info(
+                failure.reason,
+                "seeway",
+                facts
+                    .into_iter()
+                    .chain([("status".to_owned(), failure.status.to_string())])
+                    .collect::<std::collections::HashMap<_, _>>(),
+            );
+            Status::with_error_details(tonic::Code::from_i32(failure.code), failure.message, details)
+        })
+    }
+
+    async fn stream(
+        &self,
+        request: GrpcRequest<Streaming<StreamRequest>>,
+    ) -> Result<Response<Self::StreamStream>, Status> {
+        let (responses, received) = tokio::sync::mpsc::channel(16);
+        let mut requests = request.into_inner();
+        tokio::spawn(async move {
+            while let Some(Ok(request)) = requests.next().await {
+                let responses = responses.clone();
+                tokio::spawn(async move {
+                    let result = match Self::outcome(&request.submit.unwrap_or_default()).await {
+                        Ok(reply) => stream_response::Result::Reply(reply),
+                        Err(failure) => stream_response::Result::Failure(failure),
+                    };
+                    // A caller that has gone gets nothing.
+                    let _ = responses.send(Ok(StreamResponse { id: request.id, result: Some(result) })).await;
+                });
+            }
+        });
+        Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(received))))
+    }
+
+    async fn pipe(&self, _: GrpcRequest<Streaming<PipeRequest>>) -> Result<Response<Self::PipeStream>, Status> {
+        Err(Status::unimplemented("no pipes here"))
+    }
+
+    async fn list_worlds(&self, _: GrpcRequest<ListWorldsRequest>) -> Result<Response<ListWorldsResponse>, Status> {
+        Err(Status::unimplemented("no list here"))
     }
 }

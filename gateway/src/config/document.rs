@@ -120,7 +120,8 @@ impl Section {
 
 /// Reads a text, with the environment's overrides; what is wrong goes to `gathered`.
 pub(super) fn read(text: &str, overrides: &Overrides, gathered: &mut Gathered) -> Document {
-    let (mut raw, lost_section) = cut(text, gathered);
+    // Some editors begin a file with a byte order mark, which no statement does.
+    let (mut raw, lost_section) = cut(text.strip_prefix('\u{feff}').unwrap_or(text), gathered);
     for table in TABLES.iter().filter(|table| !table.many) {
         if !raw.iter().any(|section| section.table.name == table.name) {
             raw.push(Raw::new(table, Place::File { line: 1, column: 1 }));

@@ -8,6 +8,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use seeway_proto::mux::{Incoming, Request};
 use seeway_proto::outcome::{Outcome, Rejected};
@@ -102,6 +103,8 @@ struct Connection {
     caller: CallerId,
     output: Arc<Notify>,
     room: Arc<Notify>,
+    /// Whether answers were taken from the port and have not been written yet.
+    is_writing: Arc<AtomicBool>,
     _count: CallerCount,
 }
 
@@ -126,13 +129,14 @@ impl Connection {
         let (output, room) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let config = shard.config();
         let incoming = Incoming::new(config.wire.profile.clone(), config.wire_limits(), config.limits.caller_jobs);
-        let port = LegacyPort::new(incoming, output.clone(), room.clone());
+        let is_writing = Arc::new(AtomicBool::new(false));
+        let port = LegacyPort::new(incoming, output.clone(), room.clone(), is_writing.clone());
         let caller = shard.with(|state, _| {
             let caller = state.scheduler.caller_joined();
             state.front.add_legacy(caller, port);
             caller
         });
-        Self { shard, socket, caller, output, room, _count: count }
+        Self { shard, socket, caller, output, room, is_writing, _count: count }
     }
 
     async fn run(self) {
@@ -281,7 +285,7 @@ impl Connection {
                 Socket::Tcp(stream) => stream.ready(interest).await,
                 Socket::Unix(stream) => stream.ready(interest).await,
             };
-            if ready.map_or(true, |ready| ready.is_read_closed()) {
+            if !ready.is_ok_and(|ready| !ready.is_read_closed()) {
                 return;
             }
             tokio::time::sleep(LOOK_FOR_CLOSE).await;
@@ -303,6 +307,7 @@ impl Connection {
                     Err(error) => return Err(error.into()),
                 }
             }
+            self.is_writing.store(false, Ordering::Relaxed);
             if writing.capacity() > KEPT_BYTES {
                 writing = WipedBuffer::new();
             }
@@ -313,6 +318,7 @@ impl Connection {
         self.shard.with(|state, _| {
             let port = state.front.legacy(self.caller);
             port.incoming.swap_output(into);
+            self.is_writing.store(!into.is_empty(), Ordering::Relaxed);
             port.resume();
         });
     }

@@ -36,13 +36,12 @@ impl Job {
     /// deny it.
     pub(super) fn honest<'a>(&self, outcome: Outcome<'a>) -> Outcome<'a> {
         match (self.earlier, outcome) {
-            (None, outcome) => outcome,
             (Some(_), Outcome::NotSent(NotSent::TooLate)) => Outcome::Unknown(Unknown::TooLate),
             (Some(earlier), Outcome::NotSent(_)) => Outcome::Unknown(earlier),
             (Some(_), Outcome::MachineStatus { status, info, .. }) => {
                 Outcome::MachineStatus { status, info, may_have_run: true }
             }
-            (Some(_), outcome) => outcome,
+            (_, outcome) => outcome,
         }
     }
 }
@@ -75,7 +74,7 @@ struct Caller {
 /// more.
 #[derive(Debug, Default)]
 pub(super) struct Jobs {
-    jobs: SlotMap<JobId, Job>,
+    table: SlotMap<JobId, Job>,
     callers: SlotMap<CallerId, Caller>,
     orders: u64,
 }
@@ -85,7 +84,7 @@ pub(super) struct Admitted {
     pub(super) caller: CallerId,
     pub(super) ticket: u64,
     pub(super) world: WorldId,
-    pub(super) admitted: Instant,
+    pub(super) at: Instant,
     pub(super) deadline: Instant,
     pub(super) idempotent: bool,
     pub(super) place: Place,
@@ -103,7 +102,7 @@ impl Jobs {
     /// A caller's jobs, the last admitted first.
     pub(super) fn of(&self, caller: CallerId) -> Vec<JobId> {
         let first = self.callers.get(caller).and_then(|caller| caller.first);
-        std::iter::successors(first, |id| self.jobs[*id].next).collect()
+        std::iter::successors(first, |id| self.table[*id].next).collect()
     }
 
     /// Forgets a caller; it must have no jobs left.
@@ -113,7 +112,7 @@ impl Jobs {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.jobs.len()
+        self.table.len()
     }
 
     pub(super) fn callers(&self) -> usize {
@@ -121,22 +120,22 @@ impl Jobs {
     }
 
     pub(super) fn get(&self, id: JobId) -> Option<&Job> {
-        self.jobs.get(id)
+        self.table.get(id)
     }
 
     pub(super) fn get_mut(&mut self, id: JobId) -> Option<&mut Job> {
-        self.jobs.get_mut(id)
+        self.table.get_mut(id)
     }
 
     pub(super) fn insert(&mut self, new: Admitted) -> JobId {
         let caller = &mut self.callers[new.caller];
         let next = caller.first;
-        let id = self.jobs.insert(Job {
+        let id = self.table.insert(Job {
             caller: new.caller,
             ticket: new.ticket,
             world: new.world,
             order: self.orders,
-            admitted: new.admitted,
+            admitted: new.at,
             deadline: new.deadline,
             idempotent: new.idempotent,
             attempts: 0,
@@ -149,21 +148,21 @@ impl Jobs {
         caller.first = Some(id);
         caller.jobs += 1;
         if let Some(next) = next {
-            self.jobs[next].previous = Some(id);
+            self.table[next].previous = Some(id);
         }
         id
     }
 
     pub(super) fn remove(&mut self, id: JobId) -> Option<Job> {
-        let job = self.jobs.remove(id)?;
+        let job = self.table.remove(id)?;
         let caller = &mut self.callers[job.caller];
         caller.jobs -= 1;
         match job.previous {
-            Some(previous) => self.jobs[previous].next = job.next,
+            Some(previous) => self.table[previous].next = job.next,
             None => caller.first = job.next,
         }
         if let Some(next) = job.next {
-            self.jobs[next].previous = job.previous;
+            self.table[next].previous = job.previous;
         }
         Some(job)
     }

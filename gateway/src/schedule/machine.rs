@@ -28,7 +28,7 @@ pub(super) struct Channel {
 /// The machines and their channels.
 #[derive(Debug)]
 pub(super) struct Machines {
-    pub(super) machines: Vec<Machine>,
+    pub(super) all: Vec<Machine>,
     pub(super) channels: SlotMap<ChannelId, Channel>,
     /// Bytes that may be staged on a channel before it counts as busy.
     pub(super) channel_buffer: usize,
@@ -42,7 +42,7 @@ impl Machines {
     pub(super) fn choose(&mut self, candidates: &[MachineId]) -> Option<ChannelId> {
         let mut best: Option<(usize, MachineId, ChannelId)> = None;
         for &id in candidates {
-            let machine = &mut self.machines[id.0];
+            let machine = &mut self.all[id.0];
             let used = machine.in_flight.used();
             if best.is_some_and(|(least, ..)| least <= used) {
                 continue;
@@ -54,12 +54,12 @@ impl Machines {
             }
         }
         let (_, machine, channel) = best?;
-        self.machines[machine.0].in_flight.try_use().then_some(channel)
+        self.all[machine.0].in_flight.try_use().then_some(channel)
     }
 
     /// Releases the permits of tags that a channel no longer holds.
     pub(super) fn settle(&mut self, machine: MachineId) {
-        let machine = &mut self.machines[machine.0];
+        let machine = &mut self.all[machine.0];
         let taken: usize = machine.channels.iter().map(|&id| self.channels[id].mux.in_flight()).sum();
         let freed = machine.in_flight.used() - taken;
         if freed > 0 {

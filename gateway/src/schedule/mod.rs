@@ -163,7 +163,7 @@ impl Scheduler {
             jobs: Jobs::default(),
             worlds: settings.worlds.into_iter().map(|machines| World::new(now, machines)).collect(),
             machines: Machines {
-                machines,
+                all: machines,
                 channels: slotmap::SlotMap::default(),
                 channel_buffer: settings.channel_buffer,
             },
@@ -220,7 +220,7 @@ impl Scheduler {
             caller,
             ticket: new.ticket,
             world: new.world,
-            admitted: now,
+            at: now,
             deadline: new.deadline,
             idempotent: new.idempotent,
             place: Place::Queued { bytes: WipedBuffer::new() },
@@ -244,10 +244,10 @@ impl Scheduler {
 
     /// A channel to a machine is up: the machine has answered on it.
     pub fn channel_opened(&mut self, now: Instant, machine: MachineId, effects: &mut impl Effects) -> ChannelId {
-        let budget = self.machines.machines[machine.0].in_flight.limit();
+        let budget = self.machines.all[machine.0].in_flight.limit();
         let mux = Outgoing::new(self.profile.clone(), self.limits, budget);
         let channel = self.machines.channels.insert(Channel { machine, mux });
-        self.machines.machines[machine.0].channels.push(channel);
+        self.machines.all[machine.0].channels.push(channel);
         self.update_readiness(now, machine, effects);
         self.dispatch(now, machine, effects);
         channel
@@ -258,7 +258,7 @@ impl Scheduler {
         let Some(Channel { machine, mux }) = self.machines.channels.remove(channel) else {
             return;
         };
-        self.machines.machines[machine.0].channels.retain(|other| *other != channel);
+        self.machines.all[machine.0].channels.retain(|other| *other != channel);
         self.machines.settle(machine);
         self.update_readiness(now, machine, effects);
         let (mut unsent, mut sent) = (Vec::new(), Vec::new());
@@ -305,7 +305,7 @@ impl Scheduler {
             let mux = &mut self.machines.channels[channel].mux;
             let late_before = mux.late_replies();
             let received = mux.receive(input);
-            self.machines.machines[machine.0].stats.late_replies += mux.late_replies() - late_before;
+            self.machines.all[machine.0].stats.late_replies += mux.late_replies() - late_before;
             let answer = match received {
                 Ok(Some(answer)) => answer,
                 Ok(None) => break Ok(()),
@@ -400,12 +400,12 @@ impl Scheduler {
 
     /// Tags that are taken on a machine's channels: jobs sent and unanswered, wanted or not.
     pub fn in_flight(&self, machine: MachineId) -> usize {
-        self.machines.machines[machine.0].in_flight.used()
+        self.machines.all[machine.0].in_flight.used()
     }
 
     /// A machine's channels that are up.
     pub fn channels(&self, machine: MachineId) -> usize {
-        self.machines.machines[machine.0].channels.len()
+        self.machines.all[machine.0].channels.len()
     }
 
     /// Whether a world has a machine that is up.
@@ -428,7 +428,7 @@ impl Scheduler {
 
     /// What was counted for a machine.
     pub fn machine_stats(&self, machine: MachineId) -> &MachineStats {
-        &self.machines.machines[machine.0].stats
+        &self.machines.all[machine.0].stats
     }
 
     fn refusal(&self, now: Instant, new: &NewJob<'_>) -> Option<Outcome<'static>> {
@@ -480,8 +480,8 @@ impl Scheduler {
 
     /// Sends what waits for a machine, as far as it has room.
     fn dispatch(&mut self, now: Instant, machine: MachineId, effects: &mut impl Effects) {
-        for index in 0..self.machines.machines[machine.0].worlds.len() {
-            let world = self.machines.machines[machine.0].worlds[index];
+        for index in 0..self.machines.all[machine.0].worlds.len() {
+            let world = self.machines.all[machine.0].worlds[index];
             self.dispatch_world(now, world, effects);
         }
     }
@@ -585,7 +585,7 @@ impl Scheduler {
         stats.count(outcome.kind());
         stats.queue_time.record(queue_time);
         if let (Some(machine), Outcome::Replied(_) | Outcome::MachineStatus { .. }) = (machine, &outcome) {
-            self.machines.machines[machine.0].stats.machine_time.record(machine_time);
+            self.machines.all[machine.0].stats.machine_time.record(machine_time);
         }
         effects.concluded(Concluded {
             caller: job.caller,
@@ -614,15 +614,15 @@ impl Scheduler {
 
     /// Releases what withdrawn jobs held, and uses it for others.
     fn settle_all(&mut self, now: Instant, effects: &mut impl Effects) {
-        for machine in 0..self.machines.machines.len() {
+        for machine in 0..self.machines.all.len() {
             self.machines.settle(MachineId(machine));
         }
         self.dispatch_all(now, effects);
     }
 
     fn update_readiness(&mut self, now: Instant, machine: MachineId, effects: &mut impl Effects) {
-        for index in 0..self.machines.machines[machine.0].worlds.len() {
-            let id = self.machines.machines[machine.0].worlds[index];
+        for index in 0..self.machines.all[machine.0].worlds.len() {
+            let id = self.machines.all[machine.0].worlds[index];
             let is_up = self.worlds[id.0].machines.iter().any(|machine| self.channels(*machine) > 0);
             let world = &mut self.worlds[id.0];
             if is_up != world.is_ready() {

@@ -1,4 +1,5 @@
 //! The scheduler against machines that do what a test tells them, with a clock that moves when a test says so.
+#![allow(clippy::disallowed_methods)] // A test begins its clock somewhere.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -8,10 +9,13 @@ use seeway_proto::outcome::OutcomeKind;
 
 use super::*;
 
+/// An outcome, whether it says that the job may have run, and the reply.
+type ToldOutcome = (OutcomeKind, bool, Vec<u8>);
+
 /// What the scheduler told: for each caller and ticket the outcome, and how often it was told one.
 #[derive(Default)]
 struct Told {
-    outcomes: BTreeMap<(CallerId, u64), Vec<(OutcomeKind, bool, Vec<u8>)>>,
+    outcomes: BTreeMap<(CallerId, u64), Vec<ToldOutcome>>,
     staged: BTreeSet<ChannelId>,
     ready: BTreeMap<WorldId, bool>,
 }
@@ -119,7 +123,9 @@ impl Bench {
 
     fn send_all(&mut self) {
         let channels: Vec<_> = self.peers.keys().copied().collect();
-        channels.into_iter().for_each(|channel| self.send(channel));
+        for channel in channels {
+            self.send(channel);
+        }
     }
 
     /// The machine answers one of the jobs that it holds, with the job's own bytes or an error.

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
 
 use seeway_proto::mux::Incoming;
@@ -47,6 +48,8 @@ pub struct LegacyPort {
     /// Notified when a reader that is paused may go on.
     room: Arc<Notify>,
     is_paused: bool,
+    /// Whether the writer has answers in hand that it has not written yet.
+    is_writing: Arc<AtomicBool>,
 }
 
 /// The first handle that a connection is given. Any number would do; this one is easy to recognise in a trace.
@@ -64,8 +67,8 @@ pub struct Answers {
 impl LegacyPort {
     /// The port of a connection whose writer waits on `output`, and whose reader waits on `room` after
     /// [`pause`](Self::pause).
-    pub fn new(incoming: Incoming, output: Arc<Notify>, room: Arc<Notify>) -> Self {
-        Self { incoming, handles: Vec::new(), output, room, is_paused: false }
+    pub fn new(incoming: Incoming, output: Arc<Notify>, room: Arc<Notify>, is_writing: Arc<AtomicBool>) -> Self {
+        Self { incoming, handles: Vec::new(), output, room, is_paused: false, is_writing }
     }
 
     /// The reader waits until an answer has made room.
@@ -121,11 +124,11 @@ impl Front {
             machine_names: config.machines.iter().map(|machine| machine.name.as_str().into()).collect(),
             worlds_by_name: by(|world| &world.name),
             worlds_by_publication: by(|world| &world.published_as),
-            config: config.clone(),
             ports: SecondaryMap::new(),
             channels: SecondaryMap::new(),
             world_changes,
             rejected: 0,
+            config,
         }
     }
 
@@ -210,10 +213,10 @@ impl Front {
         Failure::new(&self.config.wire.profile, world, None, Outcome::Rejected(rejected))
     }
 
-    /// Whether every legacy caller has been handed what there is for it.
+    /// Whether every caller has been sent what there is for it.
     pub fn is_flushed(&self) -> bool {
         self.ports.values().all(|port| match port {
-            Port::Legacy(port) => port.incoming.output_len() == 0,
+            Port::Legacy(port) => port.incoming.output_len() == 0 && !port.is_writing.load(Ordering::Relaxed),
             Port::Calls(calls) => calls.is_empty(),
             Port::Stream(answers) => answers.finished.is_empty(),
         })

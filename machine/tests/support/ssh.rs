@@ -8,8 +8,6 @@ use russh::keys::ssh_key::private::{Ed25519Keypair, KeypairData};
 use russh::keys::{PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
 use russh::{Channel, ChannelOpenFailure};
 
-use tokio::net::{TcpSocket, TcpStream};
-
 use super::{Caller, soon};
 
 /// A new identity.
@@ -41,23 +39,23 @@ impl client::Handler for Pinned {
 
 /// Connects, and verifies the host key.
 pub async fn connect(address: SocketAddr, host_key: &str) -> Result<Handle<Pinned>, russh::Error> {
-    connect_over(TcpStream::connect(address).await?, host_key).await
+    connect_with(client::Config::default(), address, host_key).await
 }
 
-/// Connects with the smallest buffers that the system gives, so that either end is soon kept from writing.
-pub async fn connect_narrowly(address: SocketAddr, host_key: &str) -> Result<Handle<Pinned>, russh::Error> {
-    let socket = TcpSocket::new_v4()?;
-    socket.set_send_buffer_size(1)?;
-    socket.set_recv_buffer_size(1)?;
-    connect_over(socket.connect(address).await?, host_key).await
+/// Connects as a client that grants more than sockets hold, and takes what comes however far behind its callers are.
+pub async fn connect_generously(address: SocketAddr, host_key: &str) -> Result<Handle<Pinned>, russh::Error> {
+    let config = client::Config { window_size: 64 * 1024 * 1024, channel_buffer_size: 100_000, ..Default::default() };
+    connect_with(config, address, host_key).await
 }
 
-async fn connect_over(stream: TcpStream, host_key: &str) -> Result<Handle<Pinned>, russh::Error> {
-    stream.set_nodelay(true)?;
+async fn connect_with(
+    config: client::Config,
+    address: SocketAddr,
+    host_key: &str,
+) -> Result<Handle<Pinned>, russh::Error> {
     let pinned = Pinned(PublicKey::from_openssh(host_key).expect("the HSM gives a public key"));
-    // A client that always takes what comes, however far behind its callers are.
-    let config = client::Config { channel_buffer_size: 100_000, ..client::Config::default() };
-    soon(client::connect_stream(Arc::new(config), stream, pinned)).await
+    let config = client::Config { nodelay: true, ..config };
+    soon(client::connect(Arc::new(config), address, pinned)).await
 }
 
 /// Tries to log in.

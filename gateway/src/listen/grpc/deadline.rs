@@ -12,7 +12,7 @@ const HEAD_START: Duration = Duration::from_millis(20);
 pub(super) fn of_call(now: Instant, metadata: &MetadataMap) -> Option<Instant> {
     let timeout = parse(metadata.get("grpc-timeout")?.to_str().ok()?)?;
     let head_start = HEAD_START.min(timeout / 10);
-    now.checked_add(timeout - head_start)
+    now.checked_add(timeout.saturating_sub(head_start))
 }
 
 /// At most eight digits and a unit, as gRPC over HTTP/2 has it.
