@@ -77,6 +77,8 @@ pub struct JobError {
 struct Details {
     status: Option<u32>,
     info: Option<String>,
+    /// The gateway's own words, instead of ours.
+    message: Option<String>,
     world: Option<String>,
     machine: Option<String>,
 }
@@ -90,6 +92,7 @@ impl JobError {
         Self { kind, may_have_run, server: Arc::clone(server), details: Box::default() }
     }
 
+    #[cfg(feature = "stream")]
     /// From an ErrorReturn: of a machine, of a hardserver or of a gateway, which all use the same statuses.
     pub(crate) fn from_wire(profile: &Profile, status: u32, info: Option<&str>, server: &Arc<str>) -> Self {
         let statuses = &profile.statuses;
@@ -133,6 +136,12 @@ impl JobError {
     #[cfg(feature = "grpc")]
     pub(crate) fn with_may_have_run(mut self, may_have_run: bool) -> Self {
         self.may_have_run = may_have_run;
+        self
+    }
+
+    #[cfg(feature = "grpc")]
+    pub(crate) fn with_message(mut self, message: &str) -> Self {
+        self.details.message = Some(message.to_owned()).filter(|message| !message.is_empty());
         self
     }
 
@@ -203,14 +212,14 @@ const TIMED_OUT_UNSENT: &str = "not sent";
 
 impl fmt::Display for JobError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a job for {}", self.server)?;
+        f.write_str(&self.server)?;
         if let Some(world) = self.world() {
             write!(f, ", world {world:?}")?;
         }
         if let Some(machine) = self.machine() {
             write!(f, ", machine {machine:?}")?;
         }
-        write!(f, ": {}", self.outcome().message())?;
+        write!(f, ": {}", self.details.message.as_deref().unwrap_or(self.outcome().message()))?;
         match (self.status(), self.info()) {
             (Some(status), Some(info)) => write!(f, " (status {status}: {info})"),
             (Some(status), None) => write!(f, " (status {status})"),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use seeway_client::tunnel::{Channel, Tunnel};
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use crate::config::Config;
 use crate::schedule::{Budget, WorldId};
@@ -52,19 +53,21 @@ impl Forwarder {
         Some(Self { shard, world: WorldId(0), changed, hold, _keepers: keepers })
     }
 
-    /// Opens a pipe to a port of the machine that has the least to do, its SEEJobs port where none is given. Waits as long as
-    /// jobs wait (`limits.hold`) for a machine to come up.
+    /// Opens a pipe to a port of the machine that has the least to do, its SEEJobs port where none is given. Where no machine
+    /// takes it now, waits as long as jobs wait (`limits.hold`) for one to come up, and tries once more.
     pub async fn open(&self, port: Option<u16>) -> Result<(Arc<Tunnel>, Channel), PipeError> {
-        let up = async {
-            loop {
-                let changed = self.changed.0.notified();
-                if self.shard.with(|state, _| state.scheduler.is_ready(self.world)) {
-                    return;
-                }
-                changed.await;
-            }
-        };
-        let _ = tokio::time::timeout(self.hold, up).await;
+        let changed = self.changed.0.notified();
+        if let Ok(pipe) = upstream::open_pipe(&self.shard, self.world, port).await {
+            return Ok(pipe);
+        }
+        let _ = tokio::time::timeout(self.hold, self.up(changed)).await;
         upstream::open_pipe(&self.shard, self.world, port).await
+    }
+
+    async fn up(&self, mut changed: Notified<'_>) {
+        while !self.shard.with(|state, _| state.scheduler.is_ready(self.world)) {
+            changed.await;
+            changed = self.changed.0.notified();
+        }
     }
 }

@@ -10,17 +10,19 @@ mod support {
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use russh::keys::PrivateKey;
 use russh::{ChannelOpenFailure, Disconnect};
 use seeway_machine::apps::App;
 use seeway_machine::hsm::{Behind, Hsm, HsmConfig, HsmError, HsmLimits, MachinePort, SEEJOBS_PORT};
-use seeway_machine::runtime::{Machine, SeejobsListener};
+use seeway_machine::runtime::{Application, Job, Machine, MachineConfig, SeejobsListener};
 use support::ssh::{self, caller, identity, log_in, open, public_line};
 use support::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 const LOOPBACK: &str = "127.0.0.1:0";
 
@@ -103,10 +105,8 @@ async fn jobs_of_every_size_come_back_over_ssh() {
     tokio::join!(echo_all(one, sizes()), echo_all(two, sizes()));
 }
 
-/// An SSH implementation may take nothing in while it can not send. The HSM must not be such a one: with both ends' buffers
-/// full, each would wait for the other for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_caller_that_sends_before_it_receives_is_not_waited_for() {
+async fn a_caller_may_send_much_before_it_receives() {
     let (hsm, _machine, identity) = start("echo").await;
     let mut ssh = ssh::connect_generously(hsm.ssh_address(), hsm.host_key()).await.expect("connects");
     assert!(log_in(&mut ssh, "codesafe", &identity).await.success());
@@ -123,6 +123,63 @@ async fn a_caller_that_sends_before_it_receives_is_not_waited_for() {
     }
     tags.sort_unstable();
     assert!(tags.into_iter().eq(0..200));
+}
+
+/// Replies with much, and counts.
+struct Generous(Arc<AtomicU32>);
+
+impl Application for Generous {
+    fn run(&self, job: Job) {
+        job.reply(&vec![7; 262_100]);
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Otherwise two ends of which each waits for the other to receive would wait for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_hsm_takes_jobs_while_it_can_not_send() {
+    const JOBS: u32 = 100;
+    let (identity, ran) = (identity(), Arc::new(AtomicU32::new(0)));
+    let counts = Arc::clone(&ran);
+    let machine = Machine::start(MachineConfig::default(), move || Generous(Arc::clone(&counts))).expect("starts");
+    let ports = vec![MachinePort::machine(machine)];
+    let hsm = Hsm::start(HsmConfig::new(address(LOOPBACK), vec![public_line(&identity)], ports)).await.expect("starts");
+
+    let (gate, is_open) = watch::channel(true);
+    let through = relay_with_gate(hsm.ssh_address(), is_open).await;
+    let mut ssh = ssh::connect_generously(through, hsm.host_key()).await.expect("connects");
+    assert!(log_in(&mut ssh, "codesafe", &identity).await.success());
+    let mut caller = caller(&ssh, SEEJOBS_PORT).await;
+
+    gate.send_replace(false);
+    for tag in 0..JOBS {
+        caller.send(&job(tag, b"x")).await;
+        until("the job runs, though no reply can be sent", || ran.load(Ordering::Relaxed) == tag + 1).await;
+    }
+    gate.send_replace(true);
+    for _ in 0..JOBS {
+        assert_eq!(caller.receive().await.into_job().len(), 262_100);
+    }
+}
+
+/// A TCP port that leads to `address`, and from there to the caller only while the gate is open.
+async fn relay_with_gate(address: SocketAddr, mut is_open: watch::Receiver<bool>) -> SocketAddr {
+    let listener = TcpListener::bind(LOOPBACK).await.expect("binds");
+    let through = listener.local_addr().expect("has an address");
+    tokio::spawn(async move {
+        let (caller, _) = listener.accept().await.expect("the caller comes");
+        let hsm = TcpStream::connect(address).await.expect("connects");
+        let ((mut from_caller, mut to_caller), (mut from_hsm, mut to_hsm)) = (caller.into_split(), hsm.into_split());
+        tokio::spawn(async move { tokio::io::copy(&mut from_caller, &mut to_hsm).await });
+        let mut piece = vec![0; 64 * 1024];
+        while is_open.wait_for(|is_open| *is_open).await.is_ok() {
+            match from_hsm.read(&mut piece).await {
+                Ok(len @ 1..) => to_caller.write_all(&piece[..len]).await.expect("is taken"),
+                _ => return,
+            }
+        }
+    });
+    through
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

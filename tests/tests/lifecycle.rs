@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     os::unix::fs::PermissionsExt,
     path::Path,
     time::Duration,
@@ -128,9 +128,10 @@ fn a_key_that_others_can_read_is_refused() {
     let config =
         Config::new().machine("hsm", sshd.door(), machine.seejobs(), &identity, "").world("echo", &["hsm"], "");
     fs::set_permissions(identity.private(), fs::Permissions::from_mode(0o644)).expect("the file is ours");
-    let said = refuses_to_start(&config.text("/nonexistent/never-made"));
-    let file = identity.private().to_string_lossy().into_owned();
-    assert!(said.contains(&file) && said.contains("0600"), "the key file and the cure are not named:\n{said}");
+    let folder = TempDir::new().expect("the temporary folder can be written");
+    let said = refuses_to_start(&config.text(&folder.path().join("nserver").to_string_lossy()));
+    let cure = format!("chmod 600 {}", identity.private().display());
+    assert!(said.contains("0644") && said.contains(&cure), "the key file and the cure are not named:\n{said}");
 }
 
 #[test]
@@ -189,36 +190,62 @@ fn a_local_port_leads_to_a_port_of_the_machine() {
     let _turn = Turn::beside_others();
     let identity = Identity::generate();
     let sshd = Sshd::start(&identity);
-    // A service inside the machine that speaks no SEEJobs: it sends back what it gets, once all of it has come.
+    let machine = Machine::start("echo");
+    let inside = reversing_service();
+    let config =
+        Config::new().machine("hsm", sshd.door(), machine.seejobs(), &identity, "").world("pipe", &["hsm"], "");
+    carries_both_ways(&config, &["--port", &inside.port().to_string()]);
+}
+
+#[test]
+fn a_local_port_leads_to_a_machine_that_speaks_no_seejobs() {
+    let _turn = Turn::beside_others();
+    let identity = Identity::generate();
+    let sshd = Sshd::start(&identity);
+    let config =
+        Config::new().machine("hsm", sshd.door(), reversing_service(), &identity, "").world("pipe", &["hsm"], "");
+    carries_both_ways(&config, &[]);
+}
+
+/// A service inside a machine that speaks no SEEJobs: it sends back what it gets, reversed, once all of it has come.
+fn reversing_service() -> SocketAddr {
     let inside = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
-    let port = inside.local_addr().expect("it was just bound");
+    let address = inside.local_addr().expect("it was just bound");
     std::thread::spawn(move || {
         for stream in inside.incoming() {
             let mut stream = stream.expect("loopback connections can be accepted");
-            let mut received = Vec::new();
-            stream.read_to_end(&mut received).expect("the peer half-closes in an orderly way");
-            received.reverse();
-            // Whoever asked may have gone.
-            let _ = stream.write_all(&received);
+            std::thread::spawn(move || {
+                let mut received = Vec::new();
+                // Whoever asked may have gone, at any moment.
+                if stream.read_to_end(&mut received).is_ok() {
+                    received.reverse();
+                    let _ = stream.write_all(&received);
+                }
+            });
         }
     });
-    let config = Config::new().machine("hsm", sshd.door(), port, &identity, "").world("pipe", &["hsm"], "");
+    address
+}
+
+/// Runs `seeway forward` for the world `pipe` and sends several amounts through it, to the reversing service.
+fn carries_both_ways(config: &Config, further: &[&str]) {
     let folder = TempDir::new().expect("the temporary folder can be written");
     let file = folder.path().join("seeway.toml");
-    fs::write(&file, config.text(&folder.path().join("nserver").to_string_lossy()))
-        .expect("the temporary folder can be written");
+    let text = config.text(&folder.path().join("nserver").to_string_lossy());
+    fs::write(&file, text).expect("the temporary folder can be written");
     let mut command = seeway();
-    command.arg("forward").arg("--config").arg(&file).args(["--world", "pipe", "127.0.0.1:0"]);
+    command.arg("forward").arg("--config").arg(&file).args(["--world", "pipe", "127.0.0.1:0"]).args(further);
     let mut forward = Process::start("the forwarder", &mut command);
-    let local: SocketAddr = forward.line("ready forward=").trim().parse().expect("an address");
+    let ready = forward.line("ready forward=");
+    let local: SocketAddr = ready.split(' ').next().and_then(|local| local.parse().ok()).expect("an address");
     for size in [0, 1, 3_000_000] {
         let sent: Vec<u8> = (0u8..=255).cycle().take(size).collect();
+        let expected: Vec<u8> = sent.iter().rev().copied().collect();
         let mut stream = TcpStream::connect(local).expect("the forwarder listens");
         let mut writer = stream.try_clone().expect("a socket can be cloned");
-        let expected: Vec<u8> = sent.iter().rev().copied().collect();
         let writing = std::thread::spawn(move || {
             writer.write_all(&sent).expect("the forwarder reads");
-            writer.shutdown(std::net::Shutdown::Write).expect("the socket is open");
+            writer.shutdown(Shutdown::Write).expect("the socket is open");
         });
         let mut received = Vec::new();
         stream.read_to_end(&mut received).expect("the forwarder closes in an orderly way");

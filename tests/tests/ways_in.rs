@@ -24,7 +24,7 @@ fn all_four_ways_get_the_same_reply() {
         let mut direct = seeway();
         direct.args(["job", &format!("ssh://{}@{}", door.user, door.address), "--world", "signer"]);
         direct.arg("--identity").arg(identity.private()).args(["--host-key", &door.host_key]);
-        direct.args(["--seejobs-port", &machine.seejobs().port().to_string()]).args(what);
+        direct.args(["--seejobs", &machine.seejobs().to_string()]).args(what);
         let through_the_gateway = ways.iter().map(|way| {
             let mut command = seeway();
             command.args(["job", &way.to_string(), "--world", "signer"]).args(what);

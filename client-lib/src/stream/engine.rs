@@ -49,11 +49,6 @@ impl<S: Transport> Engine<S> {
         Self { transport, sending: Bytes::new(), received: WipedBuffer::new() }
     }
 
-    /// Whether nothing is being sent.
-    pub(super) fn is_idle(&self) -> bool {
-        self.sending.is_empty()
-    }
-
     /// Sends and receives what is possible now. `Ready(Ok(()))` when something was received and it should be called again;
     /// `Pending` when the transport will wake the task.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, mux: &mut impl Mux) -> Poll<Result<(), StreamEnd>> {

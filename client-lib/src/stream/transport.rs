@@ -53,10 +53,10 @@ impl Transport for crate::tunnel::ChannelStream {
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<io::Result<()>> {
-        ready!(self.poll_sent(cx))?;
+        ready!(self.poll_idle(cx))?;
         if !bytes.is_empty() {
             self.begin_write(std::mem::take(bytes));
         }
-        self.poll_sent(cx)
+        self.poll_idle(cx)
     }
 }

@@ -211,7 +211,7 @@ async fn end(half: ChannelWriteHalf<Msg>, mut ends: watch::Receiver<Ends>, share
     }
 }
 
-/// A [`Channel`] as one stream.
+/// A [`Channel`] as one stream. Dropping it closes the channel.
 pub struct ChannelStream {
     read: ReadHalf,
     unread: WipedBuffer,
@@ -227,8 +227,23 @@ enum Writer {
 }
 
 impl ChannelStream {
+    /// Appends all that has come to `into`. `Ready(Ok(false))` is the end of a channel that was closed; one whose tunnel is
+    /// lost ends with an error.
+    pub(crate) fn poll_take(&mut self, cx: &mut Context<'_>, into: &mut WipedBuffer) -> Poll<io::Result<bool>> {
+        if !self.unread.is_empty() {
+            into.extend(self.unread.filled());
+            self.unread.clear();
+            return Poll::Ready(Ok(true));
+        }
+        let more = ready!(self.read.poll_read_into(cx, into));
+        Poll::Ready(match self.read.lost() {
+            Some(lost) if !more && lost.what == "tunnel" => Err(io::Error::new(io::ErrorKind::ConnectionReset, lost)),
+            _ => Ok(more),
+        })
+    }
+
     /// Waits for the write under way; `Ready` when another may begin.
-    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Writer::Busy(write) = &mut self.write {
             let (half, result) = ready!(write.as_mut().poll(cx));
             self.write = match result {
@@ -240,6 +255,16 @@ impl ChannelStream {
             Writer::Failed(lost) => Err(io::Error::new(io::ErrorKind::BrokenPipe, lost.clone())),
             Writer::Idle(_) | Writer::Busy(_) => Ok(()),
         })
+    }
+
+    /// Begins to write `bytes`; only when idle.
+    pub(crate) fn begin_write(&mut self, bytes: Bytes) {
+        self.begin(|mut half| {
+            Box::pin(async move {
+                let result = half.write(bytes).await;
+                (half, result)
+            })
+        });
     }
 
     fn begin(&mut self, write: impl FnOnce(Box<WriteHalf>) -> Write) {
@@ -255,13 +280,11 @@ impl AsyncRead for ChannelStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, wanted: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.unread.is_empty() {
-            let more = ready!(this.read.poll_read_into(cx, &mut this.unread));
-            if !more {
-                return Poll::Ready(match this.read.lost() {
-                    // A channel that the other side has closed has ended; one whose tunnel is lost was cut.
-                    Some(lost) if lost.what == "tunnel" => Err(io::Error::new(io::ErrorKind::ConnectionReset, lost)),
-                    _ => Ok(()),
-                });
+            let mut unread = std::mem::take(&mut this.unread);
+            let taken = this.poll_take(cx, &mut unread);
+            this.unread = unread;
+            if !ready!(taken)? {
+                return Poll::Ready(Ok(()));
             }
         }
         let count = this.unread.len().min(wanted.remaining());
@@ -275,13 +298,7 @@ impl AsyncWrite for ChannelStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_idle(cx))?;
         let count = bytes.len().min(STREAM_WRITE_SIZE);
-        let taken = WipedBuffer::from(&bytes[..count]).freeze();
-        self.begin(|mut half| {
-            Box::pin(async move {
-                let result = half.write(taken).await;
-                (half, result)
-            })
-        });
+        self.begin_write(WipedBuffer::from(&bytes[..count]).freeze());
         // What is taken counts as written; if it fails, the next call says so.
         Poll::Ready(match self.poll_idle(cx) {
             Poll::Ready(Err(error)) => Err(error),

@@ -216,7 +216,7 @@ fn jobs_are_held_for_a_machine_that_is_not_up_and_then_fail_unsent() {
     let mut bench = Bench::new(&[&[0]], 4, 10, HOLD);
     let caller = bench.scheduler.caller_joined();
     bench.submit(caller, 1);
-    bench.pass(HOLD - Duration::from_millis(1));
+    bench.pass(HOLD.saturating_sub(Duration::from_millis(1)));
     assert_eq!(bench.outcome(caller, 1), None);
     bench.submit(caller, 2);
     bench.pass(Duration::from_millis(1));

@@ -4,15 +4,19 @@ use std::sync::Arc;
 
 use seeway_client::tunnel::{Channel, Tunnel, TunnelError};
 
+use crate::config::Machine;
 use crate::schedule::WorldId;
 use crate::shard::Shard;
 
 /// Why there is no pipe.
 #[derive(Debug, thiserror::Error)]
 pub enum PipeError {
-    /// No machine of the world is up.
-    #[error("no machine of the world is up; try again later")]
-    NoMachine,
+    /// No machine of the world is up, and none takes a pipe.
+    #[error("no machine of the world is up; try again later. The last one that was tried: {error}")]
+    NoMachine {
+        /// What went wrong with the last one.
+        error: TunnelError,
+    },
     /// The machine's SSH server does not take the tunnel, or the channel.
     #[error("machine `{machine}`: {error}")]
     Tunnel {
@@ -23,14 +27,31 @@ pub enum PipeError {
     },
 }
 
-/// Opens a pipe to the machine of a world that is up and has the least in flight; to its SEEJobs port where none is given.
+/// Opens a pipe to the machine of a world that takes jobs and has the least in flight; to its SEEJobs port where no port is given.
+///
+/// A machine need not speak SEEJobs to be piped to. So where none of the world's takes jobs, the first is taken whose SSH server
+/// opens a channel to the port.
 pub async fn open_pipe(shard: &Shard, world: WorldId, port: Option<u16>) -> Result<(Arc<Tunnel>, Channel), PipeError> {
-    let machine = shard.with(|state, _| state.scheduler.ready_machines(world).first().copied());
-    let machine = machine.ok_or(PipeError::NoMachine)?;
-    let config = shard.config();
-    let machine = &config.machines[machine.0];
-    let refused = |error| PipeError::Tunnel { machine: machine.name.clone(), error };
-    let tunnel = Tunnel::connect(&machine.tunnel_options(&config.ssh)).await.map_err(refused)?;
-    let channel = tunnel.open(&machine.seejobs_host, port.unwrap_or(machine.seejobs_port)).await.map_err(refused)?;
+    let machines = &shard.config().machines;
+    let ready = shard.with(|state, _| state.scheduler.ready_machines(world).first().copied());
+    if let Some(ready) = ready {
+        let machine = &machines[ready.0];
+        return open_on(shard, machine, port)
+            .await
+            .map_err(|error| PipeError::Tunnel { machine: machine.name.clone(), error });
+    }
+    let mut failed = None;
+    for &machine in &shard.config().worlds[world.0].machines {
+        match open_on(shard, &machines[machine], port).await {
+            Ok(pipe) => return Ok(pipe),
+            Err(error) => failed = Some(error),
+        }
+    }
+    Err(PipeError::NoMachine { error: failed.expect("the configuration gives each world a machine") })
+}
+
+async fn open_on(shard: &Shard, machine: &Machine, port: Option<u16>) -> Result<(Arc<Tunnel>, Channel), TunnelError> {
+    let tunnel = Tunnel::connect(&machine.tunnel_options(&shard.config().ssh)).await?;
+    let channel = tunnel.open(&machine.seejobs_host, port.unwrap_or(machine.seejobs_port)).await?;
     Ok((Arc::new(tunnel), channel))
 }

@@ -1,4 +1,5 @@
 //! An SSH client of russh, for the HSM's tests.
+#![allow(dead_code)] // Every test crate uses another part.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,49 +1,127 @@
-//! The four ways that a job can go, behind one face.
+//! The ways that a job can go, behind one face.
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
+use seeway_client::direct::{self, Direct};
+use seeway_client::grpc::{Gateway, JobStream, SubmitOptions};
+use seeway_client::hardserver::{Address, Hardserver, World};
+use seeway_client::tunnel::{self, HostKey, Identity};
+use seeway_client::{JobError, stream};
+use seeway_proto::wire::{Limits, Profile};
+use tokio::time::timeout;
 
 use super::super::Failure;
-use super::Args;
+use super::target::Target;
+use super::{AT_ONCE, Args};
 
-/// Why a job has no reply.
-#[derive(Debug)]
-pub(super) struct JobFailed {
-    /// For programs, such as `NOT_SENT`.
-    pub(super) reason: String,
-    /// The machine's own status, where it answered with one.
-    pub(super) status: Option<u32>,
-    /// For people.
-    pub(super) message: String,
-    /// Where false, it is certain that the job did not run.
-    pub(super) may_have_run: bool,
+/// Where the jobs go, with all that is needed to get there: nothing of it is read from a file or asked of a person any more.
+pub(super) enum Plan {
+    Grpc { address: String, world: String, options: SubmitOptions },
+    Hardserver { address: Address, world: String, options: stream::Options, timeout: Duration },
+    Direct { options: Box<direct::Options>, timeout: Duration },
 }
 
-impl fmt::Display for JobFailed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.message)?;
-        write!(f, " (reason={} may_have_run={}", self.reason, self.may_have_run)?;
-        if let Some(status) = self.status {
-            write!(f, " status={status}")?;
-        }
-        f.write_str(")")
-    }
-}
-
-pub(super) struct Plan;
 impl Plan {
-    pub(super) fn new(_: &Args) -> Result<Self, Failure> {
-        Ok(Self)
+    /// What `args` ask for. Fails where they lack something, or name a file that is of no use.
+    pub(super) fn new(args: &Args) -> Result<Self, Failure> {
+        let world = || {
+            let world = args.world.clone().filter(|world| !world.is_empty());
+            world.ok_or_else(|| Failure::Misused(format!("{} needs to know the world: --world NAME", args.to)))
+        };
+        if !matches!(args.to, Target::Ssh { .. }) {
+            no_login(args)?;
+        }
+        let timeout = args.timeout;
+        match &args.to {
+            Target::Grpc(address) => {
+                let options =
+                    SubmitOptions { timeout: Some(timeout), idempotent: args.idempotent, ..SubmitOptions::default() };
+                Ok(Self::Grpc { address: address.to_string(), world: world()?, options })
+            }
+            Target::Hardserver(address) => {
+                let (address, world) = (address.clone(), world()?);
+                Ok(Self::Hardserver { address, world, options: stream_options(args)?, timeout })
+            }
+            Target::Ssh { user, server } => {
+                let options = direct::Options {
+                    tunnel: login(args, user, server)?,
+                    seejobs_host: args.seejobs.host.clone(),
+                    seejobs_port: args.seejobs.port,
+                    stream: stream_options(args)?,
+                };
+                Ok(Self::Direct { options: Box::new(options), timeout })
+            }
+        }
     }
+
+    /// Goes there. Where nobody answers in time, that is what failed.
     pub(super) async fn connect(self) -> Result<Way, Failure> {
-        Ok(Way)
+        let failed = |error: &dyn fmt::Display| Failure::Failed(error.to_string());
+        match self {
+            Self::Grpc { address, world, options } => {
+                let gateway = Gateway::connect(&address).await.map_err(|error| failed(&error))?;
+                Ok(Way::Grpc { jobs: gateway.stream(), world, options })
+            }
+            Self::Hardserver { address, world, options, timeout } => {
+                let hardserver = Hardserver::connect(&address, options).await.map_err(|error| failed(&error))?;
+                let found = hardserver.world(&world).await;
+                let world = found.map_err(|error| Failure::Failed(format!("the world {world:?} can not be used: {error}")))?;
+                Ok(Way::Hardserver { world, timeout })
+            }
+            Self::Direct { options, timeout } => {
+                let machine = Direct::connect(&options).await.map_err(|error| failed(&error))?;
+                Ok(Way::Direct { machine, timeout })
+            }
+        }
     }
 }
-pub(super) struct Way;
-impl Way {
-    pub(super) async fn send(&self, job: Bytes) -> Result<Bytes, JobFailed> {
-        Ok(job)
-    }
-    pub(super) async fn close(&self) {}
+
+fn stream_options(args: &Args) -> Result<stream::Options, Failure> {
+    let profile = match &args.profile {
+        None => Profile::open_1(),
+        Some(file) => {
+            let unusable =
+                |why: &dyn fmt::Display| Failure::Failed(format!("the profile {} can not be used: {why}", file.display()));
+            let text = std::fs::read_to_string(file).map_err(|error| unusable(&error))?;
+            Profile::from_toml(&text).map_err(|error| unusable(&error))?.into()
+        }
+    };
+    Ok(stream::Options { profile, limits: Limits { max_job_bytes: args.max_job_bytes }, max_in_flight: AT_ONCE })
 }
+
+/// Refuses what only `ssh://` has a use for.
+fn no_login(args: &Args) -> Result<(), Failure> {
+    let given = [
+        ("--identity", args.identity.is_some()),
+        ("--host-key", args.host_key.is_some()),
+        ("--known-hosts", args.known_hosts.is_some()),
+    ];
+    match given.into_iter().find(|(_, given)| *given) {
+        Some((name, _)) => Err(Failure::Misused(format!("{name} is for ssh://user@host:port, not for {}", args.to))),
+        None => Ok(()),
+    }
+}
+
+fn login(args: &Args, user: &str, server: &tunnel::Endpoint) -> Result<tunnel::Options, Failure> {
+    let misused = |what: &str| Failure::Misused(format!("{} needs {what}", args.to));
+    let identity = args.identity.as_ref().ok_or_else(|| misused("the private key to log in with: --identity FILE"))?;
+    let host_key = match (&args.host_key, &args.known_hosts) {
+        (Some(line), _) => HostKey::from_line(line).map_err(|error| Failure::Misused(format!("--host-key: {error}")))?,
+        (None, Some(file)) => HostKey::from_known_hosts(file, server).map_err(|error| Failure::Failed(error.to_string()))?,
+        (None, None) => {
+            return Err(misused("the server's host key: --host-key \"ssh-ed25519 AAAA…\" or --known-hosts FILE"));
+        }
+    };
+    let identity = Identity::load(identity).map_err(|error| Failure::Failed(error.to_string()))?;
+    Ok(tunnel::Options::new(server.clone(), user, identity, host_key))
+}
+
+/// A connection that jobs go over, many at once.
+pub(super) enum Way {
+    Grpc { jobs: JobStream, world: String, options: SubmitOptions },
+    Hardserver { world: World, timeout: Duration },
+    Direct { machine: Direct, timeout: Duration },
+}
+

@@ -58,7 +58,7 @@ async fn connect(shard: &Shard, open: &PipeOpen) -> Result<(Arc<Tunnel>, Channel
     let port = u16::try_from(open.port)
         .map_err(|_| Status::invalid_argument(format!("there is no port {}; 65535 is the last", open.port)))?;
     upstream::open_pipe(shard, world, (port != 0).then_some(port)).await.map_err(|error| match error {
-        PipeError::NoMachine => {
+        PipeError::NoMachine { .. } => {
             let outcome = Outcome::NotSent(NotSent::NowhereToGo);
             Failure::new(&shard.config().wire.profile, &open.world, None, outcome).into()
         }

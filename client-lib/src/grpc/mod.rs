@@ -1,0 +1,185 @@
+//! Jobs to a Seeway gateway, over gRPC.
+//!
+//! [`Gateway::submit`] is one call for one job. [`Gateway::stream`] keeps many on one stream, which is faster by an order of
+//! magnitude for a caller that has many at once. [`Gateway::pipe`] reaches a port inside a machine that need not speak
+//! SEEJobs.
+
+mod failure;
+mod pipe;
+mod stream;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use seeway_proto::v1::see_job_service_client::SeeJobServiceClient;
+use seeway_proto::v1::{ListWorldsRequest, SubmitRequest, SubmitResponse};
+use tonic::Request;
+use tonic::transport::{Channel, Endpoint};
+
+pub use pipe::Pipe;
+pub use seeway_proto::v1::{Priority, World};
+pub use stream::JobStream;
+
+use crate::job::{JobError, Reply};
+
+/// How long connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a connection may be silent before the gateway is asked for a sign of life, and how long it has to give one.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
+
+/// The largest message that is taken: the wire's largest job, with room for what stands around it.
+const MAX_MESSAGE: usize = 17 * 1024 * 1024;
+
+/// How much may be on its way to us, for each stream and for the connection. HTTP/2's own 64 KiB would hold up large
+/// replies.
+const WINDOW: (u32, u32) = (2 * 1024 * 1024, 8 * 1024 * 1024);
+
+/// There is no connection to a gateway.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The address does not parse.
+    #[error("{address:?} is no gateway address: {why}; it is HOST:PORT, or grpc://HOST:PORT")]
+    Address {
+        /// What was given.
+        address: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Nobody is there.
+    #[error("no connection to the gateway at {address}: {why}; check the address, and that the gateway runs")]
+    Connect {
+        /// Where it should be.
+        address: String,
+        /// Why there is none.
+        why: String,
+    },
+}
+
+/// How a job is to be treated.
+#[derive(Clone, Debug, Default)]
+pub struct SubmitOptions {
+    /// How long the caller waits; where absent, the gateway's default.
+    pub timeout: Option<Duration>,
+    /// Whether the job may be sent again when its outcome is unknown. Say so only of jobs that may run twice.
+    pub idempotent: bool,
+    /// Jobs with the same key go to the same machine, as long as it is up.
+    pub affinity_key: String,
+    /// How the job ranks among its world's.
+    pub priority: Priority,
+}
+
+/// A reply, and how it came about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Completed {
+    /// What the code in the machine answered.
+    pub reply: Reply,
+    /// The machine that ran the job.
+    pub machine: String,
+    /// How long the job waited in the gateway.
+    pub queue_time: Duration,
+    /// From when the job was sent to the machine to when its reply had come.
+    pub machine_time: Duration,
+}
+
+/// A connection to a gateway. Cheap to clone; clones share the connection, which comes back by itself when it is lost.
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    client: SeeJobServiceClient<Channel>,
+    server: Arc<str>,
+}
+
+impl Gateway {
+    /// Connects to `host:port`, `grpc://host:port` or `http://host:port`, without TLS.
+    pub async fn connect(address: &str) -> Result<Self, ConnectError> {
+        let bad = |why: &str| ConnectError::Address { address: address.to_owned(), why: why.to_owned() };
+        let host_and_port = match address.split_once("://") {
+            None => address,
+            Some(("grpc" | "http", rest)) => rest.trim_end_matches('/'),
+            Some(("grpcs" | "https", _)) => return Err(bad("TLS is not supported")),
+            Some(_) => return Err(bad("the scheme is not grpc")),
+        };
+        let server: Arc<str> = format!("grpc://{host_and_port}").into();
+        let endpoint =
+            Endpoint::from_shared(format!("http://{host_and_port}")).map_err(|error| bad(&error.to_string()))?;
+        if endpoint.uri().port_u16().is_none() || endpoint.uri().path() != "/" {
+            return Err(bad("there is no port at its end"));
+        }
+        let channel = endpoint
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(KEEPALIVE.0)
+            .keep_alive_timeout(KEEPALIVE.1)
+            .initial_stream_window_size(WINDOW.0)
+            .initial_connection_window_size(WINDOW.1)
+            .tcp_nodelay(true)
+            .connect()
+            .await
+            .map_err(|error| ConnectError::Connect { address: address.to_owned(), why: failure::chain(&error) })?;
+        let client = SeeJobServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
+        Ok(Self { client, server })
+    }
+
+    /// Sends one job and waits for its reply.
+    pub async fn submit(
+        &self,
+        world: &str,
+        job: impl Into<Bytes>,
+        options: &SubmitOptions,
+    ) -> Result<Completed, JobError> {
+        let mut request = Request::new(request(world, job.into(), options));
+        if let Some(timeout) = options.timeout {
+            request.set_timeout(timeout);
+        }
+        match self.client.clone().submit(request).await {
+            Ok(response) => Ok(response.into_inner().into()),
+            Err(status) => Err(failure::of_status(&status, &self.server, Some(world))),
+        }
+    }
+
+    /// Opens a stream for many jobs.
+    pub fn stream(&self) -> JobStream {
+        JobStream::open(self.client.clone(), Arc::clone(&self.server))
+    }
+
+    /// The worlds that this caller may use, in the order of their names.
+    pub async fn list_worlds(&self) -> Result<Vec<World>, JobError> {
+        match self.client.clone().list_worlds(ListWorldsRequest {}).await {
+            Ok(response) => Ok(response.into_inner().worlds),
+            Err(status) => Err(failure::of_status(&status, &self.server, None)),
+        }
+    }
+
+    /// Opens a pipe to a port inside one of the world's machines; 0 means its SEEJobs port. Pipes and jobs with the same
+    /// `affinity_key` go to the same machine.
+    pub async fn pipe(&self, world: &str, affinity_key: &str, port: u16) -> Result<Pipe, JobError> {
+        Pipe::open(self.client.clone(), Arc::clone(&self.server), world, affinity_key, port).await
+    }
+
+    /// The generated client below, for calls that are not wrapped here.
+    pub fn client(&self) -> SeeJobServiceClient<Channel> {
+        self.client.clone()
+    }
+}
+
+fn request(world: &str, job: Bytes, options: &SubmitOptions) -> SubmitRequest {
+    SubmitRequest {
+        world: world.to_owned(),
+        job,
+        idempotent: options.idempotent,
+        affinity_key: options.affinity_key.clone(),
+        priority: options.priority.into(),
+    }
+}
+
+impl From<SubmitResponse> for Completed {
+    fn from(response: SubmitResponse) -> Self {
+        Self {
+            reply: Reply::copy_of(&response.reply),
+            machine: response.machine,
+            // A gateway that sends a negative time has a clock of its own; it is not worth an error.
+            queue_time: response.queue_time.and_then(|time| time.try_into().ok()).unwrap_or_default(),
+            machine_time: response.machine_time.and_then(|time| time.try_into().ok()).unwrap_or_default(),
+        }
+    }
+}
