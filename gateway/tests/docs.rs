@@ -82,7 +82,8 @@ mod metrics {
                 let name = name_in(&source, arguments);
                 let (described_as, labels) = metrics.get_mut(name).unwrap_or_else(|| panic!("{name} is described"));
                 assert_eq!(described_as, kind, "{name}");
-                let names = in_quotes(arguments).into_iter().filter(|quoted| arguments.contains(&format!("\"{quoted}\" =>")));
+                let names =
+                    in_quotes(arguments).into_iter().filter(|quoted| arguments.contains(&format!("\"{quoted}\" =>")));
                 labels.extend(names.map(str::to_owned));
             }
         }
@@ -94,7 +95,9 @@ mod metrics {
         let page = read("docs/operations.md");
         let mut metrics = Metrics::new();
         for row in page.lines().filter_map(cells) {
-            let Some(name) = in_backticks(row[0]).into_iter().find(|name| name.starts_with("seeway_")) else { continue };
+            let Some(name) = in_backticks(row[0]).into_iter().find(|name| name.starts_with("seeway_")) else {
+                continue;
+            };
             if !["gauge", "counter", "histogram"].contains(&row[1]) {
                 continue;
             }
@@ -139,7 +142,9 @@ mod dependencies {
         for member in members.iter().filter_map(toml::Value::as_str) {
             let manifest: toml::Table = read(format!("{member}/Cargo.toml")).parse().expect("TOML");
             for section in ["dependencies", "dev-dependencies", "build-dependencies"] {
-                for name in manifest.get(section).and_then(toml::Value::as_table).into_iter().flat_map(toml::Table::keys) {
+                for name in
+                    manifest.get(section).and_then(toml::Value::as_table).into_iter().flat_map(toml::Table::keys)
+                {
                     used.entry(name.clone()).or_default().insert(member.to_owned());
                 }
             }

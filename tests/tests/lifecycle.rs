@@ -1,12 +1,13 @@
 //! The gateway as an operator meets it: the demonstration, the drain, what it refuses to start with, and a port forwarded by hand.
 
 use std::{
+    collections::HashMap,
     fs,
     io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     os::unix::fs::PermissionsExt,
     path::Path,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use seeway_bench::{Target, wire::WireCaller};
@@ -35,88 +36,104 @@ async fn a_drain_lets_jobs_in_flight_finish() {
     let config =
         Config::new().machine("hsm", sshd.door(), machine.seejobs(), &identity, "").world("slow", &["hsm"], "");
     let mut gateway = Gateway::ready(&config);
-    let ways = [gateway.unix(), gateway.tcp4()];
-    let mut callers = Vec::new();
-    for way in &ways {
-        let mut caller = connect(way).await;
-        let world = caller.open_world("slow", 0).await.unwrap_or_else(|error| panic!("{error}"));
-        for number in 0..20 {
-            caller.stage(world, format!("job {number}").as_bytes(), number).expect("there is room");
-        }
-        callers.push((caller, world));
+    let mut caller = Caller::connect(&gateway.unix()).await;
+    for _ in 0..EARLY {
+        caller.stage();
     }
-    // What is staged leaves when the caller waits for answers, so both wait from here on.
-    let mut early = callers.split_off(1);
-    let (mut late, world) = callers.pop().expect("there are two");
-    let waiting = tokio::spawn(async move {
-        let (caller, _) = &mut early[0];
-        collect(caller, 20).await
-    });
-    let mut answers = Vec::new();
-    wait::until_async("all jobs are in flight", wait::BOUND, || {
-        let in_flight = gateway.metrics().sum("seeway_jobs_in_flight");
-        async move { (in_flight > 19.5).then_some(()) }
-    })
-    .await;
-    send_and_leave(&mut late).await;
-    wait::until_async("all jobs are in flight", wait::BOUND, || {
-        let in_flight = gateway.metrics().sum("seeway_jobs_in_flight");
-        async move { (in_flight > 39.5).then_some(()) }
-    })
-    .await;
+    let all_in_flight = || (gateway.metrics().sum("seeway_jobs_in_flight") > f64::from(EARLY) - 0.5).then_some(());
+    caller.exchange_until("all jobs are in flight", all_in_flight).await;
 
     gateway.terminate();
-    wait::until("it says that it is not ready", wait::BOUND, || (gateway.get("/readyz").0 != 200).then_some(()));
-    late.stage(world, b"too late", 99).expect("there is room");
-    while answers.len() < 21 {
-        answers.extend(collect(&mut late, 1).await);
-    }
-    for (number, answer) in answers {
-        match number {
-            99 => assert!(answer.is_err(), "a job that came after the drain began was taken"),
-            _ => assert_eq!(answer, Ok(format!("job {number}").into_bytes())),
+    // The signal takes a moment to be heard. A job is either taken, and then finished, or refused; and once one is refused, all are.
+    let mut refused = 0;
+    while refused < 3 {
+        let number = caller.stage();
+        caller.exchange_for(Duration::from_millis(20)).await;
+        match caller.answers.get(&number) {
+            Some(answer) => {
+                assert_eq!(*answer, Err(NOT_AVAILABLE), "what a drain refuses certainly did not run");
+                refused += 1;
+            }
+            None => assert_eq!(refused, 0, "job {number} was taken after another was refused"),
         }
     }
-    let early = waiting.await.expect("the caller does not panic");
-    assert!(early.len() == 20 && early.iter().all(|(_, answer)| answer.is_ok()), "{early:?}");
-    drop(late);
+    let taken = caller.staged - refused;
+    caller.exchange_until_answered().await;
+    let replies = caller
+        .answers
+        .iter()
+        .filter(|(number, answer)| answer.as_ref().is_ok_and(|reply| *reply == format!("job {number}").into_bytes()));
+    assert_eq!(replies.count() as u64, taken, "each job that was taken has its reply");
+    drop(caller);
     assert_eq!(gateway.exit(wait::BOUND).code(), Some(0), "a drain is a good end");
     assert!(!gateway.folder().join("nserver").exists(), "the socket's file is left behind");
 }
 
-async fn connect(way: &Target) -> WireCaller<u64> {
-    WireCaller::connect(way, 100).await.unwrap_or_else(|error| panic!("{error}"))
+const EARLY: u32 = 40;
+/// The status of the SEEJob wire for a job that had nowhere to go.
+const NOT_AVAILABLE: u32 = 8;
+
+/// A legacy caller who remembers every answer.
+struct Caller {
+    wire: WireCaller<u64>,
+    world: u32,
+    staged: u64,
+    answers: HashMap<u64, Result<Vec<u8>, u32>>,
 }
 
-type Answer = (u64, Result<Vec<u8>, u32>);
+impl Caller {
+    async fn connect(way: &Target) -> Self {
+        let mut wire = WireCaller::connect(way, 1_000).await.unwrap_or_else(|error| panic!("{error}"));
+        let world = wire.open_world("slow", 0).await.unwrap_or_else(|error| panic!("{error}"));
+        Self { wire, world, staged: 0, answers: HashMap::new() }
+    }
 
-/// At least so many answers.
-async fn collect(caller: &mut WireCaller<u64>, count: usize) -> Vec<Answer> {
-    let mut answers = Vec::new();
-    while answers.len() < count {
-        let exchanged = caller.exchange(|number, reply| {
-            answers.push((
-                number,
-                match reply {
-                    ReplyBody::Job(bytes) => Ok(bytes.0.to_vec()),
-                    ReplyBody::Error { status, .. } => Err(status),
-                    ReplyBody::NoOp | ReplyBody::Object(_) => panic!("job {number} was answered as if it were none"),
-                },
-            ));
+    /// Stages the next job; gives its number.
+    fn stage(&mut self) -> u64 {
+        self.staged += 1;
+        let staged = self.wire.stage(self.world, format!("job {}", self.staged).as_bytes(), self.staged);
+        staged.expect("there is room");
+        self.staged
+    }
+
+    /// Sends what is staged and takes what comes, at least one answer.
+    async fn exchange(&mut self) {
+        let exchanged = self.wire.exchange(|number, reply| {
+            let answer = match reply {
+                ReplyBody::Job(bytes) => Ok(bytes.0.to_vec()),
+                ReplyBody::Error { status, .. } => Err(status),
+                ReplyBody::NoOp | ReplyBody::Object(_) => panic!("job {number} was answered as if it were none"),
+            };
+            assert!(self.answers.insert(number, answer).is_none(), "job {number} has two answers");
         });
         exchanged.await.unwrap_or_else(|error| panic!("{error}"));
     }
-    answers
-}
 
-/// Sends what is staged, and does not wait for the answers, which take longer than this.
-async fn send_and_leave(caller: &mut WireCaller<u64>) {
-    let sent = tokio::time::timeout(
-        Duration::from_millis(200),
-        caller.exchange(|_, _| panic!("the machine is not that fast")),
-    )
-    .await;
-    assert!(sent.is_err(), "the machine is not that fast");
+    /// The same, for so long at most.
+    async fn exchange_for(&mut self, time: Duration) {
+        // In vain or not: what was staged has been sent.
+        let _ = tokio::time::timeout(time, self.exchange()).await;
+    }
+
+    async fn exchange_until(&mut self, what: &str, mut reached: impl FnMut() -> Option<()>) {
+        let started = Instant::now();
+        while reached().is_none() {
+            assert!(started.elapsed() < wait::BOUND, "waited in vain until {what}");
+            self.exchange_for(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn exchange_until_answered(&mut self) {
+        while (self.answers.len() as u64) < self.staged {
+            let exchanged = tokio::time::timeout(wait::BOUND, self.exchange()).await;
+            assert!(
+                exchanged.is_ok(),
+                "{} of {} jobs have no answer",
+                self.staged - self.answers.len() as u64,
+                self.staged
+            );
+        }
+    }
 }
 
 #[test]

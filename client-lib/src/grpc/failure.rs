@@ -18,25 +18,28 @@ const DOMAIN: &str = "seeway";
 pub(super) fn of_status(status: &Status, server: &Arc<str>, world: Option<&str>) -> JobError {
     let world = world.filter(|world| !world.is_empty()).map(str::to_owned);
     let Some(info) = status.get_details_error_info().filter(|info| info.domain == DOMAIN) else {
-        let kind = kind_without_reason(status);
-        return JobError::new(kind, server).with_info(chain(status)).with_place(world, None);
+        let mut error = JobError::new(kind_without_reason(status), server).with_info(chain(status));
+        error.details.world = world;
+        return error;
     };
     let said = |key: &str| info.metadata.get(key).cloned();
-    let error = of_reason(status.code(), &info.reason, status.message(), server);
-    let may_have_run = said("may_have_run").map_or(error.may_have_run(), |said| said != "false");
+    let mut error = of_reason(status.code(), &info.reason, status.message(), server);
+    if let Some(may_have_run) = said("may_have_run") {
+        error = error.with_may_have_run(may_have_run != "false");
+    }
+    error.details.status = said("status").and_then(|status| status.parse().ok());
+    error.details.world = said("world").or(world);
+    error.details.machine = said("machine");
     error
-        .with_may_have_run(may_have_run)
-        .with_status(said("status").and_then(|status| status.parse().ok()))
-        .with_place(said("world").or(world), said("machine"))
 }
 
 /// From an item on a stream.
 pub(super) fn of_item(failure: &JobFailure, server: &Arc<str>, world: &str) -> JobError {
-    let status = Some(failure.status).filter(|_| failure.reason == reason::MACHINE_STATUS);
-    of_reason(Code::from_i32(failure.code), &failure.reason, &failure.message, server)
-        .with_may_have_run(failure.may_have_run)
-        .with_status(status)
-        .with_place(Some(world.to_owned()).filter(|world| !world.is_empty()), None)
+    let mut error = of_reason(Code::from_i32(failure.code), &failure.reason, &failure.message, server)
+        .with_may_have_run(failure.may_have_run);
+    error.details.status = Some(failure.status).filter(|_| failure.reason == reason::MACHINE_STATUS);
+    error.details.world = Some(world.to_owned()).filter(|world| !world.is_empty());
+    error
 }
 
 /// gRPC does not tell a lost tunnel from a failed machine; the former stands for both.
@@ -55,7 +58,9 @@ fn of_reason(code: Code, said: &str, message: &str, server: &Arc<str>) -> JobErr
         _ if is_too_late => JobErrorKind::Unknown(Unknown::TooLate),
         _ => JobErrorKind::Unknown(Unknown::TunnelLost),
     };
-    JobError::new(kind, server).with_message(message)
+    let mut error = JobError::new(kind, server);
+    error.details.message = Some(message.to_owned()).filter(|message| !message.is_empty());
+    error
 }
 
 fn kind_without_reason(status: &Status) -> JobErrorKind {

@@ -14,6 +14,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
 use super::engine::{Engine, Mux, StreamEnd};
+use super::status::error_of_status;
 use super::{Options, Transport};
 use crate::job::{JobError, JobErrorKind, Reply};
 
@@ -212,7 +213,7 @@ impl Core {
     fn error_of(&self, answer: Answer) -> JobError {
         match answer {
             Answer::Error { status, info } => {
-                JobError::from_wire(&self.options.profile, status, info.as_deref(), &self.server)
+                error_of_status(&self.options.profile, status, info.as_deref(), &self.server)
             }
             Answer::Ended { was_sent } => {
                 let kind = if was_sent {

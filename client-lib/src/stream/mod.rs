@@ -7,6 +7,7 @@
 mod connection;
 mod engine;
 mod pipelined;
+mod status;
 mod transport;
 
 use std::sync::Arc;

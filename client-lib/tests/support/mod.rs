@@ -1,8 +1,14 @@
-//! A small SSH server and a TCP proxy that can be told to misbehave, for the tunnel's tests.
-//!
-//! They run on a thread of their own, so that a test can count the tasks that the tunnel leaves on its runtime.
+//! What the tests of several ways in need: a SEEJob machine, and, for tunnels, a small SSH server and a TCP proxy that can be
+//! told to misbehave. The latter two run on threads of their own, so that a test can count the tasks that a tunnel leaves
+//! on its runtime.
 
+// Every test of this folder is a crate of its own, and uses a part of this one.
+#![allow(dead_code)]
+
+#[cfg(feature = "stream")]
+pub mod machine;
 pub mod proxy;
+#[cfg(feature = "tunnel")]
 pub mod ssh_server;
 
 use std::future::Future;

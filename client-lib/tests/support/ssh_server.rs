@@ -20,6 +20,9 @@ use super::Background;
 pub const ECHO: u16 = 7;
 /// Takes nothing in, so that the window stays closed.
 pub const STUCK: u16 = 9;
+/// A machine that echoes jobs.
+#[cfg(feature = "direct")]
+pub const SEEJOBS: u16 = 8888;
 /// There is nobody.
 pub const NOBODY: u16 = 1;
 /// Is not allowed.
@@ -206,6 +209,14 @@ impl Handler for Connection {
             ECHO => {
                 reply.accept().await;
                 tokio::spawn(echo(channel, open));
+            }
+            #[cfg(feature = "direct")]
+            SEEJOBS => {
+                reply.accept().await;
+                tokio::spawn(async move {
+                    super::machine::Machine::new(channel.into_stream()).echo().await;
+                    drop(open);
+                });
             }
             CLOSING => {
                 reply.accept().await;

@@ -15,12 +15,13 @@ use super::{Failure, write_json};
 /// The name of the private key's file; the public half's has `.pub` after it.
 const FILE_NAME: &str = "id_ed25519";
 
-/// Makes an Ed25519 key pair: DIR/id_ed25519, which only this user can read, and DIR/id_ed25519.pub.
+/// Make an identity for the gateway, ready to hand to an HSM's administrator
 ///
-/// Prints the public key, its fingerprint, and the line for the `authorized_keys` of the machine's SSH server, which allows this key to
-/// reach the machine's SEEJobs port and nothing else. A key that is there already is never overwritten.
-#[allow(clippy::doc_markdown)] // These texts are help on a terminal.
+/// Makes an Ed25519 key pair: DIR/id_ed25519, which only this user can read, and DIR/id_ed25519.pub. Prints the public key, its
+/// fingerprint, and the line for the authorized_keys of the machine's SSH server, which allows this key to reach the machine's SEEJobs
+/// port and nothing else. A key that is there already is never overwritten.
 #[derive(Debug, clap::Args)]
+#[allow(clippy::doc_markdown)] // These texts are help on a terminal.
 #[command(after_help = "\
 Examples:
   seeway keygen /etc/seeway

@@ -5,6 +5,8 @@
 
 pub mod check;
 #[cfg(feature = "emulator")]
+pub mod demo;
+#[cfg(feature = "emulator")]
 pub mod emulate;
 pub mod forward;
 pub mod job;
@@ -25,8 +27,8 @@ use clap::{Parser, Subcommand};
 #[allow(clippy::doc_markdown)] // These texts are help on a terminal.
 #[command(name = "seeway", version, about, max_term_width = 120, propagate_version = true)]
 pub struct Cli {
-    /// How log lines look, which go to stderr; SEEWAY_LOG says which (such as `debug`, or `seeway::upstream=trace`)
-    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    /// How log lines look, which go to stderr: text or json. SEEWAY_LOG says which ones, such as debug or seeway::upstream=trace
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT", hide_possible_values = true)]
     pub log_format: logging::Format,
     /// What to do.
     #[command(subcommand)]
@@ -38,6 +40,8 @@ pub struct Cli {
 #[allow(missing_docs)] // A text here would hide that one.
 pub enum Command {
     Check(check::Args),
+    #[cfg(feature = "emulator")]
+    Demo(demo::Args),
     #[cfg(feature = "emulator")]
     Emulate(emulate::Args),
     Forward(forward::Args),
@@ -52,7 +56,7 @@ impl Command {
         match self {
             Self::Check(_) | Self::Job(_) | Self::Keygen(_) => "warn",
             #[cfg(feature = "emulator")]
-            Self::Emulate(_) => "warn",
+            Self::Demo(_) | Self::Emulate(_) => "warn",
             Self::Forward(_) => "warn",
             Self::Serve(_) => "info",
         }
@@ -62,6 +66,8 @@ impl Command {
     pub fn run(&self, out: &mut dyn Write) -> Result<(), Failure> {
         match self {
             Self::Check(args) => check::run(args, out),
+            #[cfg(feature = "emulator")]
+            Self::Demo(args) => demo::run(args, out),
             #[cfg(feature = "emulator")]
             Self::Emulate(args) => emulate::run(args, out),
             Self::Forward(args) => forward::run(args, out),

@@ -330,22 +330,8 @@ impl SeeJobService for Reversing {
     type StreamStream = Responses<StreamResponse>;
     type PipeStream = Responses<PipeResponse>;
 
-    async fn submit(&self, request: GrpcRequest<SubmitRequest>) -> Result<Response<SubmitResponse>, Status> {
-        use tonic_types::StatusExt as _;
-        let done = Self::outcome(request.get_ref()).await;
-        done.map(Response::new).map_err(|failure| {
-            let facts = [("may_have_run".to_owned(), failure.may_have_run.to_string())];
-            let mut details = tonic_types::ErrorDetails::new();
-            details.set_error_info(
-                failure.reason,
-                "seeway",
-                facts
-                    .into_iter()
-                    .chain([("status".to_owned(), failure.status.to_string())])
-                    .collect::<std::collections::HashMap<_, _>>(),
-            );
-            Status::with_error_details(tonic::Code::from_i32(failure.code), failure.message, details)
-        })
+    async fn submit(&self, _: GrpcRequest<SubmitRequest>) -> Result<Response<SubmitResponse>, Status> {
+        Err(Status::unimplemented("streams only"))
     }
 
     async fn stream(

@@ -146,7 +146,10 @@ impl Machine {
         self.inner.kill();
     }
 
-    /// Kills the machine if it is up, and starts it with a new instance of its application.
+    /// Kills the machine if it is up, and starts it with a new instance of its application. Where that fails, it is down.
+    ///
+    /// # Panics
+    /// If the factory does.
     pub fn restart(&self) -> Result<(), MachineError> {
         self.inner.kill();
         let running = Running::start(&self.inner.config, &self.inner.factory)?;

@@ -14,7 +14,9 @@ use super::{Failure, block_on, write_json};
 use crate::config::{self, Config, Place, Problems};
 use connect::Trial;
 
-/// Reads a configuration file and says every problem in it as FILE:LINE:COLUMN: key: what is wrong; what to do.
+/// Say every problem in a configuration file; with --connect, try its machines
+///
+/// Each problem is a line: FILE:LINE:COLUMN: key: what is wrong; what to do. The exit status is then 1.
 ///
 /// With --connect, also tries each machine, all at once: TCP, SSH, host key, login, port, NoOp; and says which of them failed and why.
 /// Nothing but a NoOp is sent to a machine, so it can be done beside a gateway that is at work.

@@ -32,7 +32,7 @@ const AT_ONCE: usize = 64;
 /// The largest job that is read from a file or from stdin, in bytes: above it, the wire's framing takes none.
 const JOB_LIMIT: u64 = 16 * 1024 * 1024;
 
-/// Sends a job to a CodeSafe machine, through a gateway or straight, and prints the reply.
+/// Send a job to a CodeSafe machine, through a gateway or straight, and print the reply
 ///
 /// One reply goes to stdout as it is; on a terminal as a line, in hexadecimal where it is not plain text. With --count, each reply is a
 /// line, in the order of the jobs. A job without a reply is told on stderr, with its reason and whether it may have run; the exit
@@ -146,7 +146,6 @@ fn send(args: &Args, out: &mut dyn Write, err: &mut dyn Write, terminal: bool) -
             all_replied &= done.outcome.is_ok();
             printing.print(number, &done, out, err)?;
         }
-        way.close().await;
         if all_replied { Ok(()) } else { Err(Failure::Said) }
     })?
 }

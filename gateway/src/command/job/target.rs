@@ -1,9 +1,9 @@
 //! Where a job goes: TO, as `seeway job` and others take it.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::str::FromStr;
 
+use seeway_client::hardserver::{Address, AddressError};
 use seeway_client::tunnel::Endpoint;
 
 /// One of the four ways to a machine.
@@ -11,10 +11,8 @@ use seeway_client::tunnel::Endpoint;
 pub(super) enum Target {
     /// `grpc://host:port`: a gateway.
     Grpc(Endpoint),
-    /// `unix:/path`: a hardserver's socket, or a gateway's.
-    Unix(PathBuf),
-    /// `tcp:host:port`: the same, on TCP.
-    Tcp(Endpoint),
+    /// `unix:/path` or `tcp:host:port`: a hardserver's socket, or a gateway's.
+    Hardserver(Address),
     /// `ssh://user@host:port`: straight to a machine.
     Ssh {
         /// The login.
@@ -46,11 +44,8 @@ impl FromStr for Target {
             let server = if has_port { endpoint(address)? } else { endpoint(&format!("{address}:22"))? };
             return Ok(Self::Ssh { user: user.to_owned(), server });
         }
-        if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
-            return Ok(Self::Unix(path.into()));
-        }
-        if let Some(address) = text.strip_prefix("tcp:") {
-            return endpoint(address.trim_start_matches('/')).map(Self::Tcp);
+        if text.starts_with("unix:") || text.starts_with("tcp:") {
+            return text.parse().map(Self::Hardserver).map_err(|error: AddressError| error.to_string());
         }
         Err(format!(
             "`{text}` is no way to a machine; write grpc://host:port, unix:/path, tcp:host:port or ssh://user@host:port"
@@ -62,8 +57,7 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Grpc(endpoint) => write!(f, "grpc://{endpoint}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-            Self::Tcp(endpoint) => write!(f, "tcp:{endpoint}"),
+            Self::Hardserver(address) => write!(f, "{address}"),
             Self::Ssh { user, server } => write!(f, "ssh://{user}@{server}"),
         }
     }
@@ -80,7 +74,7 @@ mod tests {
             ("grpc://[::1]:50051/", "grpc://[::1]:50051"),
             ("unix:/run/seeway/nserver", "unix:/run/seeway/nserver"),
             ("tcp:localhost:9000", "tcp:localhost:9000"),
-            ("tcp://[::1]:9000", "tcp:[::1]:9000"),
+            ("tcp:[::1]:9000", "tcp:[::1]:9000"),
             ("ssh://codesafe@hsm-a.example:2222", "ssh://codesafe@hsm-a.example:2222"),
             ("ssh://codesafe@hsm-a.example", "ssh://codesafe@hsm-a.example:22"),
             ("ssh://codesafe@[2001:db8::1]", "ssh://codesafe@[2001:db8::1]:22"),

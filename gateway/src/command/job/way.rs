@@ -9,12 +9,14 @@ use seeway_client::grpc::{Gateway, JobStream, SubmitOptions};
 use seeway_client::hardserver::{Address, Hardserver, World};
 use seeway_client::tunnel::{self, HostKey, Identity};
 use seeway_client::{JobError, stream};
+use seeway_proto::outcome::reason;
 use seeway_proto::wire::{Limits, Profile};
 use tokio::time::timeout;
 
 use super::super::Failure;
 use super::target::Target;
 use super::{AT_ONCE, Args};
+use crate::config::duration_text;
 
 /// Where the jobs go, with all that is needed to get there: nothing of it is read from a file or asked of a person any more.
 pub(super) enum Plan {
@@ -67,7 +69,8 @@ impl Plan {
             Self::Hardserver { address, world, options, timeout } => {
                 let hardserver = Hardserver::connect(&address, options).await.map_err(|error| failed(&error))?;
                 let found = hardserver.world(&world).await;
-                let world = found.map_err(|error| Failure::Failed(format!("the world {world:?} can not be used: {error}")))?;
+                let world =
+                    found.map_err(|error| Failure::Failed(format!("the world {world:?} can not be used: {error}")))?;
                 Ok(Way::Hardserver { world, timeout })
             }
             Self::Direct { options, timeout } => {
@@ -82,8 +85,9 @@ fn stream_options(args: &Args) -> Result<stream::Options, Failure> {
     let profile = match &args.profile {
         None => Profile::open_1(),
         Some(file) => {
-            let unusable =
-                |why: &dyn fmt::Display| Failure::Failed(format!("the profile {} can not be used: {why}", file.display()));
+            let unusable = |why: &dyn fmt::Display| {
+                Failure::Failed(format!("the profile {} can not be used: {why}", file.display()))
+            };
             let text = std::fs::read_to_string(file).map_err(|error| unusable(&error))?;
             Profile::from_toml(&text).map_err(|error| unusable(&error))?.into()
         }
@@ -108,8 +112,12 @@ fn login(args: &Args, user: &str, server: &tunnel::Endpoint) -> Result<tunnel::O
     let misused = |what: &str| Failure::Misused(format!("{} needs {what}", args.to));
     let identity = args.identity.as_ref().ok_or_else(|| misused("the private key to log in with: --identity FILE"))?;
     let host_key = match (&args.host_key, &args.known_hosts) {
-        (Some(line), _) => HostKey::from_line(line).map_err(|error| Failure::Misused(format!("--host-key: {error}")))?,
-        (None, Some(file)) => HostKey::from_known_hosts(file, server).map_err(|error| Failure::Failed(error.to_string()))?,
+        (Some(line), _) => {
+            HostKey::from_line(line).map_err(|error| Failure::Misused(format!("--host-key: {error}")))?
+        }
+        (None, Some(file)) => {
+            HostKey::from_known_hosts(file, server).map_err(|error| Failure::Failed(error.to_string()))?
+        }
         (None, None) => {
             return Err(misused("the server's host key: --host-key \"ssh-ed25519 AAAA…\" or --known-hosts FILE"));
         }
@@ -125,3 +133,70 @@ pub(super) enum Way {
     Direct { machine: Direct, timeout: Duration },
 }
 
+impl Way {
+    /// Sends one job and waits for its reply.
+    pub(super) async fn send(&self, job: Bytes) -> Result<Bytes, JobFailed> {
+        let reply = match self {
+            Self::Grpc { jobs, world, options } => {
+                // The gateway keeps the deadline, and knows best what became of the job. One that says nothing at all is not waited
+                // for any longer.
+                let longest = options.timeout.unwrap_or_default() + GRACE;
+                match timeout(longest, jobs.submit(world, job, options)).await {
+                    Ok(completed) => completed?.reply,
+                    Err(_elapsed) => return Err(JobFailed::no_answer(longest)),
+                }
+            }
+            Self::Hardserver { world, timeout } => world.submit_within(&job, *timeout).await?,
+            Self::Direct { machine, timeout } => machine.submit_within(&job, *timeout).await?,
+        };
+        Ok(reply.into_bytes())
+    }
+}
+
+/// How much longer than a job's deadline a gateway is waited for, to say what became of the job.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Why a job has no reply.
+#[derive(Debug)]
+pub(super) struct JobFailed {
+    /// For programs, such as `NOT_SENT`.
+    pub(super) reason: &'static str,
+    /// The status that the other side gave, where it gave one.
+    pub(super) status: Option<u32>,
+    /// For people.
+    pub(super) message: String,
+    /// Where false, it is certain that the job did not run.
+    pub(super) may_have_run: bool,
+}
+
+impl JobFailed {
+    fn no_answer(waited: Duration) -> Self {
+        Self {
+            reason: reason::OUTCOME_UNKNOWN,
+            status: None,
+            message: format!("the gateway said nothing within {}, not even that it is too late", duration_text(waited)),
+            may_have_run: true,
+        }
+    }
+}
+
+impl From<JobError> for JobFailed {
+    fn from(error: JobError) -> Self {
+        Self {
+            reason: error.reason(),
+            status: error.status(),
+            message: error.to_string(),
+            may_have_run: error.may_have_run(),
+        }
+    }
+}
+
+impl fmt::Display for JobFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} [reason={} may_have_run={}", self.message, self.reason, self.may_have_run)?;
+        if let Some(status) = self.status {
+            write!(f, " status={status}")?;
+        }
+        f.write_str("]")
+    }
+}

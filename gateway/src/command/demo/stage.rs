@@ -1,0 +1,139 @@
+//! What the demonstration plays on: an emulated HSM with two machines, and a gateway in front.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use seeway_machine::apps::App;
+use seeway_machine::hsm::{Hsm, HsmConfig, MachinePort};
+use seeway_machine::runtime::{Machine, MachineConfig};
+use tempfile::TempDir;
+
+use crate::command::{Failure, keygen};
+use crate::config::Config;
+use crate::gateway::{Addresses, Gateway};
+
+/// The world that both machines serve.
+pub(super) const WORLD: &str = "signer";
+
+/// The machines, each with a world of its own besides, so that its public key can be asked for.
+pub(super) const MACHINES: [&str; 2] = ["hsm-a", "hsm-b"];
+
+/// The machines' ports inside the HSM.
+const PORTS: [u16; 2] = [8888, 8889];
+
+/// How long the machines have to come up; it takes a few milliseconds.
+const START: Duration = Duration::from_secs(15);
+
+/// Everything that is up.
+pub(super) struct Stage {
+    folder: TempDir,
+    hsm: Hsm,
+    gateway: Gateway,
+    ssh: std::net::SocketAddr,
+}
+
+impl Stage {
+    /// Starts the HSM, then the gateway, and waits until each machine takes jobs.
+    pub(super) async fn set() -> Result<Self, Failure> {
+        let folder = tempfile::Builder::new()
+            .prefix("seeway-demo-")
+            .tempdir()
+            .map_err(|error| Failure::Failed(format!("no folder for the demonstration's keys: {error}")))?;
+        let identity = keygen::make(folder.path(), "seeway demo")?;
+        let ports = MACHINES
+            .iter()
+            .zip(PORTS)
+            .map(|(name, port)| Ok(MachinePort { port, ..MachinePort::machine(signing_machine(name)?) }))
+            .collect::<Result<_, Failure>>()?;
+        let any_port = ([127, 0, 0, 1], 0).into();
+        let hsm = Hsm::start(HsmConfig::new(any_port, vec![identity.public], ports)).await.map_err(failed)?;
+        let file = folder.path().join("seeway.toml");
+        let text = configuration(folder.path(), &hsm);
+        std::fs::write(&file, text).map_err(|error| Failure::Failed(format!("{}: {error}", file.display())))?;
+        let config = Config::load(&file).map_err(|problems| Failure::Failed(problems.to_string()))?;
+        let gateway = Gateway::start(Arc::new(config)).await.map_err(failed)?;
+        if !gateway.worlds_ready(START).await {
+            return Err(Failure::Failed(format!("the gateway did not reach the machines within {START:?}")));
+        }
+        let ssh = hsm.ssh_address();
+        Ok(Self { folder, hsm, gateway, ssh })
+    }
+
+    pub(super) fn addresses(&self) -> &Addresses {
+        self.gateway.addresses()
+    }
+
+    /// Says what is up.
+    pub(super) fn describe(&self, out: &mut dyn Write) -> Result<(), Failure> {
+        writeln!(out, "an emulated HSM: SSH server on {}, host key {}", self.ssh, self.hsm.host_key_fingerprint())?;
+        writeln!(out, "in it two machines that sign: {}", MACHINES.join(" and "))?;
+        let Addresses { grpc, hardserver, admin } = self.addresses();
+        writeln!(out, "the gateway: {}", hardserver.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))?;
+        for (what, address) in [("grpc://", grpc), ("http://", admin)] {
+            if let Some(address) = address {
+                let pages = if what == "http://" { "/metrics, /healthz, /readyz" } else { "" };
+                writeln!(out, "             {what}{address}{pages}")?;
+            }
+        }
+        Ok(out.flush()?)
+    }
+
+    /// Says how to talk to what is up.
+    pub(super) fn invite(&self, out: &mut dyn Write) -> Result<(), Failure> {
+        let folder = self.folder.path().display();
+        let Addresses { grpc, admin, .. } = self.addresses();
+        writeln!(out, "\nIt stays up until Ctrl-C. In another terminal (`seeway` is this program):\n")?;
+        writeln!(out, "  seeway job unix:{folder}/nserver --world {WORLD} --data hello | xxd")?;
+        if let Some(grpc) = grpc {
+            writeln!(out, "  seeway job grpc://{grpc} --world {WORLD} --data hello --json")?;
+        }
+        writeln!(
+            out,
+            "  seeway job ssh://codesafe@{} --identity {folder}/id_ed25519 --host-key '{}' --data pubkey | xxd",
+            self.ssh,
+            self.hsm.host_key()
+        )?;
+        writeln!(out, "  seeway check --config {folder}/seeway.toml --connect")?;
+        if let Some(admin) = admin {
+            writeln!(out, "  curl http://{admin}/metrics")?;
+        }
+        Ok(())
+    }
+
+    /// Takes everything down.
+    pub(super) async fn clear(self) -> Result<(), Failure> {
+        let drained = self.gateway.drain().await;
+        self.hsm.stop().await;
+        drained.map_err(failed)
+    }
+}
+
+fn signing_machine(name: &str) -> Result<Machine, Failure> {
+    let config = MachineConfig { name: name.to_owned(), ..App::Sign.config() };
+    App::Sign.start(config).map_err(failed)
+}
+
+fn configuration(folder: &std::path::Path, hsm: &Hsm) -> String {
+    let folder = folder.display();
+    let mut text = format!(
+        "[listen]\ngrpc = \"127.0.0.1:0\"\nhardserver = [\"unix:{folder}/nserver\", \"tcp:127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n"
+    );
+    for (name, port) in MACHINES.iter().zip(PORTS) {
+        text += &format!(
+            "\n[[machine]]\nname = \"{name}\"\naddress = \"{}\"\nuser = \"codesafe\"\nidentity = \"{folder}/id_ed25519\"\n\
+             host_key = \"{}\"\nseejobs_port = {port}\n",
+            hsm.ssh_address(),
+            hsm.host_key(),
+        );
+    }
+    text += &format!("\n[[world]]\nname = \"{WORLD}\"\nmachines = [\"{}\"]\n", MACHINES.join("\", \""));
+    for name in MACHINES {
+        text += &format!("\n[[world]]\nname = \"{name}\"\nmachines = [\"{name}\"]\n");
+    }
+    text
+}
+
+fn failed(error: impl std::error::Error) -> Failure {
+    Failure::Failed(error.to_string())
+}
