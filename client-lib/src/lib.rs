@@ -13,6 +13,7 @@
 //! Whatever the way, a job comes to a [`Reply`] or a [`JobError`], and the error says whether the job may have run.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))] // In a test it is an assertion.
 
 #[cfg(feature = "direct")]
 pub mod direct;

@@ -1,7 +1,11 @@
 //! Jobs straight to a machine, through a small SSH server. (Through OpenSSH and dropbear: the workspace's `tests`.)
 
+#![allow(clippy::unwrap_used)] // In a test it is an assertion.
+
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use seeway_client::direct::{Direct, Options};
@@ -10,8 +14,8 @@ use seeway_client::{JobError, JobErrorKind};
 use seeway_proto::outcome::Unknown;
 use support::machine::APPLICATION_STATUS;
 use support::proxy::Proxy;
-use support::ssh_server::{NOBODY, SshServer};
-use support::within;
+use support::ssh_server::{KEEPER, NOBODY, SshServer};
+use support::{until, within};
 
 #[tokio::test]
 async fn jobs_of_every_size_come_back() {
@@ -19,11 +23,10 @@ async fn jobs_of_every_size_come_back() {
     let direct = within("connecting", Direct::connect(&Options::new(server.options()))).await.unwrap();
     within("the no-op", direct.no_op(Duration::from_secs(10))).await.unwrap();
     let jobs: Vec<Vec<u8>> = (0..1000_usize).map(|n| vec![u8::try_from(n % 251).unwrap(); (n * n) % 262_101]).collect();
-    // All at once: they are polled together, from one task.
     let mut replies = tokio::task::JoinSet::new();
-    let direct = std::sync::Arc::new(direct);
+    let direct = Arc::new(direct);
     for job in jobs {
-        let direct = std::sync::Arc::clone(&direct);
+        let direct = Arc::clone(&direct);
         replies.spawn(async move {
             let reply = direct.submit(&job).await?;
             assert!(*reply == *job, "another job's reply");
@@ -35,7 +38,7 @@ async fn jobs_of_every_size_come_back() {
     }
     let error = within("the failure", direct.submit(b"fail")).await.unwrap_err();
     assert_eq!(error.status(), Some(APPLICATION_STATUS));
-    std::sync::Arc::into_inner(direct).unwrap().close().await;
+    Arc::into_inner(direct).unwrap().close().await;
 }
 
 #[tokio::test]
@@ -50,13 +53,10 @@ async fn a_machine_that_does_not_run_is_named() {
 async fn a_job_under_way_when_the_tunnel_is_lost_may_have_run() {
     let server = SshServer::start();
     let proxy = Proxy::to(server.address);
-    let options = Options::new(server.options_through(proxy.address));
+    let options = Options { seejobs_port: KEEPER, ..Options::new(server.options_through(proxy.address)) };
     let direct = within("connecting", Direct::connect(&options)).await.unwrap();
-    within("a reply", direct.submit(b"first")).await.unwrap();
-    proxy.fall_silent();
-    let (error, ()) = tokio::join!(within("the end", direct.submit(b"second")), async {
-        // The job has left once nothing is ready any more.
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    let (error, ()) = tokio::join!(within("the end", direct.submit(b"job")), async {
+        until("the job's arrival", || server.watched.kept_jobs.load(Ordering::SeqCst) == 1).await;
         proxy.cut();
     });
     let error = error.unwrap_err();

@@ -1,5 +1,7 @@
 //! Many jobs on one stream, against the answering mux over an in-memory pipe.
 
+#![allow(clippy::unwrap_used)] // In a test it is an assertion.
+
 mod support;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! The tunnel, against a small SSH server. (Against OpenSSH and dropbear: the workspace's `tests`.)
 
+#![allow(clippy::unwrap_used)] // In a test it is an assertion.
+
 mod support;
 
 use std::sync::atomic::Ordering;
@@ -29,7 +31,7 @@ async fn refusal(options: &Options) -> TunnelError {
 
 /// Bytes that show when they come in another order.
 fn pattern(length: usize) -> Bytes {
-    (0..length.div_ceil(8)).flat_map(|word| word.to_le_bytes()).take(length).collect::<Vec<u8>>().into()
+    (0..length.div_ceil(8)).flat_map(usize::to_le_bytes).take(length).collect::<Vec<u8>>().into()
 }
 
 async fn read_exactly(read: &mut ReadHalf, length: usize) -> Vec<u8> {

@@ -33,8 +33,8 @@ const BOUND: Duration = Duration::from_secs(300);
 async fn a_hundred_thousand_through_openssh() {
     let _turn = Turn::alone();
     let identity = Identity::generate();
-    // Under load a connection changes its keys every few seconds; here it does so all the time.
-    let over_ipv4 = Sshd::start_with(&identity, [127, 0, 0, 1].into(), "RekeyLimit 16M");
+    // Under load a connection changes its keys every few seconds; here it does so many times a second.
+    let over_ipv4 = Sshd::start_with(&identity, [127, 0, 0, 1].into(), "RekeyLimit 4M");
     let over_ipv6 = Sshd::start_with(&identity, IpAddr::V6(Ipv6Addr::LOCALHOST), "");
     let (one, other) = (Machine::start("echo"), Machine::start("echo"));
     let config = behind(&identity, [(over_ipv4.door(), &one), (over_ipv6.door(), &other)]);

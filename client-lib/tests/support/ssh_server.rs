@@ -23,6 +23,9 @@ pub const STUCK: u16 = 9;
 /// A machine that echoes jobs.
 #[cfg(feature = "direct")]
 pub const SEEJOBS: u16 = 8888;
+/// A machine that takes one read's jobs and keeps them.
+#[cfg(feature = "direct")]
+pub const KEEPER: u16 = 8889;
 /// There is nobody.
 pub const NOBODY: u16 = 1;
 /// Is not allowed.
@@ -40,6 +43,8 @@ pub struct Watched {
     pub open_channels: AtomicUsize,
     pub channels_ever: AtomicUsize,
     pub late_opens: Semaphore0,
+    /// By the `KEEPER`.
+    pub kept_jobs: AtomicUsize,
 }
 
 /// A semaphore that begins without permits.
@@ -215,6 +220,18 @@ impl Handler for Connection {
                 reply.accept().await;
                 tokio::spawn(async move {
                     super::machine::Machine::new(channel.into_stream()).echo().await;
+                    drop(open);
+                });
+            }
+            #[cfg(feature = "direct")]
+            KEEPER => {
+                reply.accept().await;
+                let watched = Arc::clone(&self.watched);
+                tokio::spawn(async move {
+                    let mut machine = super::machine::Machine::new(channel.into_stream());
+                    let kept = machine.jobs().await;
+                    watched.kept_jobs.fetch_add(kept.len(), Ordering::SeqCst);
+                    machine.jobs().await;
                     drop(open);
                 });
             }

@@ -52,7 +52,8 @@ pub(super) fn hardserver(text: &str, base: &Path) -> Result<HardserverAddress, W
             "choose a shorter path",
         ));
     }
-    let directory = path.parent().unwrap_or(base);
+    // The parent of a name without a directory is the empty path, which is no directory to anyone.
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !directory.is_dir() {
         return Err(Wrong::new(
             format!("the directory {} of the socket is not there", directory.display()),
@@ -205,6 +206,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let base = directory.path();
         assert_eq!(hardserver("unix:s", base), Ok(HardserverAddress::Unix(base.join("s"))));
+        assert_eq!(hardserver("unix:s", Path::new("")), Ok(HardserverAddress::Unix("s".into())));
         let long = format!("unix:{}", "x".repeat(108));
         assert!(hardserver(&long, base).expect_err("long").what.contains("107"));
         assert!(hardserver("unix:no/s", base).expect_err("no directory").what.contains("is not there"));

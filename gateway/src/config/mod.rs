@@ -1,8 +1,8 @@
 //! `seeway.toml`: one TOML file → one checked value.
 //!
 //! Called by `serve`, `check` and `forward`. Reading accumulates: every problem in a file is reported, each with its line and what
-//! to do about it. [`keys`] is the one table of keys that reading, environment variables and the reference page go by;
-//! [`document`] turns a text into values by it, and [`build`] turns those into a [`Config`].
+//! to do about it. `keys` is the one table of keys that reading, environment variables and the reference page go by;
+//! `document` turns a text into values by it, and `build` turns those into a [`Config`].
 
 mod address;
 mod build;

@@ -51,10 +51,10 @@ impl Measured {
         self.latencies.extend(other.latencies);
     }
 
-    fn fail(&mut self, why: impl ToString) {
+    fn fail(&mut self, why: &dyn std::fmt::Display) {
         self.failed += 1;
         if self.failures.len() < TOLD_FAILURES {
-            self.failures.push(format!("{}: {}", self.way, why.to_string()));
+            self.failures.push(format!("{}: {why}", self.way));
         }
     }
 
@@ -165,7 +165,7 @@ async fn measure(name: String, ways: Vec<Way>, jobs: u32, keys: &Keys) -> Measur
     while let Some(some) = tasks.join_next().await {
         match some {
             Ok(some) => all.add(some),
-            Err(panic) => all.fail(panic),
+            Err(panic) => all.fail(&panic),
         }
     }
     all.took = began.elapsed();
@@ -190,10 +190,10 @@ async fn send_some(name: String, way: Way, next: Arc<AtomicU32>, jobs: u32, keys
                 if signers.any(|(_, key)| key.verify(job.as_bytes(), signature.as_bytes()).is_ok()) {
                     measured.verified += 1;
                 } else {
-                    measured.fail("the reply is no signature of the job by the machine");
+                    measured.fail(&"the reply is no signature of the job by the machine");
                 }
             }
-            Err(error) => measured.fail(error),
+            Err(error) => measured.fail(&error),
         }
     }
 }
@@ -242,7 +242,7 @@ mod tests {
         assert!(!Measured::default().is_good());
         assert!(Measured { verified: 1, ..Measured::default() }.is_good());
         let mut measured = Measured { verified: 1, ..Measured::default() };
-        measured.fail("why");
+        measured.fail(&"why");
         assert!(!measured.is_good());
     }
 }

@@ -1,6 +1,7 @@
 //! What the demonstration plays on: an emulated HSM with two machines, and a gateway in front.
 
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -114,24 +115,34 @@ fn signing_machine(name: &str) -> Result<Machine, Failure> {
     App::Sign.start(config).map_err(failed)
 }
 
-fn configuration(folder: &std::path::Path, hsm: &Hsm) -> String {
-    let folder = folder.display();
+fn configuration(folder: &Path, hsm: &Hsm) -> String {
+    let socket = folder.join("nserver");
     let mut text = format!(
-        "[listen]\ngrpc = \"127.0.0.1:0\"\nhardserver = [\"unix:{folder}/nserver\", \"tcp:127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n"
+        "[listen]\ngrpc = \"127.0.0.1:0\"\nhardserver = [\"unix:{}\", \"tcp:127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n",
+        socket.display(),
     );
     for (name, port) in MACHINES.iter().zip(PORTS) {
-        text += &format!(
-            "\n[[machine]]\nname = \"{name}\"\naddress = \"{}\"\nuser = \"codesafe\"\nidentity = \"{folder}/id_ed25519\"\n\
-             host_key = \"{}\"\nseejobs_port = {port}\n",
-            hsm.ssh_address(),
-            hsm.host_key(),
-        );
+        text.push_str(&machine_section(folder, hsm, name, port));
     }
-    text += &format!("\n[[world]]\nname = \"{WORLD}\"\nmachines = [\"{}\"]\n", MACHINES.join("\", \""));
+    text.push_str(&world_section(WORLD, &MACHINES));
     for name in MACHINES {
-        text += &format!("\n[[world]]\nname = \"{name}\"\nmachines = [\"{name}\"]\n");
+        text.push_str(&world_section(name, &[name]));
     }
     text
+}
+
+fn machine_section(folder: &Path, hsm: &Hsm, name: &str, port: u16) -> String {
+    let (identity, _) = keygen::paths(folder);
+    format!(
+        "\n[[machine]]\nname = \"{name}\"\naddress = \"{}\"\nidentity = \"{}\"\nhost_key = \"{}\"\nseejobs_port = {port}\n",
+        hsm.ssh_address(),
+        identity.display(),
+        hsm.host_key(),
+    )
+}
+
+fn world_section(name: &str, machines: &[&str]) -> String {
+    format!("\n[[world]]\nname = \"{name}\"\nmachines = {machines:?}\n")
 }
 
 fn failed(error: impl std::error::Error) -> Failure {

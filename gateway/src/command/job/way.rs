@@ -68,9 +68,9 @@ impl Plan {
             }
             Self::Hardserver { address, world, options, timeout } => {
                 let hardserver = Hardserver::connect(&address, options).await.map_err(|error| failed(&error))?;
-                let found = hardserver.world(&world).await;
-                let world =
-                    found.map_err(|error| Failure::Failed(format!("the world {world:?} can not be used: {error}")))?;
+                let world = hardserver.world(&world).await.map_err(|error| {
+                    Failure::Failed(format!("the world {world:?} can not be used: {}", JobFailed::from(error)))
+                })?;
                 Ok(Way::Hardserver { world, timeout })
             }
             Self::Direct { options, timeout } => {
