@@ -1,4 +1,4 @@
-//! Jobs straight to one machine: a [tunnel](crate::tunnel) to its SSH server, and one channel to its SEEJobs port.
+//! Jobs straight to one machine: a [tunnel] to its SSH server, and one channel to its SEEJobs port.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
 //! What the SSH library tells a tunnel while it runs.
 
+use std::io;
 use std::sync::Arc;
 
 use russh::client::{DisconnectReason, Handler, Session};
@@ -93,11 +94,16 @@ impl Handler for Events {
             DisconnectReason::Error(Error::Disconnect | Error::HUP) => {
                 self.shared.lose("the server closed the connection");
             }
-            DisconnectReason::Error(Error::IO(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-                self.shared.lose("the server closed the connection");
+            DisconnectReason::Error(Error::IO(error)) if has_hung_up(&error) => {
+                self.shared.lose(format!("the server closed the connection ({error})"));
             }
             DisconnectReason::Error(error) => self.shared.lose(error.to_string()),
         }
         Ok(())
     }
+}
+
+fn has_hung_up(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }

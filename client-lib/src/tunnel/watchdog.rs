@@ -9,6 +9,9 @@ use tokio::time::{sleep, timeout};
 use super::handler::Events;
 use super::shared::Shared;
 
+/// How long the last question may stay unanswered, at most.
+const LAST_CHANCE: Duration = Duration::from_secs(1);
+
 /// How long silence may last.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
@@ -43,7 +46,14 @@ async fn watch_silence(shared: &Shared, handle: &Handle<Events>, times: Times) {
         }
         last_silence = silence;
         let Some(left) = times.broken_after.checked_sub(silence).filter(|left| !left.is_zero()) else {
-            return;
+            // It may be this process that stood still, and has just come back. So there is one more question, and time to
+            // read what has come meanwhile.
+            let _ = timeout(times.interval, handle.send_keepalive(true)).await;
+            sleep(times.interval.min(LAST_CHANCE)).await;
+            if shared.pulse.silence() >= times.broken_after {
+                return;
+            }
+            continue;
         };
         let next_question = times.idle.saturating_add(times.interval.saturating_mul(asked));
         match next_question.checked_sub(silence) {

@@ -1,6 +1,5 @@
 //! How a reply is printed: for a person, for a pipe, for a program.
 
-use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use clap::ValueEnum;
@@ -47,10 +46,9 @@ pub(super) fn is_printable(reply: &[u8]) -> bool {
 
 /// A reply in hexadecimal.
 pub(super) fn hex(bytes: &[u8]) -> Zeroizing<String> {
+    let digit = |value: u8| char::from(b"0123456789abcdef"[usize::from(value)]);
     let mut text = Zeroizing::new(String::with_capacity(bytes.len() * 2));
-    for byte in bytes {
-        write!(text, "{byte:02x}").expect("a string takes all that is written to it");
-    }
+    text.extend(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]));
     text
 }
 
