@@ -1,14 +1,17 @@
 //! The TCP connection under a tunnel, as the SSH library sees it.
 //!
-//! It adds three things to a socket:
+//! It adds four things to a socket:
 //! - **Reads are buffered.** The SSH library asks for a packet's length and then for its rest; here that is one system
 //!   call for all the packets that are waiting.
 //! - **A write that waits also reads.** The SSH library writes its whole output before it reads again. Where the peer does
 //!   the same, two full socket buffers would hold both sides up for ever. What is read meanwhile is at most what the
 //!   peer's channel windows allow.
+//! - **It acknowledges before it falls quiet.** What was read and not acknowledged within 2 ms is acknowledged then, instead
+//!   of by the kernel 40 ms later: a server with Nagle's algorithm may be holding back its next small packet for it.
 //! - **It knows when the peer was last heard**, and whether anybody is listening: a tunnel whose reader is held up must
 //!   not take the peer for dead.
 
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,7 +21,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 /// What one read takes in at most; larger than a packet, so that several small ones come at once.
 const READ_SIZE: usize = 128 * 1024;
@@ -28,6 +31,10 @@ const MAX_READ_AHEAD: usize = 64 * 1024 * 1024;
 
 /// How much of the peer's greeting is kept: an SSH identification line has at most 255 bytes.
 const MAX_GREETING: usize = 255;
+
+/// How soon what was read is acknowledged at the latest. Long against the microseconds in which a busy tunnel writes
+/// something, and the ACK with it; short against the kernel's 40 ms.
+const ACKNOWLEDGE_AFTER: Duration = Duration::from_millis(2);
 
 /// What is known of the peer's life; shared between the socket and who watches it.
 #[derive(Debug)]
@@ -89,11 +96,12 @@ pub(super) struct Socket {
     ahead: Vec<u8>,
     start: usize,
     end: usize,
+    quiet: Quiet,
 }
 
 impl Socket {
     pub(super) fn new(stream: TcpStream, pulse: Arc<Pulse>) -> Self {
-        Self { stream, pulse, is_greeting: true, ahead: vec![0; READ_SIZE], start: 0, end: 0 }
+        Self { stream, pulse, is_greeting: true, ahead: vec![0; READ_SIZE], start: 0, end: 0, quiet: Quiet::new() }
     }
 
     /// Appends what the socket has to what was read ahead. `Ready(0)` is the end of the stream.
@@ -112,9 +120,13 @@ impl Socket {
         let polled = Pin::new(&mut self.stream).poll_read(cx, &mut unfilled);
         let count = unfilled.filled().len();
         self.pulse.is_listening.store(polled.is_pending(), Ordering::Relaxed);
+        if polled.is_pending() {
+            self.quiet.poll(cx, &self.stream);
+        }
         ready!(polled)?;
         if count > 0 {
             self.pulse.heard_now();
+            self.quiet.heard();
             if self.is_greeting {
                 self.is_greeting = self.pulse.keep_greeting(&self.ahead[self.end..self.end + count]);
             }
@@ -123,6 +135,54 @@ impl Socket {
         Poll::Ready(Ok(count))
     }
 }
+
+/// Acknowledges what was read when nothing more comes.
+#[derive(Debug)]
+struct Quiet {
+    /// When something was last read that may not be acknowledged yet.
+    heard: Option<Instant>,
+    /// Goes off at `ACKNOWLEDGE_AFTER` after some read; the next one does not push it back, which would cost more.
+    timer: Pin<Box<Sleep>>,
+    is_armed: bool,
+}
+
+impl Quiet {
+    fn new() -> Self {
+        Self { heard: None, timer: Box::pin(tokio::time::sleep(ACKNOWLEDGE_AFTER)), is_armed: false }
+    }
+
+    fn heard(&mut self) {
+        self.heard = Some(Instant::now());
+    }
+
+    /// Called when a read has found nothing: so the task sleeps until more comes, or until it is time to acknowledge.
+    fn poll(&mut self, cx: &mut Context<'_>, stream: &TcpStream) {
+        while let Some(heard) = self.heard {
+            if !self.is_armed {
+                self.timer.as_mut().reset(heard + ACKNOWLEDGE_AFTER);
+                self.is_armed = true;
+            }
+            if self.timer.as_mut().poll(cx).is_pending() {
+                return;
+            }
+            self.is_armed = false;
+            if heard.elapsed() >= ACKNOWLEDGE_AFTER {
+                self.heard = None;
+                acknowledge(stream);
+            }
+        }
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn acknowledge(stream: &TcpStream) {
+    // Where it fails the connection is lost, and the next read will say so.
+    let _ = stream.set_quickack(true);
+}
+
+/// Where there is no quick ACK, a session channel makes the server acknowledge at once: see `connect`.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn acknowledge(_: &TcpStream) {}
 
 impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, wanted: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
