@@ -15,6 +15,8 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))] // In a test it is an assertion.
 
+#[cfg(any(feature = "stream", feature = "grpc"))]
+mod deadline;
 #[cfg(feature = "direct")]
 pub mod direct;
 #[cfg(feature = "grpc")]

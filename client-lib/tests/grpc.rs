@@ -6,8 +6,8 @@ mod support;
 
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,10 +28,13 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt};
 
-/// Answers jobs with their bytes. The world `nobody` is not there; the job `held` is kept; a stream ends on `hang up`.
+/// Answers jobs with their bytes. The world `nobody` is not there; the job `held` is kept; a stream ends on `hang up`. The
+/// job `too late` comes back after its time-out, as one that was never sent.
 #[derive(Debug, Default)]
 struct Service {
     held: AtomicUsize,
+    /// The time that the last job on a stream had left.
+    time_left: Mutex<Option<Duration>>,
 }
 
 struct Shared(Arc<Service>);
@@ -78,6 +81,8 @@ impl SeeJobService for Shared {
             let mut earlier: Option<StreamResponse> = None;
             while let Ok(Some(request)) = requests.message().await {
                 let submit = request.submit.unwrap();
+                let time_left = request.timeout.map(|timeout| timeout.try_into().unwrap());
+                *service.time_left.lock().unwrap() = time_left;
                 if submit.job == "hang up" {
                     return;
                 }
@@ -85,7 +90,15 @@ impl SeeJobService for Shared {
                     service.held.fetch_add(1, Ordering::SeqCst);
                     continue;
                 }
-                let result = if submit.world == "nobody" {
+                let result = if submit.job == "too late" {
+                    tokio::time::sleep(time_left.unwrap() + Duration::from_millis(50)).await;
+                    stream_response::Result::Failure(JobFailure {
+                        code: Code::DeadlineExceeded.into(),
+                        reason: "NOT_SENT".into(),
+                        message: "too late; nothing ran".into(),
+                        ..Default::default()
+                    })
+                } else if submit.world == "nobody" {
                     stream_response::Result::Failure(JobFailure {
                         code: Code::NotFound.into(),
                         reason: "NO_SUCH_WORLD".into(),
@@ -199,6 +212,50 @@ async fn replies_on_a_stream_come_to_their_jobs() {
     within("a reply", stream.submit("signer", "job", &no_options())).await.unwrap();
     assert_eq!(stream.in_flight(), 0);
     assert_eq!(stream.end(), None);
+}
+
+#[tokio::test]
+async fn the_gateways_own_word_on_a_late_job_counts() {
+    let (gateway, _) = start().await;
+    let stream = gateway.stream();
+    let options = SubmitOptions { timeout: Some(Duration::from_millis(100)), ..no_options() };
+    let patient = no_options();
+    // Every second reply waits for the next one.
+    within("a reply", async {
+        tokio::join!(stream.submit("signer", "0", &patient), async {
+            let error = stream.submit("signer", "too late", &options).await.unwrap_err();
+            assert_eq!(error.kind(), JobErrorKind::NotSent(NotSent::TooLate), "{error}");
+            assert!(error.to_string().contains("nothing ran"), "{error}");
+        })
+    })
+    .await
+    .0
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_late_job_on_a_stream_may_have_run_where_the_gateway_does_not_say() {
+    let (gateway, service) = start().await;
+    let stream = gateway.stream();
+    let options = SubmitOptions { timeout: Some(Duration::from_millis(50)), ..no_options() };
+    let error = within("the timeout", stream.submit("signer", "held", &options)).await.unwrap_err();
+    assert_eq!(error.kind(), JobErrorKind::Unknown(Unknown::TooLate), "{error}");
+    assert_eq!((service.held.load(Ordering::SeqCst), stream.in_flight()), (1, 0));
+}
+
+#[tokio::test]
+async fn the_gateway_is_told_how_much_time_is_left() {
+    let (gateway, service) = start().await;
+    let stream = gateway.stream();
+    let timeout = Duration::from_secs(20);
+    let options = SubmitOptions { timeout: Some(timeout), ..no_options() };
+    let (first, second) = within("the replies", async {
+        tokio::join!(stream.submit("signer", "0", &options), stream.submit("signer", "1", &options))
+    })
+    .await;
+    first.and(second).unwrap();
+    let left = service.time_left.lock().unwrap().unwrap();
+    assert!(left < timeout && left > timeout / 2, "{left:?} of {timeout:?}");
 }
 
 #[tokio::test]

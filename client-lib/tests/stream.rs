@@ -136,6 +136,75 @@ async fn a_job_that_is_given_up_before_it_leaves_never_does() {
     outcome(last).await.unwrap();
 }
 
+/// A connection whose stream takes no more until the machine reads: the job that is leaving, and no byte is staged.
+async fn held_up(options: Options) -> (Connection, Machine<DuplexStream>, JoinHandle<Result<Vec<u8>, JobError>>) {
+    let (connection, machine) = connect(64, options);
+    let leaving = submit(&connection, vec![0; 1000]);
+    until("the job that leaves", || connection.in_flight() == 1).await;
+    tokio::task::yield_now().await;
+    (connection, machine, leaving)
+}
+
+#[tokio::test]
+async fn as_many_bytes_as_allowed_are_staged_and_not_one_more() {
+    let limits = Limits { max_job_bytes: 1000 };
+    let options = Options { limits, max_staged_bytes: 1500, ..Options::default() };
+    let (connection, machine, leaving) = held_up(options).await;
+    let staged = [submit(&connection, vec![1; 900]), submit(&connection, vec![2; 600])];
+    until("what is staged", || connection.in_flight() == 3).await;
+
+    let late = within("the timeout", connection.submit_within(0, b"3", SHORT)).await.unwrap_err();
+    assert_eq!(late.kind(), JobErrorKind::NotSent(NotSent::TooLate));
+    assert!(!late.may_have_run());
+    assert_eq!(connection.in_flight(), 3);
+
+    // One that is given up makes room for as much as it was.
+    let [first, second] = staged;
+    second.abort();
+    until("its end", || connection.in_flight() == 2).await;
+    let third = submit(&connection, vec![3; 600]);
+    until("the next one", || connection.in_flight() == 3).await;
+    // And so does what leaves.
+    let waiting = submit(&connection, *b"waits");
+    tokio::task::yield_now().await;
+    assert_eq!(connection.in_flight(), 3);
+    tokio::spawn(machine.echo());
+    for (submitted, job) in
+        [(leaving, vec![0; 1000]), (first, vec![1; 900]), (third, vec![3; 600]), (waiting, b"waits".to_vec())]
+    {
+        assert!(outcome(submitted).await.unwrap() == job);
+    }
+}
+
+#[tokio::test]
+async fn the_largest_job_can_always_be_staged() {
+    let limits = Limits { max_job_bytes: 1000 };
+    let (connection, machine, leaving) = held_up(Options { limits, max_staged_bytes: 0, ..Options::default() }).await;
+    let largest = submit(&connection, vec![1; 1000]);
+    until("the largest job", || connection.in_flight() == 2).await;
+    let late = within("the timeout", connection.submit_within(0, b"3", SHORT)).await.unwrap_err();
+    assert_eq!(late.kind(), JobErrorKind::NotSent(NotSent::TooLate));
+    tokio::spawn(machine.echo());
+    outcome(leaving).await.unwrap();
+    assert_eq!(outcome(largest).await.unwrap(), vec![1; 1000]);
+}
+
+#[tokio::test]
+async fn jobs_that_wait_to_be_staged_were_not_sent_when_the_stream_ends() {
+    let limits = Limits { max_job_bytes: 1000 };
+    let (connection, machine, leaving) =
+        held_up(Options { limits, max_staged_bytes: 1000, ..Options::default() }).await;
+    let staged = submit(&connection, vec![1; 1000]);
+    until("what is staged", || connection.in_flight() == 2).await;
+    let waiting = submit(&connection, *b"waits");
+    tokio::task::yield_now().await;
+    drop(machine);
+    assert_eq!(outcome(leaving).await.unwrap_err().kind(), JobErrorKind::Unknown(Unknown::TunnelLost));
+    for unsent in [staged, waiting] {
+        assert_eq!(outcome(unsent).await.unwrap_err().kind(), JobErrorKind::NotSent(NotSent::NowhereToGo));
+    }
+}
+
 #[tokio::test]
 async fn when_the_stream_ends_what_left_is_unknown_and_what_waited_was_not_sent() {
     let (connection, mut machine) = connect(64, Options { max_in_flight: 3, ..Options::default() });

@@ -8,8 +8,8 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use crate::config::Config;
-use crate::schedule::{Budget, WorldId};
-use crate::shard::{Shard, WorldChange};
+use crate::schedule::WorldId;
+use crate::shard::{Budgets, Shard, WorldChange};
 use crate::upstream::{self, Keepers, PipeError};
 
 /// Opens pipes to the machines of one world. Lives on the runtime that it was started on.
@@ -46,7 +46,7 @@ impl Forwarder {
             (machine.tunnels, machine.channels) = (1, 1);
         }
         let hold = config.limits.hold;
-        let budgets: Vec<_> = config.machines.iter().map(|_| Budget::new(1, 1)).collect();
+        let budgets = Budgets::new(&config);
         let changed = Arc::new(Changed::default());
         let shard = Shard::new(Arc::new(config), &budgets, changed.clone());
         let keepers = upstream::start(&shard);

@@ -14,8 +14,8 @@ use crate::admin::{self, Metrics, Readiness};
 use crate::config::{Config, HardserverAddress};
 use crate::listen::accept::{self, BindError, Listener, Refused, SocketAccess};
 use crate::listen::grpc::{Common, Health};
-use crate::schedule::{Budget, WorldId};
-use crate::shard::{self, ShardHandle, WorldChange};
+use crate::schedule::WorldId;
+use crate::shard::{self, Budgets, CallerLimit, ShardHandle, WorldChange};
 
 /// Where a gateway listens.
 #[derive(Clone, Debug)]
@@ -37,9 +37,6 @@ pub enum GatewayError {
     /// The system gave no thread or no event queue.
     #[error("a shard does not start: {0}")]
     Shard(io::Error),
-    /// The metrics can not be set up.
-    #[error("the metrics can not be set up: {0}")]
-    Metrics(#[from] metrics_exporter_prometheus::BuildError),
     /// A shard has ended unasked.
     #[error(transparent)]
     Ended(#[from] shard::ShardEnded),
@@ -54,17 +51,18 @@ pub struct Gateway {
     metrics: Arc<Metrics>,
     addresses: Addresses,
     acceptors: JoinSet<Result<(), shard::ShardEnded>>,
-    others: JoinSet<()>,
+    /// Whoever tells the health service which worlds are ready.
+    teller: JoinSet<()>,
+    admin: JoinSet<()>,
 }
 
 impl Gateway {
     /// Binds every listener, starts the shards, and begins to take jobs. Tunnels are made meanwhile.
     pub async fn start(config: Arc<Config>) -> Result<Self, GatewayError> {
-        let (listeners, addresses, admin) = bind(&config).await?;
+        let (listeners, addresses, admin_listener) = bind(&config).await?;
         let board = Arc::new(Board::new(&config));
         let health = Health::new(config.worlds.iter().map(|world| world.name.as_str())).await;
-        let budgets: Vec<_> =
-            config.machines.iter().map(|machine| Budget::new(machine.max_in_flight, config.runtime.shards)).collect();
+        let budgets = Budgets::new(&config);
         let pipes = Arc::new(Semaphore::new(config.limits.pipes));
         let common = Common { health: health.clone(), pipes: pipes.clone() };
         let shards: Arc<[ShardHandle]> = (0..config.runtime.shards)
@@ -73,17 +71,19 @@ impl Gateway {
             .map_err(GatewayError::Shard)?;
 
         let refused = Arc::new(Refused::default());
-        let metrics = Arc::new(Metrics::new(config.clone(), refused.clone(), pipes)?);
+        let metrics = Arc::new(Metrics::new(config.clone(), refused.clone(), pipes));
+        let limit = CallerLimit::new(config.limits.callers);
         let mut acceptors = JoinSet::new();
         for listener in listeners {
-            acceptors.spawn(accept::accept(listener, shards.clone(), config.limits.callers, refused.clone()));
+            acceptors.spawn(accept::accept(listener, shards.clone(), limit.clone(), refused.clone()));
         }
-        let mut others = JoinSet::new();
-        if let Some(listener) = admin {
-            others.spawn(admin::serve(listener, shards.clone(), metrics.clone(), board.clone()));
+        let mut admin = JoinSet::new();
+        if let Some(listener) = admin_listener {
+            admin.spawn(admin::serve(listener, shards.clone(), metrics.clone(), board.clone()));
         }
-        others.spawn(tell_health(board.clone(), health.clone()));
-        Ok(Self { config, shards, board, health, metrics, addresses, acceptors, others })
+        let mut teller = JoinSet::new();
+        teller.spawn(tell_health(board.clone(), health.clone()));
+        Ok(Self { config, shards, board, health, metrics, addresses, acceptors, teller, admin })
     }
 
     /// Where it listens.
@@ -123,11 +123,16 @@ impl Gateway {
 
     /// Takes no more jobs, finishes those in hand, at most for `runtime.drain_timeout`, and ends.
     pub async fn drain(self) -> Result<(), GatewayError> {
-        let Self { config, shards, board, health, mut acceptors, mut others, .. } = self;
+        let Self { config, shards, board, health, mut acceptors, mut teller, mut admin, .. } = self;
         tracing::info!(timeout = ?config.runtime.drain_timeout, "draining");
         board.is_draining.store(true, Ordering::Relaxed);
+        // Once nobody else tells it, what it is told here stands.
+        teller.shutdown().await;
         health.set_draining().await;
         health.set_any_world(false).await;
+        for world in &config.worlds {
+            health.set_world(&world.name, false).await;
+        }
         acceptors.shutdown().await;
         // The admin port answers to the end, so that an operator can watch.
         let mut drains = JoinSet::new();
@@ -141,7 +146,7 @@ impl Gateway {
                 result = Err(shard::ShardEnded.into());
             }
         }
-        others.shutdown().await;
+        admin.shutdown().await;
         result
     }
 }
@@ -216,17 +221,168 @@ impl Readiness for Board {
     }
 }
 
-/// Keeps the health service true.
+/// Keeps the health service true, until it is dropped.
 async fn tell_health(board: Arc<Board>, health: Health) {
     loop {
         board.changed_for_health.notified().await;
-        if board.is_draining() {
-            return;
-        }
         let worlds = board.worlds();
         health.set_any_world(worlds.iter().any(|(_, ready)| *ready)).await;
         for (world, ready) in &worlds {
             health.set_world(world, *ready).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    use std::path::Path;
+
+    use russh::keys::ssh_key::LineEnding;
+    use russh::keys::{Algorithm, PrivateKey};
+    use seeway_proto::v1::SubmitRequest;
+    use seeway_proto::v1::see_job_service_client::SeeJobServiceClient;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+    use tonic::transport::{Channel, Endpoint};
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_check_response::ServingStatus;
+    use tonic_health::pb::health_client::HealthClient;
+
+    use super::*;
+
+    /// For what takes milliseconds on an idle computer. Far below the time-outs of [`config`].
+    const BOUND: Duration = Duration::from_secs(20);
+
+    /// One world `w`, on a machine at `address`. Jobs wait for longer than a test.
+    fn config(folder: &Path, address: SocketAddr) -> Config {
+        let key = PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519).expect("a key");
+        let mut identity = std::fs::OpenOptions::new();
+        let mut identity =
+            identity.write(true).create_new(true).mode(0o600).open(folder.join("identity")).expect("new");
+        let text = key.to_openssh(LineEnding::LF).expect("encoded");
+        std::io::Write::write_all(&mut identity, text.as_bytes()).expect("written");
+        let host_key = key.public_key().to_openssh().expect("encoded");
+        let text = format!(
+            "[listen]
+grpc = \"127.0.0.1:0\"
+hardserver = []
+admin = \"127.0.0.1:0\"
+[runtime]
+shards = 1
+drain_timeout = \"5m\"
+[limits]
+hold = \"5m\"
+default_timeout = \"5m\"
+[[machine]]
+name = \"hsm\"
+address = \"{address}\"
+identity = \"identity\"
+host_key = \"{host_key}\"
+[[world]]
+name = \"w\"
+machines = [\"hsm\"]
+"
+        );
+        Config::read(&text, &folder.join("seeway.toml"), []).unwrap_or_else(|problems| panic!("{problems}"))
+    }
+
+    async fn status(health: &mut HealthClient<Channel>, service: &str) -> ServingStatus {
+        let checked = health.check(HealthCheckRequest { service: service.into() }).await;
+        checked.unwrap_or_else(|error| panic!("{service}: {error}")).into_inner().status()
+    }
+
+    /// The answer to a request that does not ask for the connection's end.
+    async fn get(admin: SocketAddr, page: &str) -> String {
+        let asked = async {
+            let mut stream = TcpStream::connect(admin).await?;
+            stream.write_all(format!("GET {page} HTTP/1.1\r\nHost: gateway\r\n\r\n").as_bytes()).await?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.map(|_| answer)
+        };
+        let answer = tokio::time::timeout(BOUND, asked).await;
+        answer.unwrap_or_else(|_| panic!("{page} has no end")).unwrap_or_else(|error| panic!("{page}: {error}"))
+    }
+
+    async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+        let reached = async {
+            while !holds().await {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(BOUND, reached).await.unwrap_or_else(|_| panic!("waited in vain until {what}"));
+    }
+
+    #[tokio::test]
+    async fn a_gateway_that_drains_says_so_everywhere_until_it_ends() {
+        let folder = tempfile::tempdir().expect("a folder");
+        // Takes connections and never says a word.
+        let machine = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let config = config(folder.path(), machine.local_addr().expect("bound"));
+        let gateway = Gateway::start(Arc::new(config)).await.unwrap_or_else(|error| panic!("{error}"));
+        let Addresses { grpc: Some(grpc), admin: Some(admin), .. } = *gateway.addresses() else {
+            panic!("{:?}", gateway.addresses())
+        };
+        let channel = Endpoint::from_shared(format!("http://{grpc}")).expect("an address");
+        let channel = channel.connect().await.unwrap_or_else(|error| panic!("{error}"));
+        let mut health = HealthClient::new(channel.clone());
+        let names = ["", "seeway.v1.SeeJobService", "world/w"];
+
+        // As a shard says it.
+        let board = gateway.board.clone();
+        board.world_ready(WorldId(0), true);
+        for name in names {
+            until(name, async || status(&mut health, name).await == ServingStatus::Serving).await;
+        }
+        let mut jobs = SeeJobServiceClient::new(channel);
+        let job = tokio::spawn(async move {
+            let job = SubmitRequest { world: "w".into(), job: "job".into(), ..Default::default() };
+            jobs.submit(job).await
+        });
+        until("the job is in hand", async || get(admin, "/metrics").await.contains("\nseeway_jobs 1\n")).await;
+
+        let drained = tokio::spawn(gateway.drain());
+        for name in names {
+            until(name, async || status(&mut health, name).await == ServingStatus::NotServing).await;
+        }
+        // A tunnel that comes back meanwhile changes nothing.
+        board.world_ready(WorldId(0), true);
+        let page = get(admin, "/metrics").await;
+        assert!(page.contains("\nseeway_jobs 1\n"), "the shard answers while it drains:\n{page}");
+        assert!(page.contains("\nseeway_queue_seconds_count{world=\"w\"} 0\n"), "{page}");
+        assert!(get(admin, "/readyz").await.starts_with("HTTP/1.1 503 "));
+        for name in names {
+            assert_eq!(status(&mut health, name).await, ServingStatus::NotServing, "{name}");
+        }
+        assert!(!drained.is_finished(), "a job is still in hand");
+
+        job.abort();
+        let drained = tokio::time::timeout(BOUND, drained).await.expect("nothing is in hand any more");
+        drained.expect("no panic").unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    #[tokio::test]
+    async fn connections_that_ask_nothing_do_not_keep_an_operator_waiting() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let machine = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let config = config(folder.path(), machine.local_addr().expect("bound"));
+        let gateway = Gateway::start(Arc::new(config)).await.unwrap_or_else(|error| panic!("{error}"));
+        let admin = gateway.addresses().admin.expect("on");
+        assert!(get(admin, "/healthz").await.ends_with("\r\n\r\nok\n"), "and its connection has ended");
+
+        let mut idle = Vec::new();
+        for _ in 0..admin::MAX_CONNECTIONS {
+            idle.push(TcpStream::connect(admin).await.expect("accepted"));
+        }
+        // The connections before it are accepted before it.
+        let mut past = TcpStream::connect(admin).await.expect("the system accepts it");
+        let end = tokio::time::timeout(BOUND, past.read(&mut [0])).await.expect("closed at once");
+        assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+        // Those that ask nothing are closed as well, soon.
+        for connection in &mut idle {
+            let end = tokio::time::timeout(BOUND, connection.read_to_end(&mut Vec::new())).await;
+            assert!(end.is_ok(), "an idle connection is still open");
+        }
+        until("there is room", async || get(admin, "/healthz").await.starts_with("HTTP/1.1 200 ")).await;
     }
 }

@@ -127,7 +127,9 @@ fn every_commented_default_is_one() {
         }
         let Some(key) = commented_key(line).filter(|key| !["socket_group", "profile"].contains(key)) else { continue };
         let (_, value) = line.split_once(" = ").expect("a key and its value");
-        let table = reference.split("\n## ").find(|part| part.contains(&format!("[{section}]"))).expect("a section");
+        let headings = [format!("`[{section}]`"), format!("`[[{section}]]`")];
+        let mut tables = reference.split("\n## ");
+        let table = tables.find(|table| headings.iter().any(|heading| table.starts_with(heading))).expect("a section");
         let row = table.lines().find(|row| row.starts_with(&format!("| `{key}` |")));
         let row = row.unwrap_or_else(|| panic!("[{section}] has no {key}"));
         assert!(row.contains(&format!("| `{value}` |")), "{line}: the reference has {row}");

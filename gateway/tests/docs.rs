@@ -23,69 +23,61 @@ fn in_backticks(cell: &str) -> BTreeSet<String> {
     cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-/// What stands in double quotes in a piece of source text.
-fn in_quotes(source: &str) -> Vec<&str> {
-    source.split('"').skip(1).step_by(2).collect()
-}
-
 mod metrics {
+    use std::process::Command;
+    use std::sync::Arc;
+
+    use seeway::config::Config;
+    use seeway::gateway::Gateway;
+
     use super::*;
 
     /// A metric's kind and labels.
     type Metrics = BTreeMap<String, (String, BTreeSet<String>)>;
 
-    /// Each call of a macro such as `gauge!(…)` in the source, up to the end of its arguments.
-    fn calls<'s>(source: &'s str, name: &str) -> Vec<&'s str> {
-        let opening = format!("{name}!(");
-        source
-            .match_indices(&opening)
-            .filter(|(at, _)| !source[..*at].ends_with("describe_") && !source[..*at].ends_with('_'))
-            .map(|(at, _)| {
-                let arguments = &source[at + opening.len()..];
-                let mut depth = 1;
-                let end = arguments.find(|letter| {
-                    depth += match letter {
-                        '(' => 1,
-                        ')' => -1,
-                        _ => 0,
-                    };
-                    depth == 0
-                });
-                &arguments[..end.expect("the call is closed")]
-            })
-            .collect()
+    /// What the metrics page of a gateway has that has done nothing yet, with one world on a machine that is not there.
+    fn of_gateway() -> Metrics {
+        let site = tempfile::tempdir().expect("a folder");
+        let keygen = Command::new(env!("CARGO_BIN_EXE_seeway")).arg("keygen").arg(site.path()).output();
+        assert!(keygen.expect("the binary runs").status.success());
+        let public = std::fs::read_to_string(site.path().join("id_ed25519.pub")).expect("keygen wrote it");
+        let text = format!(
+            "[listen]\ngrpc = \"127.0.0.1:0\"\nhardserver = []\nadmin = \"\"\n[[machine]]\nname = \"hsm-a\"\n\
+             address = \"127.0.0.1:1\"\nidentity = \"id_ed25519\"\nhost_key = \"{}\"\n\
+             [[world]]\nname = \"signer\"\nmachines = [\"hsm-a\"]\n",
+            public.trim()
+        );
+        let file = site.path().join("seeway.toml");
+        std::fs::write(&file, text).expect("written");
+        let config = Config::load(&file).unwrap_or_else(|problems| panic!("{problems}"));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let page = runtime.block_on(async {
+            let gateway = Gateway::start(Arc::new(config)).await.unwrap_or_else(|error| panic!("{error}"));
+            let page = gateway.metrics().await;
+            gateway.drain().await.unwrap_or_else(|error| panic!("{error}"));
+            page
+        });
+        of_text(&page)
     }
 
-    /// The name that a call begins with: a literal, or a constant of this file.
-    fn name_in<'s>(source: &'s str, arguments: &'s str) -> &'s str {
-        let first = arguments.split(',').next().unwrap_or_default().trim();
-        match first.strip_prefix('"') {
-            Some(literal) => literal.trim_end_matches('"'),
-            None => {
-                let definition = format!("const {first}: &str = \"");
-                let (_, after) = source.split_once(&definition).unwrap_or_else(|| panic!("`{first}` is a constant"));
-                after.split('"').next().unwrap_or_default()
-            }
-        }
-    }
-
-    fn of_source() -> Metrics {
-        let source = read("gateway/src/admin/metrics.rs");
+    /// Metrics in Prometheus's text: `# TYPE name kind`, and below it samples such as `name{label="value"} 1`.
+    fn of_text(page: &str) -> Metrics {
         let mut metrics = Metrics::new();
-        for kind in ["gauge", "counter", "histogram"] {
-            for arguments in calls(&source, &format!("describe_{kind}")) {
-                metrics.insert(name_in(&source, arguments).to_owned(), (kind.to_owned(), BTreeSet::new()));
+        let mut current = "";
+        for line in page.lines().filter(|line| !line.is_empty() && !line.starts_with("# HELP ")) {
+            if let Some(declared) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = declared.split_once(' ').expect("a name and its kind");
+                current = name;
+                metrics.insert(name.to_owned(), (kind.to_owned(), BTreeSet::new()));
+                continue;
             }
-        }
-        for kind in ["gauge", "counter", "histogram"] {
-            for arguments in calls(&source, kind) {
-                let name = name_in(&source, arguments);
-                let (described_as, labels) = metrics.get_mut(name).unwrap_or_else(|| panic!("{name} is described"));
-                assert_eq!(described_as, kind, "{name}");
-                let names =
-                    in_quotes(arguments).into_iter().filter(|quoted| arguments.contains(&format!("\"{quoted}\" =>")));
-                labels.extend(names.map(str::to_owned));
-            }
+            assert!(line.starts_with(current), "{line} stands below {current}");
+            let labels =
+                line.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map_or("", |(labels, _)| labels);
+            let names = labels.split(',').filter_map(|label| label.split_once('=')).map(|(name, _)| name);
+            let (_, known) = metrics.get_mut(current).expect("declared above its samples");
+            // `le` is a histogram's own.
+            known.extend(names.filter(|name| *name != "le").map(str::to_owned));
         }
         metrics
     }
@@ -109,15 +101,15 @@ mod metrics {
 
     #[test]
     fn the_page_has_every_metric_with_its_kind_and_labels_and_no_other() {
-        let source = of_source();
-        assert!(source.len() > 15, "the source text was understood: {source:?}");
-        assert_eq!(source["seeway_jobs_total"].1.len(), 2, "labels are found");
-        assert_eq!(of_page(), source);
+        let gateway = of_gateway();
+        assert!(gateway.len() > 15, "its page was understood: {gateway:?}");
+        assert_eq!(gateway["seeway_jobs_total"].1.len(), 2, "labels are found");
+        assert_eq!(of_page(), gateway);
     }
 
     #[test]
     fn no_page_names_a_metric_that_is_none() {
-        let known = of_source();
+        let known = of_page();
         for page in pages() {
             let text = read(&page);
             let words = text.split(|letter: char| !(letter.is_ascii_lowercase() || letter == '_'));
@@ -169,6 +161,58 @@ mod dependencies {
             assert!(rows.insert(name.clone(), places).is_none(), "{name} has two rows");
         }
         assert_eq!(rows, of_manifests());
+    }
+}
+
+mod wire {
+    use seeway_proto::wiped::WipedBuffer;
+    use seeway_proto::wire::{self, OPEN_1, Profile};
+
+    use super::*;
+
+    #[test]
+    fn the_page_has_every_number_of_open_1() {
+        let page = read("docs/protocol.md");
+        let rows: Vec<_> = page.lines().filter_map(cells).collect();
+        let profile: toml::Table = OPEN_1.parse().expect("TOML");
+        for section in ["commands", "statuses"] {
+            for (name, number) in profile[section].as_table().expect("a table") {
+                let number = number.to_string();
+                let is_there = rows.iter().any(|row| row[0] == name && row[1] == number);
+                assert!(is_there, "{name} = {number}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_pages_vectors_are_what_is_written() {
+        let page = read("docs/protocol.md");
+        let (_, section) = page.split_once("## Test vectors").expect("a section");
+        let vectors: Vec<String> = section
+            .lines()
+            .take_while(|line| !line.starts_with("## "))
+            .filter_map(cells)
+            .filter_map(|row| in_backticks(row[1]).into_iter().next())
+            .map(|bytes| bytes.replace(' ', ""))
+            .collect();
+        let profile = Profile::open_1();
+        let written: Vec<String> = [
+            encoded(|out| wire::command_no_op(&profile, out, 7)),
+            encoded(|out| wire::reply_no_op(&profile, out, 7)),
+            encoded(|out| wire::command_see_job(&profile, out, 1, 0, b"hello")),
+            encoded(|out| wire::reply_job(&profile, out, 1, b"hello")),
+            encoded(|out| wire::command_get_published_object(&profile, out, 2, "signer")),
+            encoded(|out| wire::reply_object(&profile, out, 2, 0x5ee0_0001)),
+            encoded(|out| wire::reply_error(&profile, out, 9, profile.statuses.unknown_id, Some("no such world"))),
+        ]
+        .to_vec();
+        assert_eq!(vectors, written);
+    }
+
+    fn encoded(write: impl FnOnce(&mut WipedBuffer)) -> String {
+        let mut out = WipedBuffer::new();
+        write(&mut out);
+        out.filled().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 

@@ -31,7 +31,7 @@ fn scheduler(now: Instant, worlds: usize, budget: std::sync::Arc<Budget>) -> Sch
         limits: Limits::default(),
         worlds: vec![vec![MachineId(0)]; worlds],
         machines: vec![budget],
-        queue: 100,
+        queues: (0..worlds).map(|_| Budget::new(100, 1)).collect(),
         hold: Duration::from_secs(35),
         max_attempts: 3,
         channel_buffer: 1 << 20,

@@ -226,10 +226,51 @@ fn only_what_has_not_left_can_be_withdrawn() {
     assert_eq!(asking.withdraw(second), Some(2));
     assert_eq!(asking.withdraw(second), None);
     assert_eq!(asking.in_flight(), 2);
+    assert_eq!(asking.staged_len(), wire::see_job_message_len(b"third".len()));
     assert_eq!(
         sent(&mut asking),
         written(|profile, out| wire::command_see_job(profile, out, third.number(), 0, b"third"))
     );
+}
+
+/// Withdrawn one by one, a full stream's commands may not cost a pass over its bytes each.
+#[test]
+fn withdrawing_all_in_any_order_leaves_nothing_and_makes_room_at_once() {
+    for order in [0_usize, 1, 7] {
+        let mut asking = outgoing(64);
+        let tags: Vec<_> = (0..64).map(|token| asking.stage_job(0, &[1; 50], token).expect("room")).collect();
+        assert!(!asking.has_room());
+        for step in 0..64 {
+            // 0: from the front; 1: from the back; 7: all over.
+            let index = if order == 0 { step } else { (63 + 64 * step - order * step) % 64 };
+            assert_eq!(asking.withdraw(tags[index]), Some(u32::try_from(index).expect("small")), "{order}");
+            assert_eq!(asking.in_flight(), 63 - step);
+            assert!(asking.has_room());
+        }
+        assert_eq!((asking.staged_len(), asking.take_output()), (0, None));
+    }
+    let mut asking = outgoing(2);
+    asking.stage_no_op(1).expect("room");
+    let gone = asking.stage_no_op(2).expect("room");
+    asking.withdraw(gone);
+    let next = asking.stage_no_op(3).expect("the withdrawn one's room");
+    assert_ne!(gone, next);
+    assert_eq!(asking.take_output().map(|bytes| bytes.len()), Some(32));
+}
+
+#[test]
+fn a_reply_of_the_largest_size_and_one_past_it() {
+    let mut asking = outgoing(2);
+    let at = asking.stage_job(0, b"a", 1).expect("room").number();
+    let past = asking.stage_job(0, b"b", 2).expect("room").number();
+    sent(&mut asking);
+    let replies = [
+        written(|profile, out| wire::reply_job(profile, out, at, &[b'x'; 100])),
+        written(|profile, out| wire::reply_job(profile, out, past, &[b'x'; 101])),
+    ]
+    .concat();
+    let found = answers(&mut asking, &replies).expect("the stream goes on");
+    assert_eq!(found, [(1, "x".repeat(100)), (2, "error 10 the reply is larger than the limit".into())]);
 }
 
 #[test]

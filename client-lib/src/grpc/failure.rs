@@ -42,6 +42,13 @@ pub(super) fn of_item(failure: &JobFailure, server: &Arc<str>, world: &str) -> J
     error
 }
 
+/// The caller's time-out, noticed here.
+pub(super) fn late(kind: JobErrorKind, server: &Arc<str>, world: &str) -> JobError {
+    let mut error = JobError::new(kind, server);
+    error.details.world = Some(world.to_owned()).filter(|world| !world.is_empty());
+    error
+}
+
 /// gRPC does not tell a lost tunnel from a failed machine; the former stands for both.
 fn of_reason(code: Code, said: &str, message: &str, server: &Arc<str>) -> JobError {
     let is_too_late = code == Code::DeadlineExceeded;

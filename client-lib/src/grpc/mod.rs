@@ -12,8 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use seeway_proto::outcome::Unknown;
 use seeway_proto::v1::see_job_service_client::SeeJobServiceClient;
 use seeway_proto::v1::{ListWorldsRequest, SubmitRequest, SubmitResponse};
+use tokio::time::{Instant, timeout_at};
 use tonic::Request;
 use tonic::transport::{Channel, Endpoint};
 
@@ -21,7 +23,8 @@ pub use pipe::Pipe;
 pub use seeway_proto::v1::{Priority, World};
 pub use stream::JobStream;
 
-use crate::job::{JobError, Reply};
+use crate::deadline::{self, FOR_EVER};
+use crate::job::{JobError, JobErrorKind, Reply};
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -35,6 +38,10 @@ const MAX_MESSAGE: usize = 17 * 1024 * 1024;
 /// How much may be on its way to us, for each stream and for the connection. HTTP/2's own 64 KiB would hold up large
 /// replies.
 const WINDOW: (u32, u32) = (2 * 1024 * 1024, 8 * 1024 * 1024);
+
+/// How long after a job's time-out the gateway's own word on it may come: it knows whether the job had left, and here that
+/// can only be feared.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// There is no connection to a gateway.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +67,8 @@ pub enum ConnectError {
 /// How a job is to be treated.
 #[derive(Clone, Debug, Default)]
 pub struct SubmitOptions {
-    /// How long the caller waits; where absent, the gateway's default.
+    /// How long the caller waits; where absent, the gateway's default. A job that has left by then is waited for up to one
+    /// second longer, since the gateway may still say that nothing ran.
     pub timeout: Option<Duration>,
     /// Whether the job may be sent again when its outcome is unknown. Say so only of jobs that may run twice.
     pub idempotent: bool,
@@ -129,11 +137,16 @@ impl Gateway {
     ) -> Result<Completed, JobError> {
         let mut request = Request::new(request(world, job.into(), options));
         if let Some(timeout) = options.timeout {
-            request.set_timeout(timeout);
+            // The channel below stops listening then. It begins to count when it has a connection, and ends when the answer
+            // begins; our own limit is for what comes before and after. The gateway answers a little before it.
+            request.set_timeout(timeout.min(FOR_EVER));
         }
-        match self.client.clone().submit(request).await {
-            Ok(response) => Ok(response.into_inner().into()),
-            Err(status) => Err(failure::of_status(&status, &self.server, Some(world))),
+        let limit = options.timeout.map(|timeout| deadline::after(timeout) + GRACE);
+        let mut client = self.client.clone();
+        match by(limit, client.submit(request)).await {
+            Some(Ok(response)) => Ok(response.into_inner().into()),
+            Some(Err(status)) => Err(failure::of_status(&status, &self.server, Some(world))),
+            None => Err(failure::late(JobErrorKind::Unknown(Unknown::TooLate), &self.server, world)),
         }
     }
 
@@ -159,6 +172,14 @@ impl Gateway {
     /// The generated client below, for calls that are not wrapped here.
     pub fn client(&self) -> SeeJobServiceClient<Channel> {
         self.client.clone()
+    }
+}
+
+/// `None` where the deadline comes first; without one there is nothing to come first.
+async fn by<T>(deadline: Option<Instant>, future: impl Future<Output = T>) -> Option<T> {
+    match deadline {
+        Some(deadline) => timeout_at(deadline, future).await.ok(),
+        None => Some(future.await),
     }
 }
 

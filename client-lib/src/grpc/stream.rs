@@ -11,10 +11,12 @@ use seeway_proto::v1::see_job_service_client::SeeJobServiceClient;
 use seeway_proto::v1::{StreamRequest, StreamResponse, stream_response};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 use tokio_stream::Stream;
 use tonic::transport::Channel;
 
-use super::{Completed, SubmitOptions, failure, request};
+use super::{Completed, GRACE, SubmitOptions, by, failure, request};
+use crate::deadline;
 use crate::job::{JobError, JobErrorKind};
 
 /// How many jobs wait here for the stream's flow control; more wait in their callers.
@@ -57,6 +59,8 @@ struct Table {
 #[derive(Debug)]
 struct Job {
     world: String,
+    /// When its caller stops waiting; `None` where the gateway's default counts.
+    deadline: Option<Instant>,
     has_left: bool,
     answer: oneshot::Sender<Result<Completed, JobError>>,
 }
@@ -86,28 +90,40 @@ impl JobStream {
         Self { requests, jobs, _replies: Arc::new(AbortOnDrop(replies.abort_handle())) }
     }
 
-    /// Sends a job and waits for its reply. The gateway keeps the timeout.
+    /// Sends a job and waits for its reply. The gateway is told how much of the timeout is left when the job leaves.
+    ///
+    /// A job that has not left when its timeout ends never does: [`NotSent::TooLate`]. One that has is waited for up to a
+    /// second longer, for the gateway's own word on whether it ran; without that it is [`Unknown::TooLate`].
     pub async fn submit(
         &self,
         world: &str,
         job: impl Into<Bytes>,
         options: &SubmitOptions,
     ) -> Result<Completed, JobError> {
-        let place = match self.requests.reserve().await {
-            Ok(place) => place,
-            Err(_closed) => return Err(self.jobs.ended(false)),
+        let deadline = options.timeout.map(deadline::after);
+        let late = |kind| Err(failure::late(kind, &self.jobs.server, world));
+        let place = match by(deadline, self.requests.reserve()).await {
+            Some(Ok(place)) => place,
+            Some(Err(_closed)) => return Err(self.jobs.ended(false)),
+            None => return late(JobErrorKind::NotSent(NotSent::TooLate)),
         };
-        let (answer, answered) = oneshot::channel();
-        let Some(id) = self.jobs.enter(world, answer) else {
+        let (answer, mut answered) = oneshot::channel();
+        let Some(id) = self.jobs.enter(world, deadline, answer) else {
             return Err(self.jobs.ended(false));
         };
         let _waiting = Waiting { jobs: &self.jobs, id };
-        place.send(StreamRequest {
-            id,
-            submit: Some(request(world, job.into(), options)),
-            timeout: options.timeout.and_then(|timeout| timeout.try_into().ok()),
-        });
-        answered.await.expect("every job in the table is answered, or the stream's end answers it")
+        place.send(StreamRequest { id, submit: Some(request(world, job.into(), options)), timeout: None });
+        let heard = match by(deadline, &mut answered).await {
+            Some(answer) => answer,
+            None if self.jobs.withdraw(id) => return late(JobErrorKind::NotSent(NotSent::TooLate)),
+            None => match by(deadline.map(|deadline| deadline + GRACE), &mut answered).await {
+                Some(answer) => answer,
+                None if self.jobs.give_up(id) => return late(JobErrorKind::Unknown(Unknown::TooLate)),
+                // It came at the last moment, and is on its way from the task that reads.
+                None => answered.await,
+            },
+        };
+        heard.expect("every job in the table is answered, or the stream's end answers it")
     }
 
     /// How many jobs are unanswered.
@@ -127,15 +143,50 @@ impl Jobs {
     }
 
     /// `None` where the stream has ended.
-    fn enter(&self, world: &str, answer: oneshot::Sender<Result<Completed, JobError>>) -> Option<u64> {
+    fn enter(
+        &self,
+        world: &str,
+        deadline: Option<Instant>,
+        answer: oneshot::Sender<Result<Completed, JobError>>,
+    ) -> Option<u64> {
         let mut table = self.table();
         if table.end.is_some() {
             return None;
         }
         let id = table.next_id;
         table.next_id += 1;
-        table.unanswered.insert(id, Job { world: world.to_owned(), has_left: false, answer });
+        table.unanswered.insert(id, Job { world: world.to_owned(), deadline, has_left: false, answer });
         Some(id)
+    }
+
+    /// A job that has not left never will. Says whether it had not; one that is answered has.
+    fn withdraw(&self, id: u64) -> bool {
+        let mut table = self.table();
+        let is_here = table.unanswered.get(&id).is_some_and(|job| !job.has_left);
+        if is_here {
+            table.unanswered.remove(&id);
+        }
+        is_here
+    }
+
+    /// Nobody waits for the job any more. Says whether it was unanswered.
+    fn give_up(&self, id: u64) -> bool {
+        self.table().unanswered.remove(&id).is_some()
+    }
+
+    /// Whether the job still is to leave. It is not where its caller has gone meanwhile, or its time is up.
+    fn leave(&self, request: &mut StreamRequest) -> bool {
+        let mut table = self.table();
+        let Some(job) = table.unanswered.get_mut(&request.id) else { return false };
+        if let Some(deadline) = job.deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            request.timeout = left.try_into().ok();
+        }
+        job.has_left = true;
+        true
     }
 
     fn answer(&self, response: StreamResponse) {
@@ -192,7 +243,7 @@ struct Waiting<'a> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.jobs.table().unanswered.remove(&self.id);
+        self.jobs.give_up(self.id);
     }
 }
 
@@ -206,10 +257,8 @@ impl Stream for Leaving {
     type Item = StreamRequest;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<StreamRequest>> {
-        while let Some(request) = ready!(self.waiting.poll_recv(cx)) {
-            // A job whose caller has gone meanwhile does not leave.
-            if let Some(job) = self.jobs.table().unanswered.get_mut(&request.id) {
-                job.has_left = true;
+        while let Some(mut request) = ready!(self.waiting.poll_recv(cx)) {
+            if self.jobs.leave(&mut request) {
                 return Poll::Ready(Some(request));
             }
         }

@@ -9,17 +9,15 @@ use bytes::Bytes;
 use seeway_proto::mux::{Broken, Outgoing, Refused, Tag};
 use seeway_proto::outcome::{NotSent, Rejected, Unknown};
 use seeway_proto::wire::ReplyBody;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{AcquireError, Semaphore, oneshot};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use super::engine::{Engine, Mux, StreamEnd};
 use super::status::error_of_status;
 use super::{Options, Transport};
+use crate::deadline::{self, FOR_EVER};
 use crate::job::{JobError, JobErrorKind, Reply};
-
-/// Longer than any caller waits, and short enough to add to a clock.
-const FOR_EVER: Duration = Duration::from_secs(60 * 60 * 24 * 365);
 
 /// A handle to a stream of jobs. Cheap to clone; the stream is closed when the last one is dropped.
 ///
@@ -46,6 +44,8 @@ struct Core {
     options: Options,
     /// One permit for each command that may still become unanswered.
     room: Semaphore,
+    /// One permit for each byte of a command that may still be staged.
+    staging: Semaphore,
     state: Mutex<State>,
 }
 
@@ -55,6 +55,8 @@ struct State {
     outgoing: Option<Outgoing<oneshot::Sender<Answer>>>,
     /// Late replies whose room has been given back.
     late_replies: u64,
+    /// Permits of `staging` that what is staged has.
+    staged: u32,
     driver: Option<Waker>,
     /// Why the stream has ended.
     end: Option<Arc<str>>,
@@ -76,6 +78,17 @@ enum Command<'a> {
     PublishedObject { name: &'a str },
 }
 
+impl Command<'_> {
+    /// How many bytes it carries.
+    fn len(&self) -> usize {
+        match self {
+            Self::NoOp => 0,
+            Self::Job { job, .. } => job.len(),
+            Self::PublishedObject { name } => name.len(),
+        }
+    }
+}
+
 impl Connection {
     /// Drives `transport` on a task of the current runtime. Errors name `server`.
     pub fn open(transport: impl Transport + Send + 'static, server: impl Into<Arc<str>>, options: Options) -> Self {
@@ -83,7 +96,8 @@ impl Connection {
         let core = Arc::new(Core {
             server: server.into(),
             room: Semaphore::new(options.max_in_flight.min(Semaphore::MAX_PERMITS)),
-            state: Mutex::new(State { outgoing: Some(outgoing), late_replies: 0, driver: None, end: None }),
+            staging: Semaphore::new(options.staging_limit() as usize),
+            state: Mutex::new(State { outgoing: Some(outgoing), late_replies: 0, staged: 0, driver: None, end: None }),
             options,
         });
         let driver = tokio::spawn(drive(Arc::clone(&core), Engine::new(transport)));
@@ -140,19 +154,28 @@ impl Connection {
     }
 
     async fn ask(&self, command: &Command<'_>, timeout: Duration) -> Result<Answer, JobError> {
-        let deadline = Instant::now() + timeout.min(FOR_EVER);
-        let room = match timeout_at(deadline, self.core.room.acquire()).await {
-            Ok(Ok(room)) => room,
-            Ok(Err(_closed)) => return Err(self.core.error_of(Answer::Ended { was_sent: false })),
+        let deadline = deadline::after(timeout);
+        // A longer name than may be staged has all the room there is.
+        let limit = self.core.options.staging_limit();
+        let len = u32::try_from(command.len()).map_or(limit, |len| len.min(limit));
+        let permits = async {
+            // A place first: bytes that are set aside for a command that waits for a place would keep others from leaving.
+            Ok((self.core.room.acquire().await?, self.core.staging.acquire_many(len).await?))
+        };
+        let permits = timeout_at(deadline, permits).await;
+        let (room, staging) = match permits {
+            Ok(Ok(permits)) => permits,
+            Ok(Err(AcquireError { .. })) => return Err(self.core.error_of(Answer::Ended { was_sent: false })),
             Err(_elapsed) => return Err(self.core.error(JobErrorKind::NotSent(NotSent::TooLate))),
         };
         let (token, mut answered) = oneshot::channel();
-        let Some(tag) = self.core.stage(command, token) else {
+        let Some(tag) = self.core.stage(command, len, token) else {
             return Err(self.core.error_of(Answer::Ended { was_sent: false }));
         };
-        // It is given back when the command has been answered.
+        // They are given back when the command has been answered, and when it leaves.
         room.forget();
-        let mut unanswered = Unanswered { core: &self.core, tag: Some(tag) };
+        staging.forget();
+        let mut unanswered = Unanswered { core: &self.core, tag: Some(tag), len };
         if let Ok(answer) = timeout_at(deadline, &mut answered).await {
             unanswered.tag = None;
             return Ok(answer.expect("every command that is staged is answered, or the stream's end answers it"));
@@ -174,6 +197,8 @@ impl Connection {
 struct Unanswered<'a> {
     core: &'a Core,
     tag: Option<Tag>,
+    /// Its permits of `staging`, as long as it is staged.
+    len: u32,
 }
 
 impl Unanswered<'_> {
@@ -184,7 +209,9 @@ impl Unanswered<'_> {
             return true;
         };
         if outgoing.withdraw(tag).is_some() {
+            state.staged -= self.len;
             self.core.room.add_permits(1);
+            self.core.staging.add_permits(self.len as usize);
             return false;
         }
         outgoing.abandon(tag);
@@ -231,7 +258,7 @@ impl Core {
     }
 
     /// `None` where the stream has ended.
-    fn stage(&self, command: &Command<'_>, token: oneshot::Sender<Answer>) -> Option<Tag> {
+    fn stage(&self, command: &Command<'_>, len: u32, token: oneshot::Sender<Answer>) -> Option<Tag> {
         let mut state = self.state();
         let outgoing = state.outgoing.as_mut()?;
         let staged = match *command {
@@ -240,6 +267,7 @@ impl Core {
             Command::PublishedObject { name } => outgoing.stage_get_published_object(name, token),
         };
         let tag = staged.map_err(|Refused(_)| ()).expect("a permit stands for the room that the mux has");
+        state.staged += len;
         if let Some(driver) = state.driver.take() {
             driver.wake();
         }
@@ -254,6 +282,7 @@ impl Core {
             state.outgoing.take()
         };
         self.room.close();
+        self.staging.close();
         if let Some(outgoing) = outgoing {
             // Who has gone does not hear it.
             outgoing.close(
@@ -266,7 +295,10 @@ impl Core {
 
 impl Mux for &Core {
     fn take_output(&mut self) -> Option<Bytes> {
-        self.state().outgoing.as_mut()?.take_output()
+        let mut state = self.state();
+        let output = state.outgoing.as_mut()?.take_output()?;
+        self.staging.add_permits(std::mem::take(&mut state.staged) as usize);
+        Some(output)
     }
 
     fn feed(&mut self, input: &mut &[u8]) -> Result<(), Broken> {

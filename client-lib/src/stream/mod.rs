@@ -28,10 +28,27 @@ pub struct Options {
     pub limits: Limits,
     /// How many jobs may be unanswered at once; 1024. More wait.
     pub max_in_flight: usize,
+    /// How many bytes of jobs a [`Connection`] stages while the stream takes no more; 4 MiB, and never less than the largest
+    /// job. More wait. What is being written meanwhile may be as much again. The owner of a [`Pipelined`] stages what it
+    /// likes, up to `max_in_flight` jobs.
+    pub max_staged_bytes: u32,
+}
+
+impl Options {
+    /// What `max_staged_bytes` comes to.
+    fn staging_limit(&self) -> u32 {
+        let countable = u32::try_from(tokio::sync::Semaphore::MAX_PERMITS).unwrap_or(u32::MAX);
+        self.max_staged_bytes.max(self.limits.max_job_bytes).min(countable)
+    }
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { profile: Profile::open_1(), limits: Limits::default(), max_in_flight: 1024 }
+        Self {
+            profile: Profile::open_1(),
+            limits: Limits::default(),
+            max_in_flight: 1024,
+            max_staged_bytes: 4 * 1024 * 1024,
+        }
     }
 }

@@ -1,13 +1,13 @@
 //! What the shards counted, as Prometheus has it. Nothing is summed up before somebody asks.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use metrics::{counter, gauge, histogram, with_local_recorder};
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusRecorder};
+use metrics::{counter, gauge, with_local_recorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use seeway_proto::outcome::OutcomeKind;
 use tokio::sync::Semaphore;
 
+use super::histogram::HistogramText;
 use crate::config::Config;
 use crate::listen::accept::Refused;
 use crate::schedule::Histogram;
@@ -22,28 +22,42 @@ pub struct Metrics {
     recorder: PrometheusRecorder,
     refused: Arc<Refused>,
     pipes: Arc<Semaphore>,
-    /// What has been handed to the recorder of each histogram, since it takes only what is new.
-    recorded: Mutex<HashMap<String, [u64; Histogram::BUCKETS]>>,
 }
 
 impl Metrics {
     /// Metrics with nothing counted.
-    pub fn new(config: Arc<Config>, refused: Arc<Refused>, pipes: Arc<Semaphore>) -> Result<Self, BuildError> {
-        let recorder = PrometheusBuilder::new()
-            .set_buckets_for_metric(Matcher::Full(QUEUE_SECONDS.into()), &Histogram::bounds())?
-            .set_buckets_for_metric(Matcher::Full(MACHINE_SECONDS.into()), &Histogram::bounds())?
-            .build_recorder();
-        let metrics = Self { config, recorder, refused, pipes, recorded: Mutex::default() };
-        with_local_recorder(&metrics.recorder, describe);
-        Ok(metrics)
+    pub fn new(config: Arc<Config>, refused: Arc<Refused>, pipes: Arc<Semaphore>) -> Self {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        with_local_recorder(&recorder, describe);
+        Self { config, recorder, refused, pipes }
     }
 
     /// The text that Prometheus reads, of what the shards report now.
     pub fn render(&self, reports: &[Report]) -> String {
         with_local_recorder(&self.recorder, || self.publish(reports));
-        let handle = self.recorder.handle();
-        handle.run_upkeep();
-        handle.render()
+        let mut page = self.recorder.handle().render();
+        self.write_histograms(&mut page, reports);
+        page
+    }
+
+    /// The recorder would keep a sample for each job; the shards have counted them into buckets already.
+    fn write_histograms(&self, page: &mut String, reports: &[Report]) {
+        let mut queue = HistogramText::begin(
+            QUEUE_SECONDS,
+            "world",
+            "From a job's admission to when it was last handed to a channel, or to its end where it never was",
+        );
+        for (index, world) in self.config.worlds.iter().enumerate() {
+            queue.write(&world.name, &merged(reports.iter().map(|report| &report.worlds[index].stats.queue_time)));
+        }
+        let mut machine_time =
+            HistogramText::begin(MACHINE_SECONDS, "machine", "From when a job was handed to a channel to its reply");
+        for (index, machine) in self.config.machines.iter().enumerate() {
+            let of_machine = reports.iter().map(|report| &report.machines[index].machine_time);
+            machine_time.write(&machine.name, &merged(of_machine));
+        }
+        page.push_str(&queue.end());
+        page.push_str(&machine_time.end());
     }
 
     fn publish(&self, reports: &[Report]) {
@@ -93,8 +107,6 @@ impl Metrics {
         }
         counter!("seeway_retries_total", "world" => name.clone())
             .absolute(of_world().map(|world| world.stats.retries).sum());
-        let histogram = histogram!(QUEUE_SECONDS, "world" => name.clone());
-        self.record(&histogram, format!("world {name}"), of_world().map(|world| &world.stats.queue_time));
     }
 
     fn publish_machine(&self, index: usize, reports: &[Report]) {
@@ -114,24 +126,14 @@ impl Metrics {
             .absolute(of_machine().map(|machine| machine.failed_connects).sum());
         counter!("seeway_late_replies_total", "machine" => name.clone())
             .absolute(of_machine().map(|machine| machine.late_replies).sum());
-        let histogram = histogram!(MACHINE_SECONDS, "machine" => name.clone());
-        self.record(&histogram, format!("machine {name}"), of_machine().map(|machine| &machine.machine_time));
     }
+}
 
-    /// Records what is new, each bucket's durations as its upper bound, so that the recorder's buckets come out the same.
-    fn record<'a>(&self, histogram: &metrics::Histogram, key: String, shards: impl IntoIterator<Item = &'a Histogram>) {
-        let shards: Vec<_> = shards.into_iter().collect();
-        let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
-        let recorded = recorded.entry(key).or_insert([0; Histogram::BUCKETS]);
-        let bounds = Histogram::bounds();
-        for (bucket, recorded) in recorded.iter_mut().enumerate() {
-            let count: u64 = shards.iter().map(|shard| shard.counts()[bucket]).sum();
-            let new = count.saturating_sub(*recorded);
-            let value = bounds.get(bucket).copied().unwrap_or(bounds[bounds.len() - 1] * 2.0);
-            histogram.record_many(value, usize::try_from(new).unwrap_or(usize::MAX));
-            *recorded = count;
-        }
-    }
+/// What all shards have counted.
+fn merged<'a>(shards: impl Iterator<Item = &'a Histogram>) -> Histogram {
+    let mut all = Histogram::default();
+    shards.for_each(|shard| all.merge(shard));
+    all
 }
 
 /// Counts are far below 2^52.
@@ -141,7 +143,7 @@ fn number(count: usize) -> f64 {
 }
 
 fn describe() {
-    use metrics::{describe_counter, describe_gauge, describe_histogram};
+    use metrics::{describe_counter, describe_gauge};
     describe_gauge!("seeway_build_info", "Always 1; its label is the gateway's version");
     describe_gauge!("seeway_shards", "Threads of the data plane");
     describe_gauge!(
@@ -164,6 +166,4 @@ fn describe() {
     describe_counter!("seeway_retries_total", "Idempotent jobs sent again after an unknown outcome");
     describe_counter!("seeway_connects_failed_total", "Tunnels that could not be made");
     describe_counter!("seeway_late_replies_total", "Replies that nobody waited for any more");
-    describe_histogram!(QUEUE_SECONDS, "From a job's admission to when it was handed to a channel, or to its end");
-    describe_histogram!(MACHINE_SECONDS, "From when a job was handed to a channel to its reply");
 }

@@ -18,11 +18,14 @@ use tokio::sync::Semaphore;
 use super::Metrics;
 use crate::shard::{Report, ShardHandle};
 
-/// Connections at the admin port; one more waits.
-const MAX_CONNECTIONS: usize = 64;
+/// Connections at the admin port; one more is closed at once.
+pub(crate) const MAX_CONNECTIONS: usize = 64;
 
-/// How long a request's head may take to come.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a request's head may take to come. Short, so that connections that ask nothing soon make room for one that does.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a connection may last: one that does not read its answer would keep its place for ever.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Whether the gateway takes jobs, as the control plane sees it.
 pub trait Readiness: Send + Sync {
@@ -41,7 +44,6 @@ pub async fn serve(
 ) {
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        let Ok(permit) = connections.clone().acquire_owned().await else { return };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -50,19 +52,26 @@ pub async fn serve(
                 continue;
             }
         };
+        let Ok(permit) = connections.clone().try_acquire_owned() else {
+            tracing::debug!(limit = MAX_CONNECTIONS, "a connection to the admin port was closed: there are too many");
+            continue;
+        };
         let (shards, metrics, readiness) = (shards.clone(), metrics.clone(), readiness.clone());
         tokio::spawn(async move {
             let answer = service_fn(|request| {
                 let (shards, metrics, readiness) = (shards.clone(), metrics.clone(), readiness.clone());
                 async move { Ok::<_, Infallible>(answer(&request, &shards, &metrics, readiness.as_ref()).await) }
             });
-            let served = http1::Builder::new()
+            let serving = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIMEOUT)
-                .serve_connection(TokioIo::new(stream), answer)
-                .await;
-            if let Err(error) = served {
-                tracing::debug!(%error, "a connection to the admin port ended badly");
+                // A dashboard that keeps its connection would keep a place.
+                .keep_alive(false)
+                .serve_connection(TokioIo::new(stream), answer);
+            match tokio::time::timeout(CONNECTION_TIMEOUT, serving).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "a connection to the admin port ended badly"),
+                Err(_) => tracing::debug!("a connection to the admin port took too long"),
             }
             drop(permit);
         });

@@ -236,7 +236,7 @@ pub(super) const TABLES: &[Table] = &[
                 "caller_buffer_bytes",
                 Integer(1, 1 << 32),
                 Default("4194304"),
-                "Replies waiting to be read by one caller, in bytes; room for at least one message of `max_job_bytes`.",
+                "Replies waiting to be read by one legacy caller, in bytes, past which it is not read from; room for at least one message of `max_job_bytes`. What it has outstanding by then may still be answered, so one caller can occupy this and `caller_jobs` times its largest reply.",
             ),
             key(
                 "channel_buffer_bytes",

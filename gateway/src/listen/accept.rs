@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::config::HardserverAddress;
-use crate::shard::{Handed, ShardEnded, ShardHandle};
+use crate::shard::{Accepted, CallerLimit, Handed, ShardEnded, ShardHandle};
 
 /// How long an acceptor waits after the system refused it a connection, for want of file descriptors as a rule.
 const AFTER_ERROR: Duration = Duration::from_millis(100);
@@ -146,45 +146,51 @@ impl Refused {
     }
 }
 
-/// Accepts connections and hands them to the shards, until it is dropped or the shards have ended. One past `limit`
-/// connections, over all front ends, is closed at once.
+/// Accepts connections and hands them to the shards, until it is dropped or the shards have ended. One past `limit`, which all
+/// front ends share, is closed at once.
 pub async fn accept(
     listener: Listener,
     shards: Arc<[ShardHandle]>,
-    limit: usize,
+    limit: Arc<CallerLimit>,
     refused: Arc<Refused>,
 ) -> Result<(), ShardEnded> {
     loop {
-        let handed = match next(&listener).await {
-            Ok(handed) => handed,
+        let accepted = match next(&listener).await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(AFTER_ERROR).await;
                 continue;
             }
         };
-        if shards.iter().map(ShardHandle::callers).sum::<usize>() >= limit {
+        let Some(shard) = shards.iter().min_by_key(|shard| shard.callers()) else { return Err(ShardEnded) };
+        // Counted before it is handed over: a shard may be busy while many come.
+        let Some(count) = shard.reserve(&limit) else {
             // Said once for the first of many; the metric has the rest.
             if refused.0.fetch_add(1, Ordering::Relaxed) == 0 {
+                let limit = limit.limit();
                 tracing::warn!(limit, "a connection was closed: `limits.callers` is reached");
             }
             continue;
-        }
-        let Some(shard) = shards.iter().min_by_key(|shard| shard.callers()) else { return Err(ShardEnded) };
-        shard.hand(handed).await?;
+        };
+        shard.hand(Handed::Caller(accepted, count)).await?;
     }
 }
 
-async fn next(listener: &Listener) -> io::Result<Handed> {
+async fn next(listener: &Listener) -> io::Result<Accepted> {
     Ok(match listener {
-        Listener::Grpc(listener) => Handed::Grpc(listener.accept().await?.0.into_std()?),
-        Listener::LegacyTcp(listener) => Handed::LegacyTcp(listener.accept().await?.0.into_std()?),
-        Listener::LegacyUnix(socket) => Handed::LegacyUnix(socket.listener.accept().await?.0.into_std()?),
+        Listener::Grpc(listener) => Accepted::Grpc(listener.accept().await?.0.into_std()?),
+        Listener::LegacyTcp(listener) => Accepted::LegacyTcp(listener.accept().await?.0.into_std()?),
+        Listener::LegacyUnix(socket) => Accepted::LegacyUnix(socket.listener.accept().await?.0.into_std()?),
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpStream;
+    use tokio::task::JoinSet;
+
     use super::*;
 
     const ACCESS: SocketAccess = SocketAccess { mode: 0o660, group: None };
@@ -213,5 +219,57 @@ mod tests {
         std::fs::write(&path, "precious").expect("writable");
         assert!(matches!(bind_unix(&path, ACCESS), Err(BindError::NotASocket { .. })));
         assert_eq!(std::fs::read(&path).expect("readable"), b"precious");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_burst_of_callers_stays_within_the_limit_and_is_spread_over_the_shards() {
+        const LIMIT: usize = 6;
+        const BURST: usize = 40;
+        // Shards that are busy: nothing that is handed to them is taken meanwhile.
+        let (shards, mut inboxes): (Vec<_>, Vec<_>) = (0..2).map(|_| ShardHandle::stalled()).unzip();
+        let shards: Arc<[ShardHandle]> = shards.into();
+        let (limit, refused) = (CallerLimit::new(LIMIT), Arc::new(Refused::default()));
+        let mut acceptors = JoinSet::new();
+        let mut addresses = Vec::new();
+        for kind in [Listener::Grpc, Listener::LegacyTcp] {
+            let (listener, address) = bind_tcp("127.0.0.1:0".parse().expect("an address")).await.expect("bound");
+            acceptors.spawn(accept(kind(listener), shards.clone(), limit.clone(), refused.clone()));
+            addresses.push(address);
+        }
+        let mut callers = JoinSet::new();
+        for number in 0..BURST {
+            let address = addresses[number % 2];
+            callers.spawn(async move { TcpStream::connect(address).await.expect("the system accepts it") });
+        }
+        // Those that are refused see their connection's end; the others wait for a shard.
+        let mut ends = JoinSet::new();
+        for mut caller in callers.join_all().await {
+            ends.spawn(async move { caller.read(&mut [0]).await });
+        }
+        let bound = Duration::from_secs(30);
+        for _ in LIMIT..BURST {
+            let end = tokio::time::timeout(bound, ends.join_next()).await.expect("refused in time");
+            let end = end.expect("more callers").expect("no panic");
+            assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+        }
+        assert_eq!(refused.count(), (BURST - LIMIT) as u64);
+        let handed: Vec<_> = inboxes.iter().map(tokio::sync::mpsc::Receiver::len).collect();
+        assert_eq!(handed.iter().sum::<usize>(), LIMIT);
+        assert!(handed.iter().all(|handed| *handed > 0), "all on one shard: {handed:?}");
+        assert_eq!(shards.iter().map(ShardHandle::callers).sum::<usize>(), LIMIT);
+
+        // A caller that leaves makes room for one.
+        drop(inboxes[0].try_recv().expect("a caller"));
+        let _next = TcpStream::connect(addresses[0]).await.expect("accepted");
+        let next = tokio::time::timeout(bound, inboxes[0].recv()).await.expect("handed over in time");
+        assert!(matches!(next, Some(Handed::Caller(..))));
+        drop(next);
+
+        // Places come back from shards that have ended, and from a hand-over to one.
+        drop(inboxes);
+        let _last = TcpStream::connect(addresses[0]).await.expect("the system accepts it");
+        let ended = tokio::time::timeout(bound, acceptors.join_next()).await.expect("noticed in time");
+        assert!(matches!(ended, Some(Ok(Err(ShardEnded)))), "{ended:?}");
+        assert_eq!(shards.iter().map(ShardHandle::callers).sum::<usize>(), 0);
     }
 }

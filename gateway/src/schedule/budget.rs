@@ -1,4 +1,4 @@
-//! Limits that all shards share: a machine's jobs in flight.
+//! Limits that all shards share: a machine's jobs in flight, a world's queue.
 //!
 //! The limit itself is one atomic; each shard leases permits from it in chunks, so that the atomic is not touched for
 //! each job. Atomics are no I/O: this is the only thing in `schedule` that two threads see.
@@ -26,6 +26,10 @@ impl Budget {
     /// Whether more than one shard leases from it.
     pub fn is_shared(&self) -> bool {
         self.is_shared
+    }
+
+    fn is_exhausted(&self) -> bool {
+        self.leased.load(Ordering::Relaxed) >= self.limit
     }
 
     fn lease(&self) -> usize {
@@ -57,17 +61,17 @@ impl Lease {
         Self { budget, held: 0, used: 0 }
     }
 
-    /// Whether a permit could be had now.
-    pub fn has_room(&mut self) -> bool {
-        if self.used == self.held {
-            self.held += self.budget.lease();
-        }
-        self.used < self.held
+    /// Whether a permit could be had now. Another shard may be faster.
+    pub fn has_room(&self) -> bool {
+        self.used < self.held || !self.budget.is_exhausted()
     }
 
     /// Uses one permit, if one can be had.
     pub fn try_use(&mut self) -> bool {
-        let has_room = self.has_room();
+        if self.used == self.held {
+            self.held += self.budget.lease();
+        }
+        let has_room = self.used < self.held;
         self.used += usize::from(has_room);
         has_room
     }
@@ -77,7 +81,9 @@ impl Lease {
         debug_assert!(permits <= self.used, "released more than was used");
         self.used -= permits;
         let spare = self.held - self.used;
-        let keep = if self.used == 0 { 0 } else { self.budget.chunk };
+        // Where permits are scarce, none is kept from those who wait.
+        let is_scarce = self.used == 0 || self.budget.chunk == 1 || self.budget.is_exhausted();
+        let keep = if is_scarce { 0 } else { self.budget.chunk };
         if spare > keep * 2 {
             self.budget.give_back(spare - keep);
             self.held -= spare - keep;

@@ -38,9 +38,8 @@ impl Job {
         match (self.earlier, outcome) {
             (Some(_), Outcome::NotSent(NotSent::TooLate)) => Outcome::Unknown(Unknown::TooLate),
             (Some(earlier), Outcome::NotSent(_)) => Outcome::Unknown(earlier),
-            (Some(_), Outcome::MachineStatus { status, info, .. }) => {
-                Outcome::MachineStatus { status, info, may_have_run: true }
-            }
+            // A status that says that nothing ran says so of the last attempt only.
+            (Some(earlier), Outcome::MachineStatus { may_have_run: false, .. }) => Outcome::Unknown(earlier),
             (_, outcome) => outcome,
         }
     }
@@ -50,7 +49,11 @@ impl Job {
 #[derive(Debug)]
 pub(super) enum Place {
     /// In its world's queue.
-    Queued { bytes: WipedBuffer },
+    Queued {
+        bytes: WipedBuffer,
+        /// Whether it counts towards the queue's limit. One that comes back to a queue that is full meanwhile does not.
+        has_permit: bool,
+    },
     /// On a channel. Whether it has left is for the channel's mux to say.
     OnChannel {
         machine: MachineId,

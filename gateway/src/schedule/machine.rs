@@ -12,6 +12,8 @@ use super::{ChannelId, JobId, MachineId, WorldId};
 pub(super) struct Machine {
     /// The worlds that send to it.
     pub(super) worlds: Vec<WorldId>,
+    /// Whose turn it is among them, when each has jobs waiting.
+    pub(super) turn: usize,
     pub(super) channels: Vec<ChannelId>,
     /// One permit for each tag that is taken on its channels.
     pub(super) in_flight: Lease,

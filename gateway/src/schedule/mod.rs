@@ -62,8 +62,8 @@ pub struct Settings {
     pub worlds: Vec<Vec<MachineId>>,
     /// The jobs that each machine may have in flight over all shards, by [`MachineId`].
     pub machines: Vec<Arc<Budget>>,
-    /// Jobs that may wait, for each world.
-    pub queue: usize,
+    /// The jobs that may wait for each world over all shards, by [`WorldId`].
+    pub queues: Vec<Arc<Budget>>,
     /// How long jobs wait for a world with no machine up; zero fails them at once.
     pub hold: Duration,
     /// How often an idempotent job is sent at most.
@@ -124,7 +124,6 @@ const BUDGET_RECHECK: Duration = Duration::from_millis(2);
 pub struct Scheduler {
     profile: Arc<Profile>,
     limits: Limits,
-    queue_limit: usize,
     hold: Duration,
     max_attempts: u32,
     jobs: Jobs,
@@ -149,6 +148,7 @@ impl Scheduler {
                     .map(WorldId)
                     .filter(|world| settings.worlds[world.0].contains(&MachineId(index)))
                     .collect(),
+                turn: 0,
                 channels: Vec::new(),
                 in_flight: Lease::new(budget),
                 stats: MachineStats::default(),
@@ -157,11 +157,15 @@ impl Scheduler {
         Self {
             profile: settings.profile,
             limits: settings.limits,
-            queue_limit: settings.queue,
             hold: settings.hold,
             max_attempts: settings.max_attempts,
             jobs: Jobs::default(),
-            worlds: settings.worlds.into_iter().map(|machines| World::new(now, machines)).collect(),
+            worlds: settings
+                .worlds
+                .into_iter()
+                .zip(settings.queues)
+                .map(|(machines, queue)| World::new(now, machines, queue))
+                .collect(),
             machines: Machines {
                 all: machines,
                 channels: slotmap::SlotMap::default(),
@@ -180,12 +184,9 @@ impl Scheduler {
 
     /// A caller has gone: its unsent jobs are dropped, its sent ones run on and their replies are dropped.
     pub fn caller_left(&mut self, now: Instant, caller: CallerId, effects: &mut impl Effects) {
-        let jobs = self.jobs.of(caller);
-        if !jobs.is_empty() {
-            self.detach(&jobs);
-            for job in jobs {
-                self.forget(job);
-            }
+        for job in self.jobs.of(caller) {
+            self.detach(job);
+            self.forget(job);
         }
         self.jobs.remove_caller(caller);
         self.settle_all(now, effects);
@@ -207,12 +208,9 @@ impl Scheduler {
             self.refuse(caller, &new, outcome, effects);
             return None;
         }
-        let channel = if self.worlds[new.world.0].queue.is_empty() {
-            self.machines.choose(&self.worlds[new.world.0].machines)
-        } else {
-            None
-        };
-        if channel.is_none() && self.worlds[new.world.0].queue.len() >= self.queue_limit {
+        let world = &mut self.worlds[new.world.0];
+        let channel = if world.queue.is_empty() { self.machines.choose(&world.machines) } else { None };
+        if channel.is_none() && !world.room.try_use() {
             self.refuse(caller, &new, Outcome::NotSent(NotSent::QueueFull), effects);
             return None;
         }
@@ -223,12 +221,12 @@ impl Scheduler {
             at: now,
             deadline: new.deadline,
             idempotent: new.idempotent,
-            place: Place::Queued { bytes: WipedBuffer::new() },
+            place: Place::Withdrawn,
         });
         self.deadlines.insert((new.deadline, id));
         match channel {
             Some(channel) => self.stage(now, id, channel, new.bytes, effects),
-            None => self.enqueue(id, WipedBuffer::from(new.bytes)),
+            None => self.enqueue(id, WipedBuffer::from(new.bytes), true),
         }
         Some(id)
     }
@@ -236,7 +234,7 @@ impl Scheduler {
     /// A caller no longer wants one of its jobs: it gets no outcome. Does nothing where it has ended already.
     pub fn cancel(&mut self, now: Instant, job: JobId, effects: &mut impl Effects) {
         if self.jobs.get(job).is_some() {
-            self.detach(&[job]);
+            self.detach(job);
             self.forget(job);
             self.settle_all(now, effects);
         }
@@ -266,7 +264,7 @@ impl Scheduler {
         for (id, bytes) in unsent {
             if let Some(job) = self.jobs.get_mut(id) {
                 job.attempts -= 1;
-                self.enqueue(id, bytes);
+                self.requeue(id, bytes);
             }
         }
         for id in sent {
@@ -344,9 +342,9 @@ impl Scheduler {
     pub fn handle_timeout(&mut self, now: Instant, effects: &mut impl Effects) {
         let due: Vec<JobId> =
             self.deadlines.iter().take_while(|(deadline, _)| *deadline <= now).map(|(_, job)| *job).collect();
-        for (id, has_left) in self.detach(&due) {
+        for id in due {
             let outcome =
-                if has_left { Outcome::Unknown(Unknown::TooLate) } else { Outcome::NotSent(NotSent::TooLate) };
+                if self.detach(id) { Outcome::Unknown(Unknown::TooLate) } else { Outcome::NotSent(NotSent::TooLate) };
             self.conclude(now, id, outcome, effects);
         }
         self.expire_held(now, effects);
@@ -367,7 +365,7 @@ impl Scheduler {
     pub fn abort_unsent(&mut self, now: Instant, effects: &mut impl Effects) {
         for world in 0..self.worlds.len() {
             while let Some((_, &id)) = self.worlds[world].queue.first_key_value() {
-                self.detach(&[id]);
+                self.detach(id);
                 self.conclude(now, id, Outcome::NotSent(NotSent::NowhereToGo), effects);
             }
         }
@@ -457,11 +455,31 @@ impl Scheduler {
         });
     }
 
-    fn enqueue(&mut self, id: JobId, bytes: WipedBuffer) {
+    fn enqueue(&mut self, id: JobId, bytes: WipedBuffer, has_permit: bool) {
         if let Some(job) = self.jobs.get_mut(id) {
-            job.place = Place::Queued { bytes };
+            job.place = Place::Queued { bytes, has_permit };
             self.worlds[job.world.0].queue.insert(job.order, id);
         }
+    }
+
+    /// Queues a job that was on a channel. It has been admitted, so it is not refused where the queue is full meanwhile.
+    fn requeue(&mut self, id: JobId, bytes: WipedBuffer) {
+        if let Some(job) = self.jobs.get(id) {
+            let has_permit = self.worlds[job.world.0].room.try_use();
+            self.enqueue(id, bytes, has_permit);
+        }
+    }
+
+    /// Takes a job off its queue; returns its bytes. Nothing where it is in none.
+    fn dequeue(&mut self, id: JobId) -> Option<WipedBuffer> {
+        let job = self.jobs.get_mut(id)?;
+        let Place::Queued { bytes, has_permit } = &mut job.place else { return None };
+        let (bytes, has_permit) = (std::mem::take(bytes), *has_permit);
+        job.place = Place::Withdrawn;
+        let world = &mut self.worlds[job.world.0];
+        world.queue.remove(&job.order);
+        world.room.release(usize::from(has_permit));
+        Some(bytes)
     }
 
     /// Puts a job on a channel that was chosen for it.
@@ -478,75 +496,48 @@ impl Scheduler {
         }
     }
 
-    /// Sends what waits for a machine, as far as it has room.
+    /// Sends what waits for a machine, as far as it has room. Where several worlds have jobs waiting for it, they take turns.
     fn dispatch(&mut self, now: Instant, machine: MachineId, effects: &mut impl Effects) {
-        for index in 0..self.machines.all[machine.0].worlds.len() {
-            let world = self.machines.all[machine.0].worlds[index];
-            self.dispatch_world(now, world, effects);
+        let worlds = self.machines.all[machine.0].worlds.len();
+        let mut passed = 0;
+        while passed < worlds {
+            let Machine { worlds, turn, .. } = &self.machines.all[machine.0];
+            let world = &self.worlds[worlds[turn % worlds.len()].0];
+            if let Some((_, &id)) = world.queue.first_key_value() {
+                // Nothing has room, so it is this world's turn the next time as well.
+                let Some(channel) = self.machines.choose(&world.machines) else { return };
+                let bytes = self.dequeue(id).unwrap_or_default();
+                self.stage(now, id, channel, bytes.filled(), effects);
+                passed = 0;
+            } else {
+                passed += 1;
+            }
+            let turn = &mut self.machines.all[machine.0].turn;
+            *turn = turn.wrapping_add(1);
         }
     }
 
     fn dispatch_all(&mut self, now: Instant, effects: &mut impl Effects) {
-        for world in 0..self.worlds.len() {
-            self.dispatch_world(now, WorldId(world), effects);
+        for machine in 0..self.machines.all.len() {
+            self.dispatch(now, MachineId(machine), effects);
         }
     }
 
-    fn dispatch_world(&mut self, now: Instant, world: WorldId, effects: &mut impl Effects) {
-        while !self.worlds[world.0].queue.is_empty() {
-            let Some(channel) = self.machines.choose(&self.worlds[world.0].machines) else { return };
-            let Some((_, id)) = self.worlds[world.0].queue.pop_first() else { return };
-            let job = self.jobs.get_mut(id).expect("queued jobs are in hand");
-            let Place::Queued { bytes } = &mut job.place else { unreachable!("queued jobs are in the queue") };
-            let bytes = std::mem::take(bytes);
-            self.stage(now, id, channel, bytes.filled(), effects);
+    /// Takes a job off its queue or channel, so that it can end; returns whether it has left. One that has keeps its tag
+    /// until the reply comes.
+    fn detach(&mut self, id: JobId) -> bool {
+        if self.dequeue(id).is_some() {
+            return false;
         }
-    }
-
-    /// Takes jobs off their queues and channels, so that they can end, and tells of each whether it has left. One that has
-    /// keeps its tag until the reply comes.
-    ///
-    /// However many of them are staged, each channel's staged bytes are gone through once.
-    fn detach(&mut self, ids: &[JobId]) -> Vec<(JobId, bool)> {
-        let Self { jobs, machines, worlds, .. } = self;
-        let wanted: BTreeSet<JobId> = ids.iter().copied().collect();
-        let mut channels = BTreeSet::new();
-        for id in ids {
-            if let Some(Place::OnChannel { channel, tag, .. }) = jobs.get(*id).map(|job| &job.place)
-                && machines.channels[*channel].mux.is_staged(*tag)
-            {
-                channels.insert(*channel);
-            }
+        let Some(job) = self.jobs.get_mut(id) else { return false };
+        let Place::OnChannel { channel, tag, .. } = job.place else { return false };
+        let Some(Channel { mux, .. }) = self.machines.channels.get_mut(channel) else { return true };
+        if mux.withdraw(tag).is_some() {
+            job.place = Place::Withdrawn;
+            return false;
         }
-        for channel in channels {
-            machines.channels[channel].mux.withdraw_where(
-                |id| wanted.contains(id),
-                |id| {
-                    if let Some(job) = jobs.get_mut(id) {
-                        job.place = Place::Withdrawn;
-                    }
-                },
-            );
-        }
-        ids.iter()
-            .filter_map(|&id| {
-                let job = jobs.get(id)?;
-                let has_left = match &job.place {
-                    Place::Withdrawn => false,
-                    Place::Queued { .. } => {
-                        worlds[job.world.0].queue.remove(&job.order);
-                        false
-                    }
-                    Place::OnChannel { channel, tag, .. } => {
-                        if let Some(channel) = machines.channels.get_mut(*channel) {
-                            channel.mux.abandon(*tag);
-                        }
-                        true
-                    }
-                };
-                Some((id, has_left))
-            })
-            .collect()
+        mux.abandon(tag);
+        true
     }
 
     /// Ends a job that is detached without telling anybody.
@@ -566,7 +557,7 @@ impl Scheduler {
         {
             job.earlier = Some(reason);
             self.worlds[job.world.0].stats.retries += 1;
-            self.enqueue(id, bytes);
+            self.requeue(id, bytes);
             return;
         }
         self.conclude(now, id, outcome, effects);
@@ -606,7 +597,7 @@ impl Scheduler {
                 if self.worlds[world].hold_ends(admitted, self.hold).is_none_or(|end| end > now) {
                     break;
                 }
-                self.detach(&[id]);
+                self.detach(id);
                 self.conclude(now, id, Outcome::NotSent(NotSent::NowhereToGo), effects);
             }
         }

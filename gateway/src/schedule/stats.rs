@@ -39,6 +39,7 @@ pub struct MachineStats {
 #[derive(Clone, Debug, Default)]
 pub struct Histogram {
     counts: [u64; Self::BUCKETS],
+    sum: Duration,
 }
 
 impl Histogram {
@@ -46,10 +47,20 @@ impl Histogram {
     /// The last bucket has no upper bound.
     pub const BUCKETS: usize = 25;
 
-    pub(super) fn record(&mut self, duration: Duration) {
+    /// Counts a duration.
+    pub fn record(&mut self, duration: Duration) {
         let sixteenths = duration.as_micros().div_ceil(Self::FIRST_BOUND_MICROSECONDS).max(1);
         let bucket = (u128::BITS - (sixteenths - 1).leading_zeros()) as usize;
         self.counts[bucket.min(Self::BUCKETS - 1)] += 1;
+        self.sum = self.sum.saturating_add(duration);
+    }
+
+    /// Adds what another histogram has counted.
+    pub fn merge(&mut self, other: &Self) {
+        for (count, others) in self.counts.iter_mut().zip(&other.counts) {
+            *count += others;
+        }
+        self.sum = self.sum.saturating_add(other.sum);
     }
 
     /// The buckets' upper bounds in seconds, inclusive, without the last bucket's.
@@ -65,6 +76,11 @@ impl Histogram {
     /// How many durations fell into each bucket.
     pub fn counts(&self) -> &[u64; Self::BUCKETS] {
         &self.counts
+    }
+
+    /// All durations together.
+    pub fn sum(&self) -> Duration {
+        self.sum
     }
 }
 
@@ -84,5 +100,18 @@ mod tests {
         histogram.record(Duration::MAX);
         assert_eq!(histogram.counts()[Histogram::BUCKETS - 1], 1);
         assert!((Histogram::bounds()[23] - 134.217_728).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_sum_is_of_the_durations_and_not_of_their_buckets_bounds() {
+        let (mut one, mut other) = (Histogram::default(), Histogram::default());
+        for microseconds in [17, 33, 1_000_001] {
+            one.record(Duration::from_micros(microseconds));
+        }
+        other.record(Duration::from_micros(33));
+        one.merge(&other);
+        assert_eq!(one.sum(), Duration::from_micros(17 + 33 + 1_000_001 + 33));
+        assert_eq!((one.counts()[1], one.counts()[2]), (1, 2));
+        assert_eq!(one.counts().iter().sum::<u64>(), 4);
     }
 }

@@ -70,7 +70,7 @@ impl Bench {
             limits: LIMITS,
             worlds: worlds.iter().map(|machines| machines.iter().copied().map(MachineId).collect()).collect(),
             machines: (0..machines).map(|_| Budget::new(max_in_flight, 1)).collect(),
-            queue,
+            queues: worlds.iter().map(|_| Budget::new(queue, 1)).collect(),
             hold,
             max_attempts: 3,
             channel_buffer: 4096,

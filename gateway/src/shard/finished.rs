@@ -56,6 +56,16 @@ pub struct Failure {
     pub is_id_in_use: bool,
 }
 
+/// What of a machine's errorinfo and of a world's name goes into a failure. gRPC carries failures in HTTP headers, and
+/// clients make another failure of headers that are larger than 8 or 16 kB: one that says something else.
+const MAX_INFO_BYTES: usize = 512;
+const MAX_WORLD_BYTES: usize = 256;
+
+/// The beginning of a text, at most `bytes` long.
+fn cut(text: &str, bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes)]
+}
+
 impl Finished {
     /// Keeps what the scheduler told.
     pub fn new(
@@ -80,6 +90,7 @@ impl Finished {
 impl Failure {
     /// A failure, with a sentence that names world and machine.
     pub fn new(profile: &Profile, world: &str, machine: Option<&Arc<str>>, outcome: Outcome<'_>) -> Self {
+        let world = cut(world, MAX_WORLD_BYTES);
         let place = match machine {
             Some(machine) => format!("world `{world}`, machine `{machine}`"),
             None => format!("world `{world}`"),
@@ -87,10 +98,8 @@ impl Failure {
         let (status, detail) = match outcome {
             Outcome::MachineStatus { status, info, .. } => {
                 let name = profile.statuses.name(status).unwrap_or("its own");
-                (
-                    status,
-                    format!(": {status:#x} ({name}){}{}", if info.is_some() { ": " } else { "" }, info.unwrap_or("")),
-                )
+                let info = cut(info.unwrap_or_default(), MAX_INFO_BYTES);
+                (status, format!(": {status:#x} ({name}){}{info}", if info.is_empty() { "" } else { ": " }))
             }
             _ => (0, String::new()),
         };
@@ -104,5 +113,19 @@ impl Failure {
             machine: machine.cloned(),
             is_id_in_use: false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_fits_into_http_headers_whatever_the_machine_or_the_caller_say() {
+        let long = "é".repeat(100_000);
+        let outcome = Outcome::MachineStatus { status: 0x0001_0001, info: Some(&long), may_have_run: true };
+        let failure = Failure::new(&Profile::open_1(), &long, None, outcome);
+        assert!(failure.message.len() + failure.world.len() < 2048, "{}", failure.message.len());
+        assert!(failure.message.contains("0x10001") && failure.message.ends_with('é'));
     }
 }

@@ -22,12 +22,31 @@ use crate::schedule::{Budget, CallerId, ChannelId, JobId, MachineId, NewJob, Sch
 pub use finished::{Failure, Finished, Reply};
 pub use front::{Front, LegacyPort};
 pub use report::{Report, TunnelState};
-pub use thread::{CallerCount, Handed, ShardEnded, ShardHandle, WorldChange, spawn};
+pub use thread::{Accepted, CallerCount, CallerLimit, Handed, ShardEnded, ShardHandle, WorldChange, spawn};
 
 /// A shard, for everything that runs on it.
 #[derive(Clone)]
 pub struct Shard {
     shared: Arc<Shared>,
+}
+
+/// What the shards have together.
+#[derive(Clone)]
+pub struct Budgets {
+    /// The jobs that each machine may have in flight.
+    machines: Vec<Arc<Budget>>,
+    /// The jobs that may wait for each world.
+    queues: Vec<Arc<Budget>>,
+}
+
+impl Budgets {
+    /// What a configuration allows.
+    pub fn new(config: &Config) -> Self {
+        let shards = config.runtime.shards;
+        let machines = config.machines.iter().map(|machine| Budget::new(machine.max_in_flight, shards)).collect();
+        let queues = config.worlds.iter().map(|_| Budget::new(config.limits.queue, shards)).collect();
+        Self { machines, queues }
+    }
 }
 
 struct Shared {
@@ -66,13 +85,13 @@ pub struct PooledTunnel {
 
 impl Shard {
     /// A shard with no callers and no channels.
-    pub fn new(config: Arc<Config>, budgets: &[Arc<Budget>], world_changes: Arc<dyn WorldChange>) -> Self {
+    pub fn new(config: Arc<Config>, budgets: &Budgets, world_changes: Arc<dyn WorldChange>) -> Self {
         let settings = Settings {
             profile: config.wire.profile.clone(),
             limits: config.wire_limits(),
             worlds: config.worlds.iter().map(|world| world.machines.iter().copied().map(MachineId).collect()).collect(),
-            machines: budgets.to_vec(),
-            queue: config.limits.queue,
+            machines: budgets.machines.clone(),
+            queues: budgets.queues.clone(),
             hold: config.limits.hold,
             max_attempts: config.retry.max_attempts,
             channel_buffer: config.limits.channel_buffer_bytes,

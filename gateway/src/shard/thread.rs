@@ -3,17 +3,19 @@
 use std::io;
 use std::net::TcpStream as StdTcpStream;
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Report, Shard};
+use super::{Budgets, Report, Shard};
 use crate::config::Config;
 use crate::listen::{grpc, hardserver};
-use crate::schedule::{Budget, WorldId};
+use crate::schedule::WorldId;
 use crate::upstream;
 
 /// Told when a world gains its first channel on a shard or loses its last. Called under the shard's lock: must not block.
@@ -22,14 +24,21 @@ pub trait WorldChange: Send + Sync {
     fn world_ready(&self, world: WorldId, ready: bool);
 }
 
-/// What the control plane hands to a shard.
-pub enum Handed {
+/// A connection that was accepted.
+#[derive(Debug)]
+pub enum Accepted {
     /// A connection to the hardserver front end, over TCP.
     LegacyTcp(StdTcpStream),
     /// A connection to the hardserver front end, over a Unix socket.
     LegacyUnix(StdUnixStream),
     /// A connection to the gRPC front end.
     Grpc(StdTcpStream),
+}
+
+/// What the control plane hands to a shard.
+pub enum Handed {
+    /// A connection, and its place among the callers.
+    Caller(Accepted, CallerCount),
     /// Somebody wants to see the numbers.
     Report(oneshot::Sender<Report>),
     /// Take no more jobs; finish those in hand, at most until the configured time-out; then end. Answered at the end.
@@ -51,9 +60,14 @@ impl ShardHandle {
         self.inbox.send(handed).await.map_err(|_| ShardEnded)
     }
 
-    /// Connections on this shard.
+    /// Connections on this shard, and on their way to it.
     pub fn callers(&self) -> usize {
         self.callers.load(Ordering::Relaxed)
+    }
+
+    /// Takes a place for one more connection, on this shard and among all callers; `None` where all are taken.
+    pub fn reserve(&self, limit: &Arc<CallerLimit>) -> Option<CallerCount> {
+        CallerCount::reserve(limit, &self.callers)
     }
 
     /// The shard's numbers; `None` where it has ended.
@@ -61,6 +75,13 @@ impl ShardHandle {
         let (sender, receiver) = oneshot::channel();
         self.hand(Handed::Report(sender)).await.ok()?;
         receiver.await.ok()
+    }
+
+    /// A shard that takes nothing out of its inbox but what the test does.
+    #[cfg(test)]
+    pub(crate) fn stalled() -> (Self, mpsc::Receiver<Handed>) {
+        let (inbox, messages) = mpsc::channel(INBOX);
+        (Self { inbox, callers: Arc::default() }, messages)
     }
 
     /// Drains the shard. It ends, and so does its thread.
@@ -76,20 +97,46 @@ impl ShardHandle {
 #[error("a shard has ended unasked; the log says why")]
 pub struct ShardEnded;
 
-/// One connection on a shard, counted from accept to close.
+/// How many connections there may be at once, over all shards and front ends.
 #[derive(Debug)]
-pub struct CallerCount(Arc<AtomicUsize>);
+pub struct CallerLimit {
+    limit: usize,
+    callers: AtomicUsize,
+}
+
+impl CallerLimit {
+    /// A limit with nobody connected.
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { limit, callers: AtomicUsize::new(0) })
+    }
+
+    /// The most connections there may be.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+}
+
+/// One connection, counted from accept to close, wherever it is dropped between the two.
+#[derive(Debug)]
+pub struct CallerCount {
+    limit: Arc<CallerLimit>,
+    of_shard: Arc<AtomicUsize>,
+}
 
 impl CallerCount {
-    fn new(callers: &Arc<AtomicUsize>) -> Self {
-        callers.fetch_add(1, Ordering::Relaxed);
-        Self(callers.clone())
+    fn reserve(limit: &Arc<CallerLimit>, of_shard: &Arc<AtomicUsize>) -> Option<Self> {
+        // In one step, since acceptors may run side by side.
+        let one_more = |callers| (callers < limit.limit).then_some(callers + 1);
+        limit.callers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        of_shard.fetch_add(1, Ordering::Relaxed);
+        Some(Self { limit: limit.clone(), of_shard: of_shard.clone() })
     }
 }
 
 impl Drop for CallerCount {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.limit.callers.fetch_sub(1, Ordering::Relaxed);
+        self.of_shard.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -97,53 +144,72 @@ impl Drop for CallerCount {
 pub fn spawn(
     index: usize,
     config: Arc<Config>,
-    budgets: Vec<Arc<Budget>>,
+    budgets: Budgets,
     world_changes: Arc<dyn WorldChange>,
     common: grpc::Common,
 ) -> io::Result<ShardHandle> {
     let (inbox, messages) = mpsc::channel(INBOX);
-    let callers = Arc::new(AtomicUsize::new(0));
-    let counted = callers.clone();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
         runtime.block_on(async move {
             let shard = Shard::new(config, &budgets, world_changes);
-            run(shard, messages, counted, common).await;
+            run(shard, messages, common).await;
         });
         // Whatever still runs is dropped with the runtime, and not waited for.
         runtime.shutdown_background();
     })?;
-    Ok(ShardHandle { inbox, callers })
+    Ok(ShardHandle { inbox, callers: Arc::default() })
 }
 
-async fn run(shard: Shard, mut inbox: mpsc::Receiver<Handed>, callers: Arc<AtomicUsize>, common: grpc::Common) {
+async fn run(shard: Shard, mut inbox: mpsc::Receiver<Handed>, common: grpc::Common) {
     let timer = shard.clone();
     tokio::spawn(async move { timer.run_timer().await });
     let keepers = upstream::start(&shard);
     let grpc = grpc::Server::start(&shard, common);
     while let Some(handed) = inbox.recv().await {
         match handed {
-            Handed::LegacyTcp(stream) => match adopt_tcp(stream) {
-                Ok(stream) => hardserver::start(&shard, stream.into(), CallerCount::new(&callers)),
-                Err(error) => tracing::warn!(%error, "a legacy connection was lost before it was served"),
-            },
-            Handed::LegacyUnix(stream) => match adopt_unix(stream) {
-                Ok(stream) => hardserver::start(&shard, stream.into(), CallerCount::new(&callers)),
-                Err(error) => tracing::warn!(%error, "a legacy connection was lost before it was served"),
-            },
-            Handed::Grpc(stream) => match adopt_tcp(stream) {
-                Ok(stream) => grpc.serve(stream, CallerCount::new(&callers)).await,
-                Err(error) => tracing::warn!(%error, "a gRPC connection was lost before it was served"),
-            },
-            Handed::Report(wanted) => {
-                // Who asked may have gone.
-                let _ = wanted.send(shard.with(|state, _| state.report()));
+            Handed::Caller(accepted, count) => {
+                if let Err(error) = serve(&shard, &grpc, accepted, count).await {
+                    tracing::warn!(%error, "a connection was lost before it was served");
+                }
             }
+            Handed::Report(wanted) => report(&shard, wanted),
             Handed::Drain(done) => {
-                drain(&shard, keepers, grpc).await;
+                answer_while(&shard, &mut inbox, drain(&shard, keepers, grpc)).await;
+                // Who asked may have gone.
                 let _ = done.send(());
                 return;
             }
+        }
+    }
+}
+
+/// Serves a connection until its caller goes away, on a task of its own.
+async fn serve(shard: &Shard, grpc: &grpc::Server, accepted: Accepted, count: CallerCount) -> io::Result<()> {
+    match accepted {
+        Accepted::LegacyTcp(stream) => hardserver::start(shard, adopt_tcp(stream)?.into(), count),
+        Accepted::LegacyUnix(stream) => hardserver::start(shard, adopt_unix(stream)?.into(), count),
+        Accepted::Grpc(stream) => grpc.serve(adopt_tcp(stream)?, count).await,
+    }
+    Ok(())
+}
+
+fn report(shard: &Shard, wanted: oneshot::Sender<Report>) {
+    // Who asked may have gone.
+    let _ = wanted.send(shard.with(|state, _| state.report()));
+}
+
+/// Waits for the end of a drain. An operator can watch it meanwhile; connections that were accepted before it are closed.
+async fn answer_while(shard: &Shard, inbox: &mut mpsc::Receiver<Handed>, draining: impl Future<Output = ()>) {
+    let mut draining = pin!(draining);
+    loop {
+        tokio::select! {
+            () = &mut draining => return,
+            Some(handed) = inbox.recv() => match handed {
+                Handed::Report(wanted) => report(shard, wanted),
+                // A second wish to drain is not answered: whoever has it sees the shard end.
+                Handed::Caller(..) | Handed::Drain(_) => {}
+            },
         }
     }
 }
@@ -193,13 +259,74 @@ async fn until(timeout: Duration, holds: impl Fn() -> bool) -> bool {
     true
 }
 
+/// A TCP caller that has been silent for this long is probed. One whose machine or network died says nothing ever again, and
+/// would keep its place among the callers.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+
+/// How long after a probe without an answer the next one goes out.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+
+/// As many probes without an answer mean that the caller has gone.
+const KEEPALIVE_PROBES: u32 = 4;
+
+/// How long bytes for a TCP caller may stay without its acknowledgement, or its window closed: probes begin only when nothing
+/// is on its way, and TCP's own retries take a quarter of an hour. So it is also how long a caller may stop reading once
+/// the buffers of both systems are full.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(90);
+
 fn adopt_tcp(stream: StdTcpStream) -> io::Result<TcpStream> {
     stream.set_nonblocking(true)?;
     stream.set_nodelay(true)?;
+    let socket = SockRef::from(&stream);
+    let probes = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
+    socket.set_tcp_keepalive(&probes.with_retries(KEEPALIVE_PROBES))?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
     TcpStream::from_std(stream)
 }
 
 fn adopt_unix(stream: StdUnixStream) -> io::Result<UnixStream> {
     stream.set_nonblocking(true)?;
     UnixStream::from_std(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_places_are_taken_at_once_than_there_are() {
+        const LIMIT: usize = 100;
+        let limit = CallerLimit::new(LIMIT);
+        let of_shard = Arc::new(AtomicUsize::new(0));
+        // All threads hold what they have until each has asked in vain once.
+        let all_asked = std::sync::Barrier::new(4);
+        let taken: usize = std::thread::scope(|scope| {
+            let acceptor = || {
+                let places: Vec<_> = std::iter::from_fn(|| CallerCount::reserve(&limit, &of_shard)).collect();
+                all_asked.wait();
+                places.len()
+            };
+            let acceptors: Vec<_> = (0..4).map(|_| scope.spawn(acceptor)).collect();
+            acceptors.into_iter().map(|acceptor| acceptor.join().expect("no panic")).sum()
+        });
+        assert_eq!(taken, LIMIT);
+        assert_eq!(of_shard.load(Ordering::Relaxed), 0, "all are given back");
+        assert!(CallerCount::reserve(&limit, &of_shard).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_tcp_caller_that_vanishes_is_noticed() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+        let _caller = StdTcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
+        let adopted = adopt_tcp(listener.accept().expect("a connection").0).expect("adopted");
+        let socket = SockRef::from(&adopted);
+        assert!(socket.keepalive().expect("known"));
+        assert_eq!(socket.tcp_keepalive_time().expect("known"), KEEPALIVE_IDLE);
+        assert_eq!(socket.tcp_keepalive_interval().expect("known"), KEEPALIVE_INTERVAL);
+        assert_eq!(socket.tcp_keepalive_retries().expect("known"), KEEPALIVE_PROBES);
+        #[cfg(target_os = "linux")]
+        assert_eq!(socket.tcp_user_timeout().expect("known"), Some(UNACKNOWLEDGED));
+    }
 }

@@ -1,6 +1,7 @@
 //! The keeper of one channel: opens it, tries it, and moves bytes between it and the scheduler.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use seeway_client::tunnel::{Channel, ReadHalf, Tunnel, TunnelError, WriteHalf};
 use seeway_proto::mux::{Answer, Broken, Outgoing};
@@ -19,7 +20,7 @@ enum Unusable {
     #[error(transparent)]
     Tunnel(#[from] TunnelError),
     #[error("the port does not answer a NoOp within {0:?}: is a CodeSafe machine with SEEJobs enabled behind it?")]
-    Silent(std::time::Duration),
+    Silent(Duration),
     #[error("the port answers a NoOp with something else ({0}): is it the machine's SEEJobs port?")]
     NotSeeJobs(Broken),
     #[error("the machine refuses a NoOp")]
@@ -33,7 +34,6 @@ pub(super) async fn keep(shard: Shard, machine: MachineId, tunnel: Arc<Tunnel>, 
     tokio::select! {
         () = reopen(&shard, machine, &tunnel) => {}
         () = stopping(&mut stopped) => {}
-        _ = tunnel.closed() => {}
     }
 }
 
@@ -41,15 +41,19 @@ async fn reopen(shard: &Shard, machine: MachineId, tunnel: &Tunnel) {
     let config = shard.config();
     let name = &config.machines[machine.0].name;
     let mut backoff = Backoff::new(config.ssh.connect_retry, config.ssh.retry_max);
-    loop {
+    while !tunnel.is_closed() {
         match open(shard, machine, tunnel).await {
             Ok((read, write)) => {
                 backoff.reset();
+                // Ends by itself when the tunnel is lost: then the replies that had come before are delivered first.
                 Pump::start(shard, machine).run(read, write).await;
             }
             Err(unusable) => tracing::warn!(machine = name, error = %unusable, "no channel"),
         }
-        tokio::time::sleep(backoff.wait(chance())).await;
+        tokio::select! {
+            () = tokio::time::sleep(backoff.wait(chance())) => {}
+            _ = tunnel.closed() => {}
+        }
     }
 }
 
@@ -85,6 +89,9 @@ async fn no_op(shard: &Shard, channel: Channel) -> Result<(ReadHalf, WriteHalf),
     }
 }
 
+/// How long the replies that came before a channel was lost have to be delivered.
+const LAST_REPLIES: Duration = Duration::from_secs(1);
+
 /// A channel that is registered with the scheduler. Dropping it ends the jobs that are still on it.
 struct Pump {
     shard: Shard,
@@ -102,12 +109,20 @@ impl Pump {
 
     async fn run(self, read: ReadHalf, write: WriteHalf) {
         let machine = &self.shard.config().machines[self.machine.0].name;
-        tokio::select! {
-            result = self.receive(read) => match result {
-                Ok(()) => tracing::warn!(machine, "the machine closed a channel"),
-                Err(broken) => tracing::error!(machine, error = %broken, "a channel is closed: the machine broke the protocol"),
-            },
-            lost = self.send(write) => tracing::warn!(machine, error = %lost, "a channel is lost"),
+        let mut receive = std::pin::pin!(self.receive(read));
+        let received = tokio::select! {
+            received = &mut receive => received,
+            lost = self.send(write) => {
+                tracing::warn!(machine, error = %lost, "a channel is lost");
+                // What has come before it was lost is delivered; there is not much, and nothing more to wait for.
+                tokio::time::timeout(LAST_REPLIES, receive).await.unwrap_or(Ok(()))
+            }
+        };
+        match received {
+            Ok(()) => tracing::warn!(machine, "a channel has ended"),
+            Err(broken) => {
+                tracing::error!(machine, error = %broken, "a channel is closed: the machine broke the protocol")
+            }
         }
     }
 
@@ -116,9 +131,14 @@ impl Pump {
             self.wake.notified().await;
             // Whoever is ready gets to say what it has to say first: one write then carries it all.
             tokio::task::yield_now().await;
-            while let Some(batch) =
-                self.shard.with(|state, now| state.scheduler.take_output(now, self.channel, &mut state.front))
-            {
+            loop {
+                // Asked first: what is never taken can still go elsewhere.
+                if let Some(lost) = write.lost() {
+                    return lost;
+                }
+                let batch =
+                    self.shard.with(|state, now| state.scheduler.take_output(now, self.channel, &mut state.front));
+                let Some(batch) = batch else { break };
                 if let Err(lost) = write.write(batch).await {
                     return lost;
                 }

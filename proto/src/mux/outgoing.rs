@@ -99,11 +99,15 @@ enum Use<T> {
         /// `None` once nobody waits for the reply any more.
         token: Option<T>,
     },
+    /// Staged and withdrawn: its message is still among the staged bytes, and will not leave.
+    Withdrawn,
 }
 
 #[derive(Debug)]
 struct Place<T> {
     use_count: u32,
+    /// How many staged bytes the command's message took.
+    staged_bytes: usize,
     state: Use<T>,
 }
 
@@ -113,13 +117,23 @@ struct Place<T> {
 #[derive(Debug)]
 pub struct Outgoing<T> {
     profile: Arc<Profile>,
+    limits: Limits,
     framer: Framer,
     places: Vec<Place<T>>,
     free: Vec<usize>,
     max_in_flight: usize,
     batch: u64,
     staged: WipedBuffer,
+    withdrawn: Withdrawn,
     late_replies: u64,
+}
+
+/// What is among the staged bytes and will not leave. It is taken out when the batch is taken, or when it is as much as the
+/// rest: so that withdrawing any number of commands costs as much as staging them did.
+#[derive(Debug, Default)]
+struct Withdrawn {
+    commands: usize,
+    bytes: usize,
 }
 
 impl<T> Outgoing<T> {
@@ -127,40 +141,39 @@ impl<T> Outgoing<T> {
     pub fn new(profile: Arc<Profile>, limits: Limits, max_in_flight: usize) -> Self {
         Self {
             profile,
+            limits,
             framer: Framer::new(Direction::Replies, limits),
             places: Vec::new(),
             free: Vec::new(),
             max_in_flight: max_in_flight.min(1 << (PLACE_BITS - 1)),
             batch: 0,
             staged: WipedBuffer::new(),
+            withdrawn: Withdrawn::default(),
             late_replies: 0,
         }
     }
 
     /// Stages a job. It has not left before [`take_output`](Self::take_output).
     pub fn stage_job(&mut self, world: u32, job: &[u8], token: T) -> Result<Tag, Refused<T>> {
-        let tag = self.take_place(Kind::Job, token)?;
-        wire::command_see_job(&self.profile, &mut self.staged, tag.0, world, job);
-        Ok(tag)
+        self.stage(Kind::Job, token, |profile, staged, tag| wire::command_see_job(profile, staged, tag, world, job))
     }
 
     /// Stages a NoOp.
     pub fn stage_no_op(&mut self, token: T) -> Result<Tag, Refused<T>> {
-        let tag = self.take_place(Kind::NoOp, token)?;
-        wire::command_no_op(&self.profile, &mut self.staged, tag.0);
-        Ok(tag)
+        self.stage(Kind::NoOp, token, wire::command_no_op)
     }
 
     /// Stages a GetPublishedObject.
     pub fn stage_get_published_object(&mut self, name: &str, token: T) -> Result<Tag, Refused<T>> {
-        let tag = self.take_place(Kind::PublishedObject, token)?;
-        wire::command_get_published_object(&self.profile, &mut self.staged, tag.0, name);
-        Ok(tag)
+        self.stage(Kind::PublishedObject, token, |profile, staged, tag| {
+            wire::command_get_published_object(profile, staged, tag, name);
+        })
     }
 
     /// Takes everything that is staged, to be written; `None` where nothing is. From now on these commands may have been
     /// executed.
     pub fn take_output(&mut self) -> Option<Bytes> {
+        self.compact();
         if self.staged.is_empty() {
             return None;
         }
@@ -178,13 +191,14 @@ impl<T> Outgoing<T> {
                 None => return Ok(None),
                 Some(Frame::Body(body)) => {
                     let reply = wire::decode_reply(&self.profile, body)?;
-                    (reply.tag, reply.body)
+                    match reply.body {
+                        ReplyBody::Job(bytes) if bytes.0.len() > self.limits.max_job_bytes as usize => {
+                            (reply.tag, self.too_large())
+                        }
+                        body => (reply.tag, body),
+                    }
                 }
-                // The job ran, and what it said is lost: as if the machine had failed. The stream is fine.
-                Some(Frame::TooLong { tag, .. }) => {
-                    let status = self.profile.statuses.see_world_failed;
-                    (tag, ReplyBody::Error { status, info: Some("the reply is larger than the limit") })
-                }
+                Some(Frame::TooLong { tag, .. }) => (tag, self.too_large()),
             };
             if let Some(token) = self.answered(Tag(tag), &reply)? {
                 return Ok(Some(Answer { token, reply }));
@@ -202,7 +216,7 @@ impl<T> Outgoing<T> {
     pub fn abandon(&mut self, tag: Tag) -> Option<T> {
         match &mut self.place_of(tag)?.state {
             Use::Asked { token, .. } => token.take(),
-            Use::Free => None,
+            Use::Free | Use::Withdrawn => None,
         }
     }
 
@@ -214,43 +228,35 @@ impl<T> Outgoing<T> {
         })
     }
 
-    /// Withdraws a command that [`is_staged`](Self::is_staged), as if it had never been: its token comes back, its tag is
-    /// free, its bytes are wiped. Does nothing to a command that has left.
-    ///
-    /// The bytes after it move up, so that withdrawing many is better done by one call of
-    /// [`withdraw_where`](Self::withdraw_where).
+    /// Withdraws a command that [`is_staged`](Self::is_staged), as if it had never been: its token comes back, and it will
+    /// not leave. Does nothing to a command that has left.
     pub fn withdraw(&mut self, tag: Tag) -> Option<T> {
         if !self.is_staged(tag) {
             return None;
         }
-        let mut withdrawn = None;
-        self.withdraw_each(|found, _| found == tag, |token, _| withdrawn = token);
-        withdrawn
-    }
-
-    /// Withdraws every staged command whose token `is_unwanted`, in one pass.
-    pub fn withdraw_where(&mut self, mut is_unwanted: impl FnMut(&T) -> bool, mut withdrawn: impl FnMut(T)) {
-        self.withdraw_each(
-            |_, token| token.is_some_and(&mut is_unwanted),
-            |token, _| {
-                if let Some(token) = token {
-                    withdrawn(token);
-                }
-            },
-        );
+        let place = self.place_of(tag)?;
+        let bytes = place.staged_bytes;
+        let Use::Asked { token, .. } = std::mem::replace(&mut place.state, Use::Withdrawn) else { return None };
+        self.withdrawn.commands += 1;
+        self.withdrawn.bytes += bytes;
+        // The second condition bounds the table: twice `max_in_flight` places at most, which is what a tag has bits for.
+        if self.withdrawn.bytes * 2 >= self.staged.len() || self.withdrawn.commands >= self.max_in_flight {
+            self.compact();
+        }
+        token
     }
 
     /// Ends the stream: every command that is still wanted comes back, those that have not left with their job's bytes,
     /// in the order in which they were staged.
     pub fn close(mut self, mut unsent: impl FnMut(T, &[u8]), mut sent: impl FnMut(T)) {
-        self.withdraw_each(
-            |_, _| true,
-            |token, job| {
-                if let Some(token) = token {
-                    unsent(token, job);
-                }
-            },
-        );
+        let staged = std::mem::take(&mut self.staged);
+        let mut rest = staged.filled();
+        while !rest.is_empty() {
+            let message = wire::StagedMessage::split_off(&self.profile, &mut rest);
+            if let Some(token) = self.free_place(Tag(message.tag).place()) {
+                unsent(token, message.job);
+            }
+        }
         for place in self.places.drain(..) {
             if let Use::Asked { token: Some(token), .. } = place.state {
                 sent(token);
@@ -260,7 +266,7 @@ impl<T> Outgoing<T> {
 
     /// How many commands have a tag: staged, or sent and unanswered, wanted or not.
     pub fn in_flight(&self) -> usize {
-        self.places.len() - self.free.len()
+        self.places.len() - self.free.len() - self.withdrawn.commands
     }
 
     /// Whether one more command may be staged.
@@ -268,9 +274,9 @@ impl<T> Outgoing<T> {
         self.in_flight() < self.max_in_flight
     }
 
-    /// How many bytes are staged.
+    /// How many bytes are staged and will leave.
     pub fn staged_len(&self) -> usize {
-        self.staged.len()
+        self.staged.len() - self.withdrawn.bytes
     }
 
     /// How many replies came after nobody waited for them any more.
@@ -278,7 +284,12 @@ impl<T> Outgoing<T> {
         self.late_replies
     }
 
-    fn take_place(&mut self, kind: Kind, token: T) -> Result<Tag, Refused<T>> {
+    fn stage(
+        &mut self,
+        kind: Kind,
+        token: T,
+        write: impl FnOnce(&Profile, &mut WipedBuffer, u32),
+    ) -> Result<Tag, Refused<T>> {
         if !self.has_room() {
             return Err(Refused(token));
         }
@@ -287,10 +298,14 @@ impl<T> Outgoing<T> {
             self.places[index].state = state;
             index
         } else {
-            self.places.push(Place { use_count: 0, state });
+            self.places.push(Place { use_count: 0, staged_bytes: 0, state });
             self.places.len() - 1
         };
-        Ok(Tag::new(index, self.places[index].use_count))
+        let tag = Tag::new(index, self.places[index].use_count);
+        let before = self.staged.len();
+        write(&self.profile, &mut self.staged, tag.0);
+        self.places[index].staged_bytes = self.staged.len() - before;
+        Ok(tag)
     }
 
     fn free_place(&mut self, index: usize) -> Option<T> {
@@ -299,12 +314,19 @@ impl<T> Outgoing<T> {
         self.free.push(index);
         match std::mem::replace(&mut place.state, Use::Free) {
             Use::Asked { token, .. } => token,
-            Use::Free => None,
+            Use::Free | Use::Withdrawn => None,
         }
     }
 
     fn place_of(&mut self, tag: Tag) -> Option<&mut Place<T>> {
         self.places.get_mut(tag.place()).filter(|place| place.use_count == tag.0 >> PLACE_BITS)
+    }
+
+    /// What stands for a reply that is larger than the limit: its job ran, and what it said is lost, as if the machine had
+    /// failed. The stream is fine.
+    fn too_large(&self) -> ReplyBody<'static> {
+        let status = self.profile.statuses.see_world_failed;
+        ReplyBody::Error { status, info: Some("the reply is larger than the limit") }
     }
 
     /// Frees the tag that a reply carries; the token is `None` where nobody waits for the reply.
@@ -318,30 +340,24 @@ impl<T> Outgoing<T> {
                     return Err(Broken::WrongKind { tag: tag.0 });
                 }
             }
-            Use::Asked { .. } | Use::Free => return Err(stray),
+            Use::Asked { .. } | Use::Free | Use::Withdrawn => return Err(stray),
         }
         Ok(self.free_place(tag.place()))
     }
 
-    /// Goes through the staged messages once, and takes out those that `is_unwanted`.
-    fn withdraw_each(
-        &mut self,
-        mut is_unwanted: impl FnMut(Tag, Option<&T>) -> bool,
-        mut withdrawn: impl FnMut(Option<T>, &[u8]),
-    ) {
+    /// Takes what was withdrawn out of the staged bytes.
+    fn compact(&mut self) {
+        if self.withdrawn.commands == 0 {
+            return;
+        }
+        self.withdrawn = Withdrawn::default();
         let staged = std::mem::take(&mut self.staged);
         let mut rest = staged.filled();
         while !rest.is_empty() {
             let message = wire::StagedMessage::split_off(&self.profile, &mut rest);
-            let tag = Tag(message.tag);
-            let place = &self.places[tag.place()];
-            let token = match &place.state {
-                Use::Asked { token, .. } => token.as_ref(),
-                Use::Free => None,
-            };
-            if is_unwanted(tag, token) {
-                let token = self.free_place(tag.place());
-                withdrawn(token, message.job);
+            let index = Tag(message.tag).place();
+            if matches!(self.places[index].state, Use::Withdrawn) {
+                self.free_place(index);
             } else {
                 self.staged.extend(message.bytes);
             }

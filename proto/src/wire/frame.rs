@@ -1,5 +1,7 @@
 //! Finding whole messages in a stream of bytes.
 
+use std::fmt;
+
 use super::fields::WORD;
 use super::{Limits, SKIP_LIMIT};
 
@@ -22,7 +24,7 @@ impl Direction {
 }
 
 /// One message's body, or what is left of one that was too long.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub enum Frame<'a> {
     /// The body of a whole message, at least as long as the direction's smallest one.
     Body(&'a [u8]),
@@ -33,6 +35,16 @@ pub enum Frame<'a> {
         /// The `length` that it announced, in bytes.
         length: u32,
     },
+}
+
+impl fmt::Debug for Frame<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // The body may be a job's.
+            Self::Body(body) => write!(f, "Body({} bytes)", body.len()),
+            Self::TooLong { tag, length } => write!(f, "TooLong {{ tag: {tag}, length: {length} }}"),
+        }
+    }
 }
 
 /// A length that no peer of good will sends. The connection has to be closed: where the next message would begin can not

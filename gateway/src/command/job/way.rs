@@ -92,7 +92,12 @@ fn stream_options(args: &Args) -> Result<stream::Options, Failure> {
             Profile::from_toml(&text).map_err(|error| unusable(&error))?.into()
         }
     };
-    Ok(stream::Options { profile, limits: Limits { max_job_bytes: args.max_job_bytes }, max_in_flight: AT_ONCE })
+    Ok(stream::Options {
+        profile,
+        limits: Limits { max_job_bytes: args.max_job_bytes },
+        max_in_flight: AT_ONCE,
+        ..stream::Options::default()
+    })
 }
 
 /// Refuses what only `ssh://` has a use for.

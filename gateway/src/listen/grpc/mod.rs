@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use seeway_proto::v1::FILE_DESCRIPTOR_SET;
 use seeway_proto::v1::see_job_service_server::SeeJobServiceServer;
-use seeway_proto::wire;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -32,9 +31,11 @@ const BACKLOG: usize = 64;
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
-/// The largest message that is decoded: one with a job too large for any configuration still gets an answer of its own,
-/// instead of ending the stream that it came on.
-const MAX_DECODED: usize = wire::SKIP_LIMIT as usize + 64 * 1024;
+/// The largest message that is decoded, for jobs of at most `max_job_bytes`. A job that is too large but not by far still gets
+/// an answer of its own, instead of ending the stream that it came on; one that is far too large is not held in memory.
+fn max_decoded(max_job_bytes: u32) -> usize {
+    4 * max_job_bytes as usize + 64 * 1024
+}
 
 /// How often an idle connection is asked whether its caller is still there, and how long it has to answer.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -62,15 +63,15 @@ impl Server {
     pub fn start(shard: &Shard, common: Common) -> Self {
         let (connections, incoming) = mpsc::channel(BACKLOG);
         let (stop, stopped) = oneshot::channel::<()>();
+        let limits = &shard.config().limits;
         let jobs = SeeJobServiceServer::new(Service::new(shard.clone(), common.pipes))
-            .max_decoding_message_size(MAX_DECODED)
-            .max_encoding_message_size(MAX_DECODED);
+            .max_decoding_message_size(max_decoded(limits.max_job_bytes));
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()
             .expect("the schema was compiled with the gateway");
-        let calls = u32::try_from(shard.config().limits.caller_jobs).unwrap_or(u32::MAX);
+        let calls = u32::try_from(limits.caller_jobs).unwrap_or(u32::MAX);
         let serving = tonic::transport::Server::builder()
             .max_concurrent_streams(calls)
             .initial_stream_window_size(STREAM_WINDOW)

@@ -6,13 +6,14 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use seeway_client::tunnel::{Channel, ReadHalf, Tunnel, WriteHalf};
 use seeway_proto::outcome::{NotSent, Outcome, Rejected};
 use seeway_proto::v1::pipe_request::Message;
 use seeway_proto::v1::{PipeOpen, PipeRequest, PipeResponse};
 use seeway_proto::wiped::WipedBuffer;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Status, Streaming};
@@ -22,6 +23,9 @@ use crate::upstream::{self, PipeError};
 
 /// What one message carries at most.
 const MESSAGE_BYTES: usize = 64 * 1024;
+
+/// How long a caller may take to say where its pipe goes.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The direction from the machine, as tonic sends it. Dropping it, as tonic does when the caller goes away, closes the pipe.
 pub(super) struct Pipe {
@@ -37,18 +41,30 @@ pub(super) struct Pipe {
 pub(super) async fn open(
     shard: &Shard,
     mut requests: Streaming<PipeRequest>,
-    permit: OwnedSemaphorePermit,
+    pipes: Arc<Semaphore>,
 ) -> Result<Pipe, Status> {
-    let open = match requests.next().await.transpose()?.and_then(|request| request.message) {
+    let first = tokio::time::timeout(OPEN_TIMEOUT, requests.next()).await;
+    let first = first.map_err(|_| Status::invalid_argument(format!("no `open` came within {OPEN_TIMEOUT:?}")))?;
+    let open = match first.transpose()?.and_then(|request| request.message) {
         Some(Message::Open(open)) => open,
         Some(Message::Data(_)) | None => {
             return Err(Status::invalid_argument("a pipe's first message is `open`, with the world that it goes to"));
         }
     };
+    // Not before it is known that the caller means it.
+    let permit = pipes.try_acquire_owned().map_err(|_| too_many(shard, &open.world))?;
     let (tunnel, channel) = connect(shard, &open).await?;
     let (read, write) = channel.split();
     let uplink = tokio::spawn(send(requests, write)).abort_handle();
     Ok(Pipe { read, unsent: WipedBuffer::new(), uplink, tunnel, has_ended: false, _permit: permit })
+}
+
+fn too_many(shard: &Shard, world: &str) -> Status {
+    let config = shard.config();
+    let outcome = Outcome::NotSent(NotSent::CallerQuota);
+    let mut failure = Failure::new(&config.wire.profile, world, None, outcome);
+    failure.message = format!("{} pipes are open (limits.pipes); close one, or try again later", config.limits.pipes);
+    failure.into()
 }
 
 async fn connect(shard: &Shard, open: &PipeOpen) -> Result<(Arc<Tunnel>, Channel), Status> {

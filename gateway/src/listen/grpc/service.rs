@@ -48,11 +48,7 @@ impl SeeJobService for Service {
     type PipeStream = Pin<Box<dyn Stream<Item = Result<PipeResponse, Status>> + Send>>;
 
     async fn pipe(&self, request: Request<Streaming<PipeRequest>>) -> Result<Response<Self::PipeStream>, Status> {
-        let permit = self.pipes.clone().try_acquire_owned().map_err(|_| {
-            let limit = self.shard.config().limits.pipes;
-            Status::resource_exhausted(format!("{limit} pipes are open (limits.pipes); close one or try again later"))
-        })?;
-        let piped = pipe::open(&self.shard, request.into_inner(), permit).await?;
+        let piped = pipe::open(&self.shard, request.into_inner(), self.pipes.clone()).await?;
         Ok(Response::new(Box::pin(piped)))
     }
 
