@@ -62,11 +62,11 @@ async fn a_call_that_nobody_reads_ends_at_its_timeout() {
 async fn a_timeout_may_be_longer_than_any_clock() {
     let (gateway, _listener) = deaf_gateway().await;
     let forever = SubmitOptions { timeout: Some(Duration::MAX), ..SubmitOptions::default() };
-    let stream = gateway.stream();
+    let (stream, short) = (gateway.stream(), options(200));
     tokio::select! {
         call = gateway.submit("signer", "job", &forever) => panic!("nobody answers: {call:?}"),
         job = stream.submit("signer", "job", &forever) => panic!("nobody answers: {job:?}"),
         // Both calls wait by the time that this one gives up.
-        late = gateway.submit("signer", "job", &options(200)) => assert!(late.is_err(), "nobody answers: {late:?}"),
+        late = gateway.submit("signer", "job", &short) => assert!(late.is_err(), "nobody answers: {late:?}"),
     }
 }

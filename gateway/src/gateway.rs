@@ -261,7 +261,7 @@ mod tests {
         let mut identity =
             identity.write(true).create_new(true).mode(0o600).open(folder.join("identity")).expect("new");
         let text = key.to_openssh(LineEnding::LF).expect("encoded");
-        std::io::Write::write_all(&mut identity, text.as_bytes()).expect("written");
+        io::Write::write_all(&mut identity, text.as_bytes()).expect("written");
         let host_key = key.public_key().to_openssh().expect("encoded");
         let text = format!(
             "[listen]

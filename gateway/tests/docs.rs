@@ -212,7 +212,7 @@ mod wire {
     fn encoded(write: impl FnOnce(&mut WipedBuffer)) -> String {
         let mut out = WipedBuffer::new();
         write(&mut out);
-        out.filled().iter().map(|byte| format!("{byte:02x}")).collect()
+        out.filled().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
     }
 }
 

@@ -9,7 +9,8 @@ use std::{
     time::Duration,
 };
 
-use seeway_bench::Target;
+use seeway_bench::{Target, wire::WireCaller};
+use seeway_proto::wire::ReplyBody;
 use seeway_tests::{
     Config, Door, Gateway, Identity, Machine, Sshd,
     callers::{self, Told},
@@ -91,6 +92,45 @@ async fn the_network_is_cut_or_falls_silent() {
     load.until_replies(REPLIES_BETWEEN).await;
     let told = load.end().await;
     scene.compare(&told);
+}
+
+/// The last that a server says before it hangs up counts: a job whose reply has come is never called unknown.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replies_that_came_with_the_end_of_the_tunnel_are_delivered() {
+    let _turn = Turn::alone();
+    let identity = Identity::generate();
+    let sshd = Sshd::start(&identity);
+    let machine = Machine::start("echo");
+    let network = Network::to(sshd.door().address).await;
+    let door = Door { address: network.address(), ..sshd.door().clone() };
+    let config = Config::new()
+        .machine("hsm", &door, machine.seejobs(), &identity, "channels = 1")
+        .world("echo", &["hsm"], "")
+        .line("ssh", "retry_max = \"200ms\"");
+    let gateway = Gateway::ready(&config);
+    let mut caller = WireCaller::connect(&gateway.unix(), 4).await.expect("accepted");
+    let world = caller.open_world("echo", 0).await.unwrap_or_else(|error| panic!("{error}"));
+    for round in 1..=10 {
+        gateway.until_up(&["hsm"]);
+        network.hold_back();
+        caller.stage(world, b"job", round).expect("room");
+        let on_answer = |_, reply: ReplyBody<'_>| {
+            assert!(
+                matches!(reply, ReplyBody::Job(_)),
+                "round {round}: the reply had come; the caller was told {reply:?}"
+            );
+        };
+        let connections = network.connections();
+        let hang_up = async {
+            let held = || async { (network.held_back() > 0).then_some(()) };
+            wait::until_async("the reply is on its way", wait::BOUND, held).await;
+            network.mend();
+        };
+        let (exchanged, ()) = tokio::join!(caller.exchange(on_answer), hang_up);
+        exchanged.unwrap_or_else(|error| panic!("{error}"));
+        let again = || async { (network.connections() > connections).then_some(()) };
+        wait::until_async("the gateway connects again", wait::BOUND, again).await;
+    }
 }
 
 /// A gateway, a network and an SSH server behind it, and a machine behind that, which counts.

@@ -63,7 +63,8 @@ const MAX_WORLD_BYTES: usize = 256;
 
 /// The beginning of a text, at most `bytes` long.
 fn cut(text: &str, bytes: usize) -> &str {
-    &text[..text.floor_char_boundary(bytes)]
+    let end = (0..=bytes.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or_default()]
 }
 
 impl Finished {

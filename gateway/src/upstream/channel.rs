@@ -121,7 +121,7 @@ impl Pump {
         match received {
             Ok(()) => tracing::warn!(machine, "a channel has ended"),
             Err(broken) => {
-                tracing::error!(machine, error = %broken, "a channel is closed: the machine broke the protocol")
+                tracing::error!(machine, error = %broken, "a channel is closed: the machine broke the protocol");
             }
         }
     }
