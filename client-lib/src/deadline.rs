@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Longer than any caller waits, and short enough to add to a clock.
-pub(crate) const FOR_EVER: Duration = Duration::from_hours(24 * 365);
+pub(crate) const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// The end of a time-out that begins now.
 pub(crate) fn after(timeout: Duration) -> Instant {

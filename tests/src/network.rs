@@ -136,7 +136,7 @@ async fn hold(
             while far_read.read_buf(&mut held).await.is_ok_and(|count| count > 0) {
                 held_back.store(held.len(), Ordering::Relaxed);
             }
-            std::future::pending().await
+            std::future::pending::<()>().await;
         } => {}
     }
     near_write.write_all(&held).await?;

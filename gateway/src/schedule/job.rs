@@ -37,9 +37,10 @@ impl Job {
     pub(super) fn honest<'a>(&self, outcome: Outcome<'a>) -> Outcome<'a> {
         match (self.earlier, outcome) {
             (Some(_), Outcome::NotSent(NotSent::TooLate)) => Outcome::Unknown(Unknown::TooLate),
-            (Some(earlier), Outcome::NotSent(_)) => Outcome::Unknown(earlier),
             // A status that says that nothing ran says so of the last attempt only.
-            (Some(earlier), Outcome::MachineStatus { may_have_run: false, .. }) => Outcome::Unknown(earlier),
+            (Some(earlier), Outcome::NotSent(_) | Outcome::MachineStatus { may_have_run: false, .. }) => {
+                Outcome::Unknown(earlier)
+            }
             (_, outcome) => outcome,
         }
     }

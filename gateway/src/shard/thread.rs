@@ -261,7 +261,7 @@ async fn until(timeout: Duration, holds: impl Fn() -> bool) -> bool {
 
 /// A TCP caller that has been silent for this long is probed. One whose machine or network died says nothing ever again, and
 /// would keep its place among the callers.
-const KEEPALIVE_IDLE: Duration = Duration::from_mins(1);
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 
 /// How long after a probe without an answer the next one goes out.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
