@@ -15,7 +15,7 @@ use support::{until, within};
 use tokio::io::DuplexStream;
 use tokio::task::JoinHandle;
 
-const LONG: Duration = Duration::from_secs(90);
+const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(50);
 
 fn connect(pipe_size: usize, options: Options) -> (Connection, Machine<DuplexStream>) {

@@ -91,7 +91,7 @@ async fn a_channel_is_a_stream_too() {
 
 #[tokio::test]
 async fn keys_are_exchanged_anew_under_load() {
-    let limits = Limits::new(1 << 20, 1 << 20, Duration::new(3600, 0));
+    let limits = Limits::new(1 << 20, 1 << 20, Duration::from_secs(3600));
     let server = SshServer::start_with(vec![new_key(Algorithm::Ed25519)], limits);
     let tunnel = connect(&server.options()).await;
     let (mut read, mut write) = tunnel.open(HOST, ECHO).await.unwrap().split();

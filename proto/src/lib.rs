@@ -2,7 +2,7 @@
 //! become of a job ([`outcome`]), and the gRPC schema ([`v1`], with the feature `grpc`).
 //!
 //! There is no I/O here, no task and no clock: callers hand in bytes and get bytes back. So the same code runs in the
-//! gateway, in the client library, in the emulated HSM, and in a simulation that never opens a socket.
+//! gateway, in the client library, in the emulated HSM, and in tests that never open a socket.
 
 pub mod mux;
 pub mod outcome;

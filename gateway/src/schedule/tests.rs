@@ -7,6 +7,9 @@ use proptest::prelude::*;
 use seeway_proto::mux::{Incoming, Request};
 use seeway_proto::outcome::OutcomeKind;
 
+use seeway_proto::outcome::Outcome;
+use seeway_proto::wiped::WipedBuffer;
+
 use super::*;
 
 /// An outcome, whether it says that the job may have run, and the reply.
