@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use seeway::schedule::{
     Budget, CallerId, ChannelId, Concluded, Effects, MachineId, NewJob, Scheduler, Settings, WorldId,
 };
-use seeway_proto::mux::{Incoming, Request};
+use seeway_proto::mux::Incoming;
 use seeway_proto::wiped::WipedBuffer;
-use seeway_proto::wire::{Limits, Profile};
+use seeway_proto::wire::{Command, Limits, Profile};
 
 /// What was told: world, ticket, status on the legacy wire, and whether the job may have run.
 #[derive(Default)]
@@ -67,7 +67,7 @@ impl Peer {
         let mut input = &bytes[..];
         let mut tags = Vec::new();
         while let Some(request) = self.0.next(&mut input).expect("whole commands") {
-            let Request::SeeJob { tag, .. } = request else { panic!("a job") };
+            let Command::SeeJob { tag, .. } = request else { panic!("a job") };
             tags.push(tag);
         }
         tags

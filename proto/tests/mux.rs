@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use seeway_proto::mux::{Answer, Broken, Incoming, Outgoing, Refused, Request};
+use seeway_proto::mux::{Answer, Broken, Incoming, Outgoing, Refused};
 use seeway_proto::wiped::WipedBuffer;
-use seeway_proto::wire::{self, JobBytes, Limits, Profile, ReplyBody};
+use seeway_proto::wire::{self, Command, JobBytes, Limits, Profile, ReplyBody};
 
 const LIMITS: Limits = Limits { max_job_bytes: 100 };
 
@@ -67,9 +67,9 @@ fn replies_in_any_order_find_their_jobs() {
     assert_eq!((asked.len(), answering.outstanding()), (4, 4));
     for request in asked.into_iter().rev() {
         match request {
-            Request::NoOp { tag } => answering.answer_no_op(tag),
-            Request::SeeJob { tag, job, .. } => answering.answer_job(tag, job.0),
-            Request::GetPublishedObject { tag, name } => {
+            Command::NoOp { tag } => answering.answer_no_op(tag),
+            Command::SeeJob { tag, job, .. } => answering.answer_job(tag, job.0),
+            Command::GetPublishedObject { tag, name } => {
                 assert_eq!(name, "signer");
                 answering.answer_object(tag, 77);
             }
@@ -93,12 +93,12 @@ fn at_the_limit_and_one_past_it() {
     let bytes = [sent(&mut asking), written(|profile, out| wire::command_no_op(profile, out, 99))].concat();
     let mut answering = incoming(2);
     let mut input = &bytes[..];
-    let Ok(Some(Request::NoOp { tag: first })) = answering.next(&mut input) else { panic!("a NoOp") };
-    let Ok(Some(Request::NoOp { .. })) = answering.next(&mut input) else { panic!("a NoOp") };
+    let Ok(Some(Command::NoOp { tag: first })) = answering.next(&mut input) else { panic!("a NoOp") };
+    let Ok(Some(Command::NoOp { .. })) = answering.next(&mut input) else { panic!("a NoOp") };
     assert_eq!(answering.next(&mut input), Ok(None));
     assert!(!answering.has_room() && input.len() == 16, "the third stays in the input");
     answering.answer_no_op(first);
-    assert_eq!(answering.next(&mut input), Ok(Some(Request::NoOp { tag: 99 })));
+    assert_eq!(answering.next(&mut input), Ok(Some(Command::NoOp { tag: 99 })));
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn a_tag_in_use_is_refused_and_the_first_job_is_not_disturbed() {
     let mut answering = incoming(10);
     let job = written(|profile, out| wire::command_see_job(profile, out, 5, 0, b"x"));
     let mut input = &[job.clone(), job.clone()].concat()[..];
-    assert!(matches!(answering.next(&mut input), Ok(Some(Request::SeeJob { tag: 5, .. }))));
+    assert!(matches!(answering.next(&mut input), Ok(Some(Command::SeeJob { tag: 5, .. }))));
     assert_eq!(answering.next(&mut input), Ok(None));
     let statuses = Profile::open_1().statuses.clone();
     let refused = written(|p, out| wire::reply_error(p, out, 5, statuses.invalid_parameter, Some("tag in use")));
@@ -136,7 +136,7 @@ fn every_row_of_bad_input_is_answered_on_its_tag_and_the_stream_goes_on() {
         let mut input = &stream[..];
         let next = answering.next(&mut input);
         assert!(
-            matches!(next, Ok(Some(Request::SeeJob { tag: 4, job, .. })) if job.0.len() == 100),
+            matches!(next, Ok(Some(Command::SeeJob { tag: 4, job, .. })) if job.0.len() == 100),
             "{what}: {next:?}"
         );
         let reply = output(&mut answering);
@@ -312,7 +312,7 @@ proptest! {
                     let bytes = sent(&mut asking);
                     let mut input = &bytes[..];
                     while let Some(request) = answering.next(&mut input).expect("valid") {
-                        let Request::SeeJob { tag, job, .. } = request else { panic!("a job") };
+                        let Command::SeeJob { tag, job, .. } = request else { panic!("a job") };
                         taken.push((tag, job.0.to_vec()));
                     }
                     prop_assert!(input.is_empty(), "the answering end has as much room");
@@ -345,7 +345,7 @@ proptest! {
         }
         let rest = sent(&mut asking);
         let mut input = &rest[..];
-        while let Some(Request::SeeJob { tag, job, .. }) = answering.next(&mut input).expect("valid") {
+        while let Some(Command::SeeJob { tag, job, .. }) = answering.next(&mut input).expect("valid") {
             taken.push((tag, job.0.to_vec()));
         }
         for (tag, job) in taken {

@@ -1,8 +1,8 @@
 //! The answering end of a SEEJob stream, as a test wants it.
 
-use seeway_proto::mux::{Incoming, Request};
+use seeway_proto::mux::Incoming;
 use seeway_proto::wiped::WipedBuffer;
-use seeway_proto::wire::{Limits, Profile};
+use seeway_proto::wire::{Command, Limits, Profile};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// A world that the machine knows, and its handle.
@@ -42,12 +42,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Machine<S> {
             let held = rest.len();
             while let Some(request) = self.incoming.next(&mut rest).expect("the client keeps to the protocol") {
                 match request {
-                    Request::NoOp { tag } => self.incoming.answer_no_op(tag),
-                    Request::SeeJob { tag, world, job } => jobs.push(Job { tag, world, bytes: job.0.to_vec() }),
-                    Request::GetPublishedObject { tag, name } if name == WORLD.0 => {
+                    Command::NoOp { tag } => self.incoming.answer_no_op(tag),
+                    Command::SeeJob { tag, world, job } => jobs.push(Job { tag, world, bytes: job.0.to_vec() }),
+                    Command::GetPublishedObject { tag, name } if name == WORLD.0 => {
                         self.incoming.answer_object(tag, WORLD.1);
                     }
-                    Request::GetPublishedObject { tag, .. } => {
+                    Command::GetPublishedObject { tag, .. } => {
                         let status = Profile::open_1().statuses.unknown_id;
                         self.incoming.answer_error(tag, status, Some("no such world"));
                     }

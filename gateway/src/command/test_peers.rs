@@ -12,14 +12,14 @@ use russh::keys::ssh_key::LineEnding;
 use russh::keys::{Algorithm, PrivateKey, PublicKey};
 use russh::server::{self, Auth, ChannelOpenHandle, Msg, Session, VerifiedPublicKey};
 use russh::{Channel, ChannelOpenFailure};
-use seeway_proto::mux::{Incoming, Request};
+use seeway_proto::mux::Incoming;
 use seeway_proto::v1::see_job_service_server::{SeeJobService, SeeJobServiceServer};
 use seeway_proto::v1::{
     JobFailure, ListWorldsRequest, ListWorldsResponse, PipeRequest, PipeResponse, StreamRequest, StreamResponse,
     SubmitRequest, SubmitResponse, stream_response,
 };
 use seeway_proto::wiped::WipedBuffer;
-use seeway_proto::wire::{Limits, Profile};
+use seeway_proto::wire::{Command, Limits, Profile};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::oneshot;
@@ -262,16 +262,16 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, manner: Manner) 
     }
 }
 
-fn answer(incoming: &mut Incoming, request: Request<'_>) {
+fn answer(incoming: &mut Incoming, request: Command<'_>) {
     match request {
-        Request::NoOp { tag } => incoming.answer_no_op(tag),
-        Request::GetPublishedObject { tag, name: PUBLISHED_AS } => incoming.answer_object(tag, HANDLE),
-        Request::GetPublishedObject { tag, .. } => incoming.answer_error(tag, 4, Some("no such world")),
-        Request::SeeJob { tag, job, .. } if job.0.starts_with(b"fail") => {
+        Command::NoOp { tag } => incoming.answer_no_op(tag),
+        Command::GetPublishedObject { tag, name: PUBLISHED_AS } => incoming.answer_object(tag, HANDLE),
+        Command::GetPublishedObject { tag, .. } => incoming.answer_error(tag, 4, Some("no such world")),
+        Command::SeeJob { tag, job, .. } if job.0.starts_with(b"fail") => {
             incoming.answer_error(tag, 0x1_0000, Some("no"));
         }
-        Request::SeeJob { job, .. } if job.0.starts_with(b"hush") => {}
-        Request::SeeJob { tag, job, .. } => {
+        Command::SeeJob { job, .. } if job.0.starts_with(b"hush") => {}
+        Command::SeeJob { tag, job, .. } => {
             let reply: Vec<u8> = job.0.iter().rev().copied().collect();
             incoming.answer_job(tag, &reply);
         }

@@ -10,10 +10,10 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use seeway_proto::mux::{Incoming, Request};
+use seeway_proto::mux::Incoming;
 use seeway_proto::outcome::{Outcome, Rejected};
 use seeway_proto::wiped::WipedBuffer;
-use seeway_proto::wire::FrameError;
+use seeway_proto::wire::{Command, FrameError};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
 use zeroize::Zeroize;
@@ -208,7 +208,7 @@ impl Connection {
                 let request = state.front.legacy(self.caller).incoming.next(&mut rest).map_err(End::Broken)?;
                 match request {
                     None => break,
-                    Some(Request::SeeJob { tag, world, job }) => {
+                    Some(Command::SeeJob { tag, world, job }) => {
                         let Some(world) = state.front.legacy(self.caller).world_of(world) else {
                             let outcome = Outcome::Rejected(Rejected::NoSuchWorld);
                             state.front.rejected += 1;
@@ -224,11 +224,11 @@ impl Connection {
                         };
                         state.submit(now, self.caller, new);
                     }
-                    Some(Request::NoOp { tag }) => {
+                    Some(Command::NoOp { tag }) => {
                         let port = state.front.legacy(self.caller);
                         port.incoming.answer_no_op(tag);
                     }
-                    Some(Request::GetPublishedObject { tag, name }) => {
+                    Some(Command::GetPublishedObject { tag, name }) => {
                         let world = state.front.published_world(name);
                         let port = state.front.legacy(self.caller);
                         if let Some(world) = world {

@@ -4,11 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use proptest::prelude::*;
-use seeway_proto::mux::{Incoming, Request};
-use seeway_proto::outcome::OutcomeKind;
-
-use seeway_proto::outcome::Outcome;
+use seeway_proto::mux::Incoming;
+use seeway_proto::outcome::{Outcome, OutcomeKind};
 use seeway_proto::wiped::WipedBuffer;
+use seeway_proto::wire::Command;
 
 use super::*;
 
@@ -117,7 +116,7 @@ impl Bench {
         let Peer { incoming, held } = self.peers.get_mut(&channel).expect("open");
         let mut input = &bytes[..];
         while let Some(request) = incoming.next(&mut input).expect("the scheduler writes whole commands") {
-            let Request::SeeJob { tag, job, .. } = request else { panic!("a job") };
+            let Command::SeeJob { tag, job, .. } = request else { panic!("a job") };
             self.ran.push(job.0.to_vec());
             held.push((tag, job.0.to_vec()));
         }

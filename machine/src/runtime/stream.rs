@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use seeway_proto::mux::{Incoming, Request};
+use seeway_proto::mux::Incoming;
 use seeway_proto::wiped::WipedBuffer;
-use seeway_proto::wire::{FrameError, Profile, Statuses};
+use seeway_proto::wire::{Command, FrameError, Profile, Statuses};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::Notify;
 
@@ -157,16 +157,16 @@ impl Stream {
                 break Ok(Needs::Room);
             };
             match incoming.next(&mut rest) {
-                Ok(Some(Request::SeeJob { tag, world: 0, job })) => {
+                Ok(Some(Command::SeeJob { tag, world: 0, job })) => {
                     *job_bytes += job.0.len();
                     self.vitals.jobs.fetch_add(1, Ordering::Relaxed);
                     jobs.push(Job::new(job.0.into(), Arc::clone(self), tag));
                 }
-                Ok(Some(Request::NoOp { tag })) => incoming.answer_no_op(tag),
-                Ok(Some(Request::SeeJob { tag, .. })) => {
+                Ok(Some(Command::NoOp { tag })) => incoming.answer_no_op(tag),
+                Ok(Some(Command::SeeJob { tag, .. })) => {
                     incoming.answer_error(tag, self.profile.statuses.unknown_id, Some("no such world"));
                 }
-                Ok(Some(Request::GetPublishedObject { tag, .. })) => {
+                Ok(Some(Command::GetPublishedObject { tag, .. })) => {
                     let info = Some("a machine publishes no objects");
                     incoming.answer_error(tag, self.profile.statuses.unknown_command, info);
                 }

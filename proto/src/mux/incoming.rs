@@ -4,33 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::wiped::WipedBuffer;
-use crate::wire::{self, Command, Direction, Fault, Frame, FrameError, Framer, JobBytes, Limits, Profile};
-
-/// A command that is to be answered. Its tag is outstanding until one of [`Incoming`]'s `answer_` methods is called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request<'a> {
-    /// Asks for a reply and nothing else.
-    NoOp {
-        /// The client's tag.
-        tag: u32,
-    },
-    /// A job of at most `max_job_bytes`.
-    SeeJob {
-        /// The client's tag.
-        tag: u32,
-        /// The world's handle; 0 towards a machine.
-        world: u32,
-        /// The job's bytes.
-        job: JobBytes<'a>,
-    },
-    /// Asks for the handle of a world.
-    GetPublishedObject {
-        /// The client's tag.
-        tag: u32,
-        /// The name under which the world is published.
-        name: &'a str,
-    },
-}
+use crate::wire::{self, Command, Direction, Fault, Frame, FrameError, Framer, Limits, Profile};
 
 /// The answering end: commands come in, replies go out in any order.
 #[derive(Debug)]
@@ -56,17 +30,18 @@ impl Incoming {
         }
     }
 
-    /// Takes the next command off the front of `input`. `None` where there is no whole one, or no room for one more: then
-    /// [`has_room`](Self::has_room) is false, and `input` is to be offered again after an answer.
+    /// Takes the next command off the front of `input`. Its tag is outstanding until one of the `answer_` methods is called.
+    /// `None` where there is no whole command, or no room for one more: then [`has_room`](Self::has_room) is false, and
+    /// `input` is to be offered again after an answer.
     ///
     /// Commands that are wrong are answered here and not returned. An error means that the stream can't be followed any
     /// further: close it.
-    pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Request<'a>>, FrameError> {
+    pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Command<'a>>, FrameError> {
         while self.has_room() {
             let Some(frame) = self.framer.next(input)? else {
                 return Ok(None);
             };
-            let request = match frame {
+            let command = match frame {
                 Frame::TooLong { tag, .. } => {
                     self.refuse_too_large(tag);
                     None
@@ -79,8 +54,8 @@ impl Incoming {
                     }
                 },
             };
-            if request.is_some() {
-                return Ok(request);
+            if command.is_some() {
+                return Ok(command);
             }
         }
         Ok(None)
@@ -145,18 +120,14 @@ impl Incoming {
         std::mem::swap(&mut self.output, empty);
     }
 
-    fn accept<'a>(&mut self, command: Command<'a>) -> Option<Request<'a>> {
-        let (tag, request) = match command {
-            Command::SeeJob { tag, job, .. } if job.0.len() > self.limits.max_job_bytes as usize => {
-                self.refuse_too_large(tag);
-                return None;
-            }
-            Command::SeeJob { tag, world, job } => (tag, Request::SeeJob { tag, world, job }),
-            Command::NoOp { tag } => (tag, Request::NoOp { tag }),
-            Command::GetPublishedObject { tag, name } => (tag, Request::GetPublishedObject { tag, name }),
-        };
+    fn accept<'a>(&mut self, command: Command<'a>) -> Option<Command<'a>> {
+        let (Command::NoOp { tag } | Command::SeeJob { tag, .. } | Command::GetPublishedObject { tag, .. }) = command;
+        if matches!(command, Command::SeeJob { job, .. } if job.0.len() > self.limits.max_job_bytes as usize) {
+            self.refuse_too_large(tag);
+            return None;
+        }
         if self.outstanding.insert(tag) {
-            return Some(request);
+            return Some(command);
         }
         let status = self.profile.statuses.invalid_parameter;
         self.put_error(tag, status, Some("tag in use"));

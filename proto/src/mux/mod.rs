@@ -10,5 +10,5 @@
 mod incoming;
 mod outgoing;
 
-pub use incoming::{Incoming, Request};
+pub use incoming::Incoming;
 pub use outgoing::{Answer, Broken, Outgoing, Refused, Tag};
