@@ -31,10 +31,13 @@ const BACKLOG: usize = 64;
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
-/// The largest message that is decoded, for jobs of at most `max_job_bytes`. A job that is too large but not by far still gets
-/// an answer of its own, instead of ending the stream that it came on; one that is far too large is not held in memory.
+/// The largest message that is decoded, for jobs of at most `max_job_bytes`: twice that, and at least the 4 MiB that gRPC
+/// programs are used to. A job that is too large but not by far still gets an answer of its own, instead of ending the
+/// stream that it came on; one that is far too large is not held in memory.
 fn max_decoded(max_job_bytes: u32) -> usize {
-    4 * max_job_bytes as usize + 64 * 1024
+    const USUAL: usize = 4 * 1024 * 1024;
+    const AROUND_THE_JOB: usize = 64 * 1024;
+    USUAL.max(2 * max_job_bytes as usize) + AROUND_THE_JOB
 }
 
 /// How often an idle connection is asked whether its caller is still there, and how long it has to answer.
