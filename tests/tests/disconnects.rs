@@ -48,6 +48,7 @@ async fn a_thousand_disconnects_leave_nothing_behind() {
     }
     gateway.until_idle(wait::BOUND);
     let files_before = gateway.open_files();
+    let tasks_before = gateway.metrics().sum("seeway_tasks");
 
     let (others, stop, served) = others(&ways);
     for round in 0..DISCONNECTS / ROUND {
@@ -91,6 +92,9 @@ async fn a_thousand_disconnects_leave_nothing_behind() {
     gateway.until_idle(Duration::from_secs(60));
     gateway.until_up(config.machines());
     wait::until("no socket is left over", wait::BOUND, || (gateway.open_files() <= files_before).then_some(()));
+    wait::until("no task is left over", wait::BOUND, || {
+        (gateway.metrics().sum("seeway_tasks") < tasks_before + 0.5).then_some(())
+    });
     // Every place at the machine can be used again: no tag is lost.
     for way in &ways {
         answered(way, "troubled", 4 * MAX_IN_FLIGHT as u64).await;
