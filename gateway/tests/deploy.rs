@@ -110,7 +110,7 @@ fn every_commented_default_is_one() {
         .lines()
         .map(|line| match commented_key(line) {
             // A group and a file that a site makes first.
-            Some("socket_group" | "profile") | None => line,
+            Some("socket_group" | "profile" | "upstream_hardserver") | None => line,
             Some(_) => &line[1..],
         })
         .collect();
@@ -125,7 +125,11 @@ fn every_commented_default_is_one() {
         if let Some(header) = line.strip_prefix('[') {
             section = header.trim_matches(['[', ']']);
         }
-        let Some(key) = commented_key(line).filter(|key| !["socket_group", "profile"].contains(key)) else { continue };
+        let Some(key) =
+            commented_key(line).filter(|key| !["socket_group", "profile", "upstream_hardserver"].contains(key))
+        else {
+            continue;
+        };
         let (_, value) = line.split_once(" = ").expect("a key and its value");
         let headings = [format!("`[{section}]`"), format!("`[[{section}]]`")];
         let mut tables = reference.split("\n## ");

@@ -4,7 +4,8 @@
 use std::time::{Duration, Instant};
 
 use seeway::schedule::{
-    Budget, CallerId, ChannelId, Concluded, Effects, MachineId, NewJob, Scheduler, Settings, WorldId,
+    Affinity, Budget, CallerId, CallerQuota, ChannelId, CircuitSettings, Concluded, Effects, MachineId,
+    MachineSettings, NewJob, Priority, RetrySettings, Scheduler, Settings, SizeClass, WorldId, WorldSettings,
 };
 use seeway_proto::mux::Incoming;
 use seeway_proto::wiped::WipedBuffer;
@@ -23,18 +24,37 @@ impl Effects for Told {
     fn output_staged(&mut self, _: ChannelId) {}
 
     fn world_ready(&mut self, _: WorldId, _: bool) {}
+
+    fn caller_has_room(&mut self, _: CallerId) {}
 }
 
 fn scheduler(now: Instant, worlds: usize, budget: std::sync::Arc<Budget>) -> Scheduler {
     let settings = Settings {
         profile: Profile::open_1(),
         limits: Limits::default(),
-        worlds: vec![vec![MachineId(0)]; worlds],
-        machines: vec![budget],
-        queues: (0..worlds).map(|_| Budget::new(100, 1)).collect(),
+        worlds: (0..worlds)
+            .map(|_| WorldSettings {
+                machines: vec![MachineId(0)],
+                queue: Budget::new(100, 1),
+                queue_bytes: Budget::new(1 << 20, 1),
+                affinity: Affinity::Prefer,
+                is_retired: false,
+            })
+            .collect(),
+        machines: vec![MachineSettings { name: "machine".into(), in_flight: budget, is_retired: false }],
         hold: Duration::from_secs(35),
-        max_attempts: 3,
         channel_buffer: 1 << 20,
+        bulk_above: 32 * 1024,
+        caller: CallerQuota { queued: 1000, in_flight: 1000, bytes: 1 << 20 },
+        retry: RetrySettings { max_attempts: 3, budget_percent: 10, reserve: 100 },
+        circuit: CircuitSettings {
+            failures: 5,
+            silent_after: Duration::from_secs(15),
+            probe_after: Duration::from_secs(5),
+            probe_max: Duration::from_secs(120),
+        },
+        slow_start: Duration::from_secs(10),
+        seed: 1,
     };
     Scheduler::new(now, settings)
 }
@@ -49,7 +69,15 @@ fn submit(
     told: &mut Told,
 ) {
     let deadline = now + Duration::from_secs(60);
-    let new = NewJob { ticket, world: WorldId(world), bytes: b"job", deadline, idempotent };
+    let new = NewJob {
+        ticket,
+        world: WorldId(world),
+        bytes: b"job",
+        deadline,
+        idempotent,
+        priority: Priority::Normal,
+        affinity_key: b"",
+    };
     scheduler.submit(now, caller, new, told);
 }
 
@@ -99,11 +127,11 @@ fn a_refused_second_attempt_does_not_deny_the_first_on_the_legacy_wire() {
     let (now, mut told) = (Instant::now(), Told::default());
     let mut scheduler = scheduler(now, 1, Budget::new(4, 1));
     let caller = scheduler.caller_joined();
-    let first = scheduler.channel_opened(now, MachineId(0), &mut told);
+    let first = scheduler.channel_opened(now, MachineId(0), SizeClass::Small, &mut told);
     submit(&mut scheduler, now, caller, 0, 1, true, &mut told);
     assert_eq!(Peer::new().take(&mut scheduler, now, first, &mut told).len(), 1, "it left");
     scheduler.channel_closed(now, first, &mut told);
-    let second = scheduler.channel_opened(now, MachineId(0), &mut told);
+    let second = scheduler.channel_opened(now, MachineId(0), SizeClass::Small, &mut told);
     let mut peer = Peer::new();
     let tags = peer.take(&mut scheduler, now, second, &mut told);
     let statuses = Profile::open_1().statuses.clone();
@@ -119,7 +147,7 @@ fn a_busy_world_does_not_starve_another_one_on_its_machine() {
     let (now, mut told) = (Instant::now(), Told::default());
     let mut scheduler = scheduler(now, 2, Budget::new(1, 1));
     let caller = scheduler.caller_joined();
-    let channel = scheduler.channel_opened(now, MachineId(0), &mut told);
+    let channel = scheduler.channel_opened(now, MachineId(0), SizeClass::Small, &mut told);
     let mut peer = Peer::new();
     for ticket in 0..3 {
         submit(&mut scheduler, now, caller, 0, ticket, false, &mut told);
@@ -145,8 +173,8 @@ fn a_shard_keeps_no_permits_that_another_one_waits_for() {
         let mut one = scheduler(now, 1, budget.clone());
         let mut two = scheduler(now, 1, budget);
         let callers = (one.caller_joined(), two.caller_joined());
-        let channel = one.channel_opened(now, MachineId(0), &mut told);
-        let other = two.channel_opened(now, MachineId(0), &mut told);
+        let channel = one.channel_opened(now, MachineId(0), SizeClass::Small, &mut told);
+        let other = two.channel_opened(now, MachineId(0), SizeClass::Small, &mut told);
         let mut peer = Peer::new();
         for ticket in 0..limit as u64 {
             submit(&mut one, now, callers.0, 0, ticket, false, &mut told);

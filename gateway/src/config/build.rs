@@ -15,8 +15,11 @@ use super::document::{Document, NAME_LIMIT, Section, is_name, line_of};
 use super::keys::probably;
 use super::kind::{Located, Wrong};
 use super::problem::{Gathered, Place};
-use super::value::{Config, HardserverAddress, Limits, Listen, Machine, Retry, Runtime, Ssh, Wire, World};
+use super::value::{
+    Balance, Circuit, Config, HardserverAddress, Limits, Listen, Machine, Retry, Runtime, Ssh, Wire, World,
+};
 use super::{address, files};
+use crate::schedule::Affinity;
 
 /// Makes the configuration. Relative file names are taken from `base`.
 pub(super) fn build(document: &Document, base: &Path, gathered: &mut Gathered) -> Option<Config> {
@@ -27,7 +30,9 @@ pub(super) fn build(document: &Document, base: &Path, gathered: &mut Gathered) -
     let runtime = runtime(document.one("runtime"));
     let limits = build.limits(document.one("limits"));
     let ssh = build.ssh(document.one("ssh"));
-    let retry = document.one("retry").number("max_attempts").map(|max_attempts| Retry { max_attempts });
+    let retry = retry(document.one("retry"));
+    let balance = document.one("balance").duration("slow_start").map(|found| Balance { slow_start: found.value });
+    let circuit = build.circuit(document.one("circuit"));
     let wire = build.wire(document.one("wire"));
     Some(Config {
         listen: listen?,
@@ -37,6 +42,8 @@ pub(super) fn build(document: &Document, base: &Path, gathered: &mut Gathered) -
         limits: limits?,
         ssh: ssh?,
         retry: retry?,
+        balance: balance?,
+        circuit: circuit?,
         wire: wire?,
     })
 }
@@ -64,6 +71,11 @@ impl Build<'_> {
         let grpc = self.text(section, "grpc", off_or_listener);
         let hardserver = self.hardserver(section);
         let admin = self.text(section, "admin", off_or_listener);
+        let base = self.base;
+        let upstream_hardserver = match section.given("upstream_hardserver") {
+            Some(_) => self.text(section, "upstream_hardserver", |text| address::hardserver(text, base)).map(Some),
+            None => Some(None),
+        };
         let socket_mode = self.text(section, "socket_mode", |text| {
             u32::from_str_radix(text, 8)
                 .ok()
@@ -78,6 +90,7 @@ impl Build<'_> {
         Some(Listen {
             grpc: grpc?,
             hardserver: hardserver?.into_iter().map(|located| located.value).collect(),
+            upstream_hardserver: upstream_hardserver?,
             admin: admin?,
             socket_mode: socket_mode?,
             socket_group: socket_group?,
@@ -178,6 +191,7 @@ impl Build<'_> {
             seejobs_port: section.number("seejobs_port")?,
             tunnels: section.number("tunnels")?,
             channels: section.number("channels")?,
+            bulk_channels: section.number("bulk_channels")?,
             max_in_flight: section.number("max_in_flight")?,
         })
     }
@@ -250,12 +264,18 @@ impl Build<'_> {
             let name = self.name(section, &mut names);
             let published_as = self.published_as(section, name.as_deref(), &mut published);
             let machines = self.world_machines(section, machine_names, document.lost_section);
+            let affinity = self.text(section, "affinity", |text| match text {
+                "prefer" => Ok(Affinity::Prefer),
+                "strict" => Ok(Affinity::Strict),
+                _ => Err(Wrong::new(format!("`{text}` is no affinity"), "write \"prefer\" or \"strict\"")),
+            });
             worlds.extend((|| {
                 Some(World {
                     name: name?,
                     published_as: published_as?,
                     machines: machines?,
                     idempotent: section.boolean("idempotent")?,
+                    affinity: affinity?,
                 })
             })());
         }
@@ -346,43 +366,38 @@ impl Build<'_> {
                     );
                 }
             }
+            for key in ["queue_bytes", "caller_bytes"] {
+                if let Some(bytes) = section.integer(key).filter(|bytes| bytes.value < u64::from(max_job_bytes)) {
+                    self.gathered.add(
+                        &bytes.place,
+                        section.path(key),
+                        format!("is {}, too small for one job of max_job_bytes = {max_job_bytes}", bytes.value),
+                        format!("write {max_job_bytes} or more, or lower max_job_bytes"),
+                    );
+                }
+            }
         }
         Some(Limits {
             max_job_bytes: max_job_bytes?,
             queue: section.number("queue")?,
+            queue_bytes: section.number("queue_bytes")?,
             hold: section.duration("hold")?.value,
             default_timeout: section.duration("default_timeout")?.value,
             callers: section.number("callers")?,
             caller_jobs: section.number("caller_jobs")?,
+            caller_queued: section.number("caller_queued")?,
+            caller_in_flight: section.number("caller_in_flight")?,
+            caller_bytes: section.number("caller_bytes")?,
             caller_buffer_bytes: section.number("caller_buffer_bytes")?,
             channel_buffer_bytes: section.number("channel_buffer_bytes")?,
             pipes: section.number("pipes")?,
+            bulk_above: section.number("bulk_above")?,
         })
     }
 
     fn ssh(&mut self, section: &Section) -> Option<Ssh> {
-        let at_least = |this: &mut Self, key: &str, others: &[&str]| {
-            let (Some(found), Some(sum)) = (
-                section.duration(key),
-                others.iter().map(|other| section.duration(other).map(|found| found.value)).sum::<Option<_>>(),
-            ) else {
-                return;
-            };
-            if found.value < sum {
-                // Where only the other key was written down, that is the one to blame.
-                let blamed = std::iter::once(&key).chain(others).find(|key| section.given(key).is_some());
-                let place = blamed.and_then(|key| section.given(key)).unwrap_or(&found.place);
-                let sum = super::duration_text(sum);
-                this.gathered.add(
-                    place,
-                    section.path(key),
-                    format!("is {}, shorter than {} ({sum})", super::duration_text(found.value), others.join(" and ")),
-                    format!("write {key} = \"{sum}\" or longer"),
-                );
-            }
-        };
-        at_least(self, "retry_max", &["connect_retry"]);
-        at_least(self, "broken_after", &["keepalive_idle", "keepalive"]);
+        self.at_least(section, "retry_max", &["connect_retry"]);
+        self.at_least(section, "broken_after", &["keepalive_idle", "keepalive"]);
         Some(Ssh {
             connect_timeout: section.duration("connect_timeout")?.value,
             connect_retry: section.duration("connect_retry")?.value,
@@ -391,6 +406,42 @@ impl Build<'_> {
             keepalive_idle: section.duration("keepalive_idle")?.value,
             keepalive: section.duration("keepalive")?.value,
             broken_after: section.duration("broken_after")?.value,
+            max_age: section.duration("max_age")?.value,
+            connect_pace: section.duration("connect_pace")?.value,
+            rekey_bytes: section.number("rekey_bytes")?,
+            rekey_after: section.duration("rekey_after")?.value,
+        })
+    }
+
+    /// Notes a duration that is shorter than others together.
+    fn at_least(&mut self, section: &Section, key: &'static str, others: &[&'static str]) {
+        let (Some(found), Some(sum)) = (
+            section.duration(key),
+            others.iter().map(|other| section.duration(other).map(|found| found.value)).sum::<Option<_>>(),
+        ) else {
+            return;
+        };
+        if found.value < sum {
+            // Where only the other key was written down, that is the one to blame.
+            let blamed = std::iter::once(&key).chain(others).find(|key| section.given(key).is_some());
+            let place = blamed.and_then(|key| section.given(key)).unwrap_or(&found.place);
+            let sum = super::duration_text(sum);
+            self.gathered.add(
+                place,
+                section.path(key),
+                format!("is {}, shorter than {} ({sum})", super::duration_text(found.value), others.join(" and ")),
+                format!("write {key} = \"{sum}\" or longer"),
+            );
+        }
+    }
+
+    fn circuit(&mut self, section: &Section) -> Option<Circuit> {
+        self.at_least(section, "probe_max", &["probe_after"]);
+        Some(Circuit {
+            failures: section.number("failures")?,
+            silent_after: section.duration("silent_after")?.value,
+            probe_after: section.duration("probe_after")?.value,
+            probe_max: section.duration("probe_max")?.value,
         })
     }
 
@@ -409,6 +460,14 @@ impl Build<'_> {
 fn runtime(section: &Section) -> Option<Runtime> {
     let shards = if section.is_auto("shards") { Some(auto_shards()) } else { section.number("shards") };
     Some(Runtime { shards: shards?, drain_timeout: section.duration("drain_timeout")?.value })
+}
+
+fn retry(section: &Section) -> Option<Retry> {
+    Some(Retry {
+        max_attempts: section.number("max_attempts")?,
+        budget_percent: section.number("budget_percent")?,
+        reserve: section.number("reserve")?,
+    })
 }
 
 /// 1 up to 4 cores, a quarter of the cores above that: each shard has tunnels of its own, which every machine has to bear.

@@ -89,6 +89,13 @@ pub(super) const TABLES: &[Table] = &[
                  that is there) and `tcp:host:port` (loopback only). `[]` switches the hardserver front end off.",
             ),
             key(
+                "upstream_hardserver",
+                Text,
+                Optional("commands that Seeway does not serve get UnknownCommand"),
+                "The real hardserver, as `unix:/path` or `tcp:host:port` (loopback only). Commands of legacy callers that Seeway does \
+                 not serve itself go there unchanged, over one connection for each caller.",
+            ),
+            key(
                 "admin",
                 Text,
                 Default("127.0.0.1:9464"),
@@ -152,6 +159,13 @@ pub(super) const TABLES: &[Table] = &[
             key("tunnels", Integer(1, 64), Default("1"), "SSH connections, for each shard."),
             key("channels", Integer(1, 64), Default("2"), "SEEJob streams on each tunnel."),
             key(
+                "bulk_channels",
+                Integer(0, 64),
+                Default("1"),
+                "Further SEEJob streams on each tunnel, for jobs above `limits.bulk_above` only, so that small jobs do not wait \
+                 behind large ones. 0: they share the others.",
+            ),
+            key(
                 "max_in_flight",
                 Integer(1, 65_536),
                 Default("1024"),
@@ -178,6 +192,13 @@ pub(super) const TABLES: &[Table] = &[
                 Default("false"),
                 "Whether legacy callers' jobs are safe to run twice. Where they are, a job whose outcome became unknown is sent \
                  again. gRPC callers say it for each job.",
+            ),
+            key(
+                "affinity",
+                Text,
+                Default("prefer"),
+                "What becomes of a job with an `affinity_key` whose machine is down: `\"prefer\"` sends it to the key's next machine, \
+                 `\"strict\"` fails it (NotAvailable).",
             ),
         ],
     },
@@ -214,6 +235,12 @@ pub(super) const TABLES: &[Table] = &[
             ),
             key("queue", Integer(1, 1 << 24), Default("4096"), "Jobs waiting, for each world."),
             key(
+                "queue_bytes",
+                Integer(1, 1 << 40),
+                Default("268435456"),
+                "Bytes of the jobs waiting, for each world; room for at least one job of `max_job_bytes`.",
+            ),
+            key(
                 "hold",
                 Duration { zero: true },
                 Default("35s"),
@@ -233,6 +260,26 @@ pub(super) const TABLES: &[Table] = &[
                 "Jobs that one legacy connection or gRPC stream may have outstanding.",
             ),
             key(
+                "caller_queued",
+                Integer(1, 1 << 20),
+                Default("1024"),
+                "Jobs of one caller that may wait. A caller is a legacy connection, a gRPC stream, or the unary calls of a gRPC \
+                 connection. At this limit, and at the next two, connections and streams are not read from, and a unary call gets \
+                 RESOURCE_EXHAUSTED.",
+            ),
+            key(
+                "caller_in_flight",
+                Integer(1, 1 << 20),
+                Default("1024"),
+                "Jobs of one caller that may be sent and unanswered; its others wait.",
+            ),
+            key(
+                "caller_bytes",
+                Integer(1, 1 << 40),
+                Default("67108864"),
+                "Bytes of one caller's jobs in hand, waiting or sent; room for at least one job of `max_job_bytes`.",
+            ),
+            key(
                 "caller_buffer_bytes",
                 Integer(1, 1 << 32),
                 Default("4194304"),
@@ -245,6 +292,12 @@ pub(super) const TABLES: &[Table] = &[
                 "Jobs waiting to be written to one channel, in bytes; room for at least one message of `max_job_bytes`.",
             ),
             key("pipes", Integer(1, 1 << 16), Default("256"), "`Pipe` calls open at once."),
+            key(
+                "bulk_above",
+                Integer(0, FRAMING_LIMIT),
+                Default("32768"),
+                "Jobs of more bytes than this go over a machine's `bulk_channels`.",
+            ),
         ],
     },
     Table {
@@ -280,18 +333,95 @@ pub(super) const TABLES: &[Table] = &[
                 Default("90s"),
                 "Silence after which a tunnel counts as broken; at least `keepalive_idle` and `keepalive` together.",
             ),
+            key(
+                "max_age",
+                Duration { zero: true },
+                Default("12h"),
+                "How old a tunnel may become. Up to a tenth earlier (by chance, so that not all go at once) another one is made, and \
+                 when that is up the old one takes no more jobs, finishes those that it has, and is closed. `\"0s\"`: any age.",
+            ),
+            key(
+                "connect_pace",
+                Duration { zero: true },
+                Default("20ms"),
+                "The least time between two connects to one SSH server, over all shards, so that after a power cut it is not met by \
+                 all tunnels at once.",
+            ),
+            key(
+                "rekey_bytes",
+                Integer(1 << 16, 1 << 32),
+                Default("1073741824"),
+                "New SSH keys are agreed on after this many bytes in either direction. The server may ask for them earlier.",
+            ),
+            key("rekey_after", Duration { zero: false }, Default("1h"), "New SSH keys are agreed on after this time."),
         ],
     },
     Table {
         name: "retry",
         many: false,
         doc: "How often an idempotent job is tried. No other job is ever sent twice.",
+        keys: &[
+            key(
+                "max_attempts",
+                Integer(1, 100),
+                Default("3"),
+                "How often one idempotent job is sent in all. 1 never sends again.",
+            ),
+            key(
+                "budget_percent",
+                Integer(0, 100),
+                Default("10"),
+                "How many jobs may be sent again for each hundred that are sent, for each world and shard: so that retries can't \
+                 become the outage.",
+            ),
+            key(
+                "reserve",
+                Integer(0, 1 << 20),
+                Default("100"),
+                "How many jobs may be sent again besides, for each world and shard, since the gateway began. Room for a first bad \
+                 moment.",
+            ),
+        ],
+    },
+    Table {
+        name: "balance",
+        many: false,
+        doc: "How jobs are spread over a world's machines.",
         keys: &[key(
-            "max_attempts",
-            Integer(1, 100),
-            Default("3"),
-            "How often one idempotent job is sent in all. 1 never sends again.",
+            "slow_start",
+            Duration { zero: true },
+            Default("10s"),
+            "A machine that comes back while others of its world are up takes load step by step, for this long at most. `\"0s\"`: \
+             all at once.",
         )],
+    },
+    Table {
+        name: "circuit",
+        many: false,
+        doc: "When a machine gets no more jobs because it fails them. The last one of a world always gets them.",
+        keys: &[
+            key(
+                "failures",
+                Integer(0, 1 << 20),
+                Default("5"),
+                "Jobs in a row that the machine failed (SEEWorldFailed), did not answer in time or lost with a channel, after which it \
+                 is ejected. 0: it never is, for any reason.",
+            ),
+            key(
+                "silent_after",
+                Duration { zero: false },
+                Default("15s"),
+                "How long a machine that has jobs may answer none of them before it is ejected.",
+            ),
+            key(
+                "probe_after",
+                Duration { zero: false },
+                Default("5s"),
+                "How long an ejected machine gets nothing. Then it is probed: with a NoOp, then with one job. Each further ejection in \
+                 a row lasts twice as long, up to `probe_max`.",
+            ),
+            key("probe_max", Duration { zero: false }, Default("2m"), "The longest ejection; at least `probe_after`."),
+        ],
     },
     Table {
         name: "wire",

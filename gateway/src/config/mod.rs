@@ -27,7 +27,9 @@ use seeway_client::tunnel::Endpoint;
 pub use duration::{duration_text, parse_duration};
 pub use problem::{Place, Problem, Problems};
 pub use reference::reference;
-pub use value::{Config, HardserverAddress, Limits, Listen, Machine, Retry, Runtime, Ssh, Wire, World};
+pub use value::{
+    Balance, Circuit, Config, HardserverAddress, Limits, Listen, Machine, Retry, Runtime, Ssh, Wire, World,
+};
 
 use environment::Overrides;
 use problem::Gathered;

@@ -12,6 +12,8 @@ use std::time::Duration;
 use seeway_client::tunnel::{Endpoint, HostKey, Identity, Options};
 use seeway_proto::wire::{self, Profile};
 
+use crate::schedule::Affinity;
+
 /// One `seeway.toml`, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -29,6 +31,10 @@ pub struct Config {
     pub ssh: Ssh,
     /// `[retry]`: how often an idempotent job is tried.
     pub retry: Retry,
+    /// `[balance]`: how jobs are spread over machines.
+    pub balance: Balance,
+    /// `[circuit]`: when a machine gets no more jobs because it fails them.
+    pub circuit: Circuit,
     /// `[wire]`: the numbers of the SEEJob wire.
     pub wire: Wire,
 }
@@ -47,6 +53,8 @@ pub struct Listen {
     pub grpc: Option<SocketAddr>,
     /// `listen.hardserver`: where legacy callers connect; empty: the hardserver front end is off.
     pub hardserver: Vec<HardserverAddress>,
+    /// `listen.upstream_hardserver`: where commands go that Seeway does not serve; `None`: they get UnknownCommand.
+    pub upstream_hardserver: Option<HardserverAddress>,
     /// `listen.admin`: `/metrics`, `/healthz`, `/readyz`; `None`: off.
     pub admin: Option<SocketAddr>,
     /// `listen.socket_mode`: the permission bits of every Unix socket, 0 to 0o777.
@@ -94,6 +102,8 @@ pub struct Machine {
     pub tunnels: usize,
     /// `machine.channels`: SEEJob streams on each tunnel; at least 1.
     pub channels: usize,
+    /// `machine.bulk_channels`: SEEJob streams on each tunnel for large jobs only.
+    pub bulk_channels: usize,
     /// `machine.max_in_flight`: jobs sent and unanswered, over all its channels; 1 to 65 536.
     pub max_in_flight: usize,
 }
@@ -125,6 +135,8 @@ pub struct World {
     pub machines: Vec<usize>,
     /// `world.idempotent`: whether legacy callers' jobs may be sent again after an unknown outcome.
     pub idempotent: bool,
+    /// `world.affinity`: what becomes of a job whose key's machine is down.
+    pub affinity: Affinity,
 }
 
 /// `[runtime]`: threads and their end.
@@ -143,6 +155,8 @@ pub struct Limits {
     pub max_job_bytes: u32,
     /// `limits.queue`: jobs waiting, for each world.
     pub queue: usize,
+    /// `limits.queue_bytes`: bytes of the jobs waiting, for each world; a job of `max_job_bytes` fits.
+    pub queue_bytes: usize,
     /// `limits.hold`: how long jobs wait for a world with no machine up; zero fails them at once.
     pub hold: Duration,
     /// `limits.default_timeout`: the deadline of jobs whose caller set none.
@@ -151,15 +165,23 @@ pub struct Limits {
     pub callers: usize,
     /// `limits.caller_jobs`: jobs that one legacy connection or gRPC stream may have outstanding.
     pub caller_jobs: usize,
+    /// `limits.caller_queued`: jobs of one caller that may wait.
+    pub caller_queued: usize,
+    /// `limits.caller_in_flight`: jobs of one caller that may be sent and unanswered.
+    pub caller_in_flight: usize,
+    /// `limits.caller_bytes`: bytes of one caller's jobs in hand; a job of `max_job_bytes` fits.
+    pub caller_bytes: usize,
     /// `limits.caller_buffer_bytes`: replies waiting to be read by one caller, in bytes; a reply of `max_job_bytes` fits.
     pub caller_buffer_bytes: usize,
     /// `limits.channel_buffer_bytes`: jobs waiting to be written to one channel, in bytes; a job of `max_job_bytes` fits.
     pub channel_buffer_bytes: usize,
     /// `limits.pipes`: `Pipe` calls open at once.
     pub pipes: usize,
+    /// `limits.bulk_above`: jobs of more bytes go over bulk channels.
+    pub bulk_above: usize,
 }
 
-/// `[ssh]`: how tunnels are made, watched and made again. No duration is zero.
+/// `[ssh]`: how tunnels are made, watched and made again. No duration is zero where it does not say so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ssh {
     /// `ssh.connect_timeout`: TCP, SSH, login and channels together.
@@ -176,6 +198,14 @@ pub struct Ssh {
     pub keepalive: Duration,
     /// `ssh.broken_after`: silence after which a tunnel counts as broken; at least `keepalive_idle` and `keepalive` together.
     pub broken_after: Duration,
+    /// `ssh.max_age`: how old a tunnel may become; zero: any age.
+    pub max_age: Duration,
+    /// `ssh.connect_pace`: the least time between two connects to one server; may be zero.
+    pub connect_pace: Duration,
+    /// `ssh.rekey_bytes`: bytes in either direction after which new keys are agreed on.
+    pub rekey_bytes: u64,
+    /// `ssh.rekey_after`: time after which new keys are agreed on.
+    pub rekey_after: Duration,
 }
 
 /// `[retry]`: how often an idempotent job is tried.
@@ -183,6 +213,30 @@ pub struct Ssh {
 pub struct Retry {
     /// `retry.max_attempts`: how often one idempotent job is sent in all; 1 never sends again.
     pub max_attempts: u32,
+    /// `retry.budget_percent`: retries for each hundred jobs that are sent, at most.
+    pub budget_percent: u32,
+    /// `retry.reserve`: retries besides.
+    pub reserve: u32,
+}
+
+/// `[balance]`: how jobs are spread over machines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Balance {
+    /// `balance.slow_start`: how long a machine that comes back takes load step by step; zero: it does not.
+    pub slow_start: Duration,
+}
+
+/// `[circuit]`: when a machine gets no more jobs because it fails them. No duration is zero.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Circuit {
+    /// `circuit.failures`: failures in a row after which a machine is ejected; 0: never, for any reason.
+    pub failures: u32,
+    /// `circuit.silent_after`: how long a machine that has jobs may answer none.
+    pub silent_after: Duration,
+    /// `circuit.probe_after`: how long the first ejection in a row lasts.
+    pub probe_after: Duration,
+    /// `circuit.probe_max`: how long the longest lasts; at least `probe_after`.
+    pub probe_max: Duration,
 }
 
 /// `[wire]`: the numbers of the SEEJob wire.

@@ -18,7 +18,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
 use zeroize::Zeroize;
 
-use crate::schedule::{CallerId, NewJob};
+use crate::schedule::{CallerId, NewJob, Priority};
 use crate::shard::{CallerCount, LegacyPort, Shard};
 
 /// What one read takes at most: enough for a few hundred small jobs, small enough to stay in a core's cache.
@@ -221,6 +221,8 @@ impl Connection {
                             bytes: job.0,
                             deadline: now + config.limits.default_timeout,
                             idempotent: config.worlds[world.0].idempotent,
+                            priority: Priority::Normal,
+                            affinity_key: b"",
                         };
                         state.submit(now, self.caller, new);
                     }

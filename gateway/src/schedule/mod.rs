@@ -46,25 +46,126 @@ new_key_type! {
     pub struct ChannelId;
 }
 
-/// What the scheduler is made with.
+/// What the scheduler is made with, and made anew with when the configuration is reloaded.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The numbers of the wire.
+    /// The numbers of the wire. A reload can not change them.
     pub profile: Arc<Profile>,
-    /// The sizes of the wire.
+    /// The sizes of the wire. A reload can not change them.
     pub limits: Limits,
-    /// The machines of each world, by [`WorldId`].
-    pub worlds: Vec<Vec<MachineId>>,
-    /// The jobs that each machine may have in flight over all shards, by [`MachineId`].
-    pub machines: Vec<Arc<Budget>>,
-    /// The jobs that may wait for each world over all shards, by [`WorldId`].
-    pub queues: Vec<Arc<Budget>>,
+    /// By [`WorldId`]. A reload may add some at the end, and retire some.
+    pub worlds: Vec<WorldSettings>,
+    /// By [`MachineId`]. A reload may add some at the end, and retire some.
+    pub machines: Vec<MachineSettings>,
     /// How long jobs wait for a world with no machine up; zero fails them at once.
     pub hold: Duration,
-    /// How often an idempotent job is sent at most.
-    pub max_attempts: u32,
     /// Bytes that may be staged on a channel before it counts as busy.
     pub channel_buffer: usize,
+    /// Jobs of more bytes than this are [`SizeClass::Bulk`].
+    pub bulk_above: usize,
+    /// What each caller may have.
+    pub caller: CallerQuota,
+    /// When jobs are sent again.
+    pub retry: RetrySettings,
+    /// When a machine is ejected.
+    pub circuit: CircuitSettings,
+    /// How long a machine that comes back takes load step by step, where others of its world are up; zero: it does not.
+    pub slow_start: Duration,
+    /// What chance is drawn from. The same seed and the same calls make the same decisions.
+    pub seed: u64,
+}
+
+/// A world, as the configuration has it.
+#[derive(Clone, Debug)]
+pub struct WorldSettings {
+    /// The machines that run it.
+    pub machines: Vec<MachineId>,
+    /// The jobs that may wait for it over all shards.
+    pub queue: Arc<Budget>,
+    /// The bytes of the jobs that may wait for it over all shards.
+    pub queue_bytes: Arc<Budget>,
+    /// What becomes of a job whose key's machine is down.
+    pub affinity: Affinity,
+    /// The configuration has it no more: no job is taken in for it; those in hand run on.
+    pub is_retired: bool,
+}
+
+/// A machine, as the configuration has it.
+#[derive(Clone, Debug)]
+pub struct MachineSettings {
+    /// Its name. Affinity goes by it, so that every gateway that calls the machines the same sends a key to the same one.
+    pub name: Arc<str>,
+    /// The jobs that it may have in flight over all shards.
+    pub in_flight: Arc<Budget>,
+    /// The configuration has it no more: no job goes to it; those that are there run on.
+    pub is_retired: bool,
+}
+
+/// What becomes of a job whose affinity key's machine is down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Affinity {
+    /// It fails: nowhere to go.
+    Strict,
+    /// It goes to the key's next machine.
+    #[default]
+    Prefer,
+}
+
+/// How much of a saturated world a job's caller gets for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Priority {
+    /// Twice as much as normal.
+    High,
+    /// As most.
+    #[default]
+    Normal,
+    /// Half as much as normal.
+    Low,
+}
+
+/// Which of a machine's channels a job goes over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SizeClass {
+    /// Jobs of up to `bulk_above` bytes.
+    #[default]
+    Small,
+    /// Larger ones.
+    Bulk,
+}
+
+/// What one caller may have. No limit is zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallerQuota {
+    /// Jobs that wait.
+    pub queued: usize,
+    /// Jobs that are sent and unanswered; its others wait.
+    pub in_flight: usize,
+    /// Bytes of its jobs in hand.
+    pub bytes: usize,
+}
+
+/// When idempotent jobs are sent again after an unknown outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetrySettings {
+    /// How often a job is sent at most.
+    pub max_attempts: u32,
+    /// Retries for each hundred jobs that a world is sent, at most.
+    pub budget_percent: u32,
+    /// Retries that a world has besides.
+    pub reserve: u32,
+}
+
+/// When a machine is ejected from its worlds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CircuitSettings {
+    /// Failures in a row; 0: never, for any reason.
+    pub failures: u32,
+    /// How long a machine that has jobs may answer none.
+    pub silent_after: Duration,
+    /// How long the first ejection in a row lasts.
+    pub probe_after: Duration,
+    /// How long the longest lasts.
+    pub probe_max: Duration,
 }
 
 /// A job that a caller hands over.
@@ -80,6 +181,44 @@ pub struct NewJob<'a> {
     pub deadline: Instant,
     /// Whether it may be sent again after an unknown outcome.
     pub idempotent: bool,
+    /// How much of a saturated world it gets.
+    pub priority: Priority,
+    /// Jobs of the same key go to the same machine, those of one caller in the order in which they came; empty: anywhere.
+    pub affinity_key: &'a [u8],
+}
+
+/// Whether a machine takes jobs, and why not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum MachineState {
+    /// No channel is up.
+    Down,
+    /// It takes jobs.
+    Ready,
+    /// It has just come back and takes load step by step.
+    Starting,
+    /// It failed too many jobs, or is silent: it gets none.
+    Ejected,
+    /// It was ejected, and is being tried.
+    Probing,
+    /// It is told to take no more jobs, by an operator or because the configuration has it no more.
+    Draining,
+}
+
+impl MachineState {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Down, Self::Ready, Self::Starting, Self::Ejected, Self::Probing, Self::Draining];
+
+    /// Its name as a metric's label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Down => "down",
+            Self::Ready => "ready",
+            Self::Starting => "starting",
+            Self::Ejected => "ejected",
+            Self::Probing => "probing",
+            Self::Draining => "draining",
+        }
+    }
 }
 
 /// A job's end.
@@ -107,6 +246,8 @@ pub trait Effects {
     fn concluded(&mut self, concluded: Concluded<'_>);
     /// A channel that had nothing to write now has.
     fn output_staged(&mut self, channel: ChannelId);
-    /// A world has gained its first channel or lost its last.
+    /// A world can take jobs now, or no longer can: it has gained its first machine that is up, or lost its last.
     fn world_ready(&mut self, world: WorldId, ready: bool);
+    /// A caller of whom [`Scheduler::has_room`] said that it has no room has some again.
+    fn caller_has_room(&mut self, caller: CallerId);
 }

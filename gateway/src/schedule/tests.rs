@@ -39,6 +39,8 @@ impl Effects for Told {
     fn world_ready(&mut self, world: WorldId, ready: bool) {
         self.ready.insert(world, ready);
     }
+
+    fn caller_has_room(&mut self, _caller: CallerId) {}
 }
 
 /// A machine's end of a channel, holding the jobs that it has not answered.
@@ -70,12 +72,36 @@ impl Bench {
         let settings = Settings {
             profile: profile.clone(),
             limits: LIMITS,
-            worlds: worlds.iter().map(|machines| machines.iter().copied().map(MachineId).collect()).collect(),
-            machines: (0..machines).map(|_| Budget::new(max_in_flight, 1)).collect(),
-            queues: worlds.iter().map(|_| Budget::new(queue, 1)).collect(),
+            worlds: worlds
+                .iter()
+                .map(|machines| WorldSettings {
+                    machines: machines.iter().copied().map(MachineId).collect(),
+                    queue: Budget::new(queue, 1),
+                    queue_bytes: Budget::new(1 << 20, 1),
+                    affinity: Affinity::Prefer,
+                    is_retired: false,
+                })
+                .collect(),
+            machines: (0..machines)
+                .map(|machine| MachineSettings {
+                    name: format!("machine-{machine}").into(),
+                    in_flight: Budget::new(max_in_flight, 1),
+                    is_retired: false,
+                })
+                .collect(),
             hold,
-            max_attempts: 3,
             channel_buffer: 4096,
+            bulk_above: 500,
+            caller: CallerQuota { queued: 1 << 20, in_flight: 1 << 20, bytes: 1 << 30 },
+            retry: RetrySettings { max_attempts: 3, budget_percent: 10, reserve: 100 },
+            circuit: CircuitSettings {
+                failures: 0,
+                silent_after: Duration::from_secs(15),
+                probe_after: Duration::from_secs(5),
+                probe_max: Duration::from_secs(120),
+            },
+            slow_start: Duration::ZERO,
+            seed: 1,
         };
         Self {
             scheduler: Scheduler::new(now, settings),
@@ -88,7 +114,7 @@ impl Bench {
     }
 
     fn open(&mut self, machine: usize) -> ChannelId {
-        let channel = self.scheduler.channel_opened(self.now, MachineId(machine), &mut self.told);
+        let channel = self.scheduler.channel_opened(self.now, MachineId(machine), SizeClass::Small, &mut self.told);
         let incoming = Incoming::new(self.profile.clone(), LIMITS, usize::MAX);
         self.peers.insert(channel, Peer { incoming, held: Vec::new() });
         channel
@@ -102,7 +128,15 @@ impl Bench {
     fn submit_for(&mut self, caller: CallerId, ticket: u64, patience: Duration, idempotent: bool) -> Option<JobId> {
         let bytes = ticket.to_le_bytes();
         let deadline = self.now + patience;
-        let new = NewJob { ticket, world: WorldId(0), bytes: &bytes, deadline, idempotent };
+        let new = NewJob {
+            ticket,
+            world: WorldId(0),
+            bytes: &bytes,
+            deadline,
+            idempotent,
+            priority: Priority::Normal,
+            affinity_key: b"",
+        };
         self.scheduler.submit(self.now, caller, new, &mut self.told)
     }
 
@@ -207,7 +241,15 @@ fn job_sizes_at_and_past_the_limit() {
     let deadline = bench.now + PATIENCE;
     for (ticket, len, fits) in [(1, 0, true), (2, 1000, true), (3, 1001, false)] {
         let bytes = vec![1; len];
-        let new = NewJob { ticket, world: WorldId(0), bytes: &bytes, deadline, idempotent: false };
+        let new = NewJob {
+            ticket,
+            world: WorldId(0),
+            bytes: &bytes,
+            deadline,
+            idempotent: false,
+            priority: Priority::Normal,
+            affinity_key: b"",
+        };
         assert_eq!(bench.scheduler.submit(bench.now, caller, new, &mut bench.told).is_some(), fits);
     }
     assert_eq!(bench.outcome(caller, 3), Some(OutcomeKind::Rejected));

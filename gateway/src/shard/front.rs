@@ -282,4 +282,10 @@ impl Effects for Front {
     fn world_ready(&mut self, world: WorldId, ready: bool) {
         self.world_changes.world_ready(world, ready);
     }
+
+    fn caller_has_room(&mut self, caller: CallerId) {
+        if let Some(Port::Legacy(port)) = self.ports.get_mut(caller) {
+            port.resume();
+        }
+    }
 }

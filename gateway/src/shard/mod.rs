@@ -16,8 +16,11 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
-use crate::config::Config;
-use crate::schedule::{Budget, CallerId, ChannelId, JobId, MachineId, NewJob, Scheduler, Settings};
+use crate::config::{self, Config};
+use crate::schedule::{
+    Budget, CallerId, CallerQuota, ChannelId, CircuitSettings, JobId, MachineId, MachineSettings, NewJob,
+    RetrySettings, Scheduler, Settings, SizeClass, WorldSettings,
+};
 
 pub use finished::{Failure, Finished, Reply};
 pub use front::{Front, LegacyPort};
@@ -37,6 +40,8 @@ pub struct Budgets {
     machines: Vec<Arc<Budget>>,
     /// The jobs that may wait for each world.
     queues: Vec<Arc<Budget>>,
+    /// The bytes of the jobs that may wait for each world.
+    queue_bytes: Vec<Arc<Budget>>,
 }
 
 impl Budgets {
@@ -45,7 +50,8 @@ impl Budgets {
         let shards = config.runtime.shards;
         let machines = config.machines.iter().map(|machine| Budget::new(machine.max_in_flight, shards)).collect();
         let queues = config.worlds.iter().map(|_| Budget::new(config.limits.queue, shards)).collect();
-        Self { machines, queues }
+        let queue_bytes = config.worlds.iter().map(|_| Budget::new(config.limits.queue_bytes, shards)).collect();
+        Self { machines, queues, queue_bytes }
     }
 }
 
@@ -86,16 +92,7 @@ pub struct PooledTunnel {
 impl Shard {
     /// A shard with no callers and no channels.
     pub fn new(config: Arc<Config>, budgets: &Budgets, world_changes: Arc<dyn WorldChange>) -> Self {
-        let settings = Settings {
-            profile: config.wire.profile.clone(),
-            limits: config.wire_limits(),
-            worlds: config.worlds.iter().map(|world| world.machines.iter().copied().map(MachineId).collect()).collect(),
-            machines: budgets.machines.clone(),
-            queues: budgets.queues.clone(),
-            hold: config.limits.hold,
-            max_attempts: config.retry.max_attempts,
-            channel_buffer: config.limits.channel_buffer_bytes,
-        };
+        let settings = settings(&config, budgets);
         let pools = config
             .machines
             .iter()
@@ -157,6 +154,51 @@ impl Shard {
     }
 }
 
+/// What a configuration means to a shard's scheduler.
+fn settings(config: &Config, budgets: &Budgets) -> Settings {
+    let queues = budgets.queues.iter().zip(&budgets.queue_bytes);
+    let world = |(world, (queue, queue_bytes)): (&config::World, (&Arc<Budget>, &Arc<Budget>))| WorldSettings {
+        machines: world.machines.iter().copied().map(MachineId).collect(),
+        queue: queue.clone(),
+        queue_bytes: queue_bytes.clone(),
+        affinity: world.affinity,
+        is_retired: false,
+    };
+    let machine = |(machine, in_flight): (&config::Machine, &Arc<Budget>)| MachineSettings {
+        name: machine.name.as_str().into(),
+        in_flight: in_flight.clone(),
+        is_retired: false,
+    };
+    Settings {
+        profile: config.wire.profile.clone(),
+        limits: config.wire_limits(),
+        worlds: config.worlds.iter().zip(queues).map(world).collect(),
+        machines: config.machines.iter().zip(&budgets.machines).map(machine).collect(),
+        hold: config.limits.hold,
+        channel_buffer: config.limits.channel_buffer_bytes,
+        bulk_above: config.limits.bulk_above,
+        caller: CallerQuota {
+            queued: config.limits.caller_queued,
+            in_flight: config.limits.caller_in_flight,
+            bytes: config.limits.caller_bytes,
+        },
+        retry: RetrySettings {
+            max_attempts: config.retry.max_attempts,
+            budget_percent: config.retry.budget_percent,
+            reserve: config.retry.reserve,
+        },
+        circuit: CircuitSettings {
+            failures: config.circuit.failures,
+            silent_after: config.circuit.silent_after,
+            probe_after: config.circuit.probe_after,
+            probe_max: config.circuit.probe_max,
+        },
+        slow_start: config.balance.slow_start,
+        // Without a source of randomness chance is the same in each run, and as good.
+        seed: getrandom::u64().unwrap_or(1),
+    }
+}
+
 impl State {
     /// Hands a job to the scheduler.
     pub fn submit(&mut self, now: Instant, caller: CallerId, job: NewJob<'_>) -> Option<JobId> {
@@ -170,8 +212,14 @@ impl State {
     }
 
     /// A channel to a machine is up. `wake` is notified when there is something to write to it.
-    pub fn channel_opened(&mut self, now: Instant, machine: MachineId, wake: Arc<Notify>) -> ChannelId {
-        let channel = self.scheduler.channel_opened(now, machine, &mut self.front);
+    pub fn channel_opened(
+        &mut self,
+        now: Instant,
+        machine: MachineId,
+        class: SizeClass,
+        wake: Arc<Notify>,
+    ) -> ChannelId {
+        let channel = self.scheduler.channel_opened(now, machine, class, &mut self.front);
         // What was staged while it opened was staged before its writer could be told.
         wake.notify_one();
         self.front.add_channel(channel, wake);

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 
 use super::backoff::{Backoff, chance};
 use super::stopping;
-use crate::schedule::{ChannelId, MachineId};
+use crate::schedule::{ChannelId, MachineId, SizeClass};
 use crate::shard::Shard;
 
 /// Why a channel could not be used.
@@ -103,7 +103,7 @@ struct Pump {
 impl Pump {
     fn start(shard: &Shard, machine: MachineId) -> Self {
         let wake = Arc::new(Notify::new());
-        let channel = shard.with(|state, now| state.channel_opened(now, machine, wake.clone()));
+        let channel = shard.with(|state, now| state.channel_opened(now, machine, SizeClass::Small, wake.clone()));
         Self { shard: shard.clone(), channel, machine, wake }
     }
 

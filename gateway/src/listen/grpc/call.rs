@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use tonic::Status;
 
 use super::connection::Caller;
+use super::priority;
 use crate::schedule::{JobId, NewJob};
 use crate::shard::{Finished, Shard};
 
@@ -55,6 +56,8 @@ impl Call<'_> {
                 bytes: &request.job,
                 deadline: deadline.unwrap_or(now + self.shard.config().limits.default_timeout),
                 idempotent: request.idempotent,
+                priority: priority(request),
+                affinity_key: request.affinity_key.as_bytes(),
             };
             self.job = state.submit(now, self.caller.id(), new);
             Ok(outcome)

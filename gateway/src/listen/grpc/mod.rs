@@ -114,3 +114,14 @@ impl Server {
         }
     }
 }
+
+/// How much of a saturated world a request's job gets. A number that this version does not know counts as normal.
+fn priority(request: &seeway_proto::v1::SubmitRequest) -> crate::schedule::Priority {
+    use crate::schedule::Priority;
+    use seeway_proto::v1::Priority as Asked;
+    match request.priority() {
+        Asked::High => Priority::High,
+        Asked::Unspecified => Priority::Normal,
+        Asked::Low => Priority::Low,
+    }
+}

@@ -17,6 +17,7 @@ use tokio::task::AbortHandle;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Status, Streaming};
 
+use super::priority;
 use crate::schedule::{CallerId, NewJob};
 use crate::shard::{Failure, Finished, Shard};
 
@@ -234,6 +235,8 @@ impl Reader {
                     bytes: &submit.job,
                     deadline: call_deadline.map_or(deadline, |call| call.min(deadline)),
                     idempotent: submit.idempotent,
+                    priority: priority(submit),
+                    affinity_key: submit.affinity_key.as_bytes(),
                 };
                 state.submit(now, *caller, new);
             }
