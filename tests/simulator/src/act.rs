@@ -7,7 +7,7 @@ use seeway::schedule::{Affinity, MachineId};
 use crate::checks::Call;
 use crate::draw::Chance;
 use crate::ledger::{CallerKey, Job, NAMED_FROM, Number, Stage};
-use crate::setup::{Budgets, MachineSetup, Mood, WorldSetup};
+use crate::setup::{MachineSetup, Mood, Setup, WorldSetup};
 use crate::simulation::Simulation;
 use crate::story::{Act, Event, JobSpec, MOST_AT_ONCE};
 
@@ -80,7 +80,6 @@ impl Simulation {
                     machine.spoils.push_back(bad);
                 }
             }
-            Act::Reload | Act::DrainMachine(..) | Act::DrainChannel(..) if std::env::var_os("SIM_STUB").is_some() => {}
             Act::Reload => self.reload(event.number),
             Act::DrainGateway(begins) => self.drain_gateway(begins),
             Act::AbortUnsent => {
@@ -196,7 +195,7 @@ impl Simulation {
             .filter(|place| self.setup.machines[*place].is_retired && !setup.machines[*place].is_retired)
             .collect();
         self.setup = setup;
-        self.budgets = Budgets::new(&self.setup);
+        self.budgets.follow(&self.setup);
         self.epoch += 1;
         self.ledger.max_attempts = self.ledger.max_attempts.max(self.setup.retry.max_attempts);
         self.most.raise(&self.setup);
@@ -223,7 +222,7 @@ impl Simulation {
     }
 }
 
-fn change(setup: &mut crate::setup::Setup, chance: &mut Chance) {
+fn change(setup: &mut Setup, chance: &mut Chance) {
     let machine = chance.place(setup.machines.len());
     let world = chance.place(setup.worlds.len());
     match chance.below(12) {
@@ -235,20 +234,13 @@ fn change(setup: &mut crate::setup::Setup, chance: &mut Chance) {
             setup.machines.push(MachineSetup::drawn(chance, setup.mood, place));
             setup.worlds[world].machines.push(place);
         }
-        4 | 5 => {
-            let is_retired = !setup.machines[machine].is_retired;
-            setup.machines[machine].is_retired = is_retired;
-            for world in &mut setup.worlds {
-                world.machines.retain(|other| *other != machine);
-            }
-            if !is_retired {
-                setup.worlds[world].machines.push(machine);
-            }
-        }
+        4 | 5 => retire_or_bring_back(setup, machine, world),
         6 if setup.worlds.len() < MOST_ADDED => {
             let mut added = WorldSetup::drawn(chance, setup.mood, setup.machines.len());
             added.machines.retain(|machine| !setup.machines[*machine].is_retired);
-            setup.worlds.push(added);
+            if !added.machines.is_empty() {
+                setup.worlds.push(added);
+            }
         }
         7 => setup.worlds[world].is_retired = !setup.worlds[world].is_retired,
         8 => setup.hold = Duration::from_millis(chance.pick(&[0, 100, 5_000])),
@@ -260,6 +252,26 @@ fn change(setup: &mut crate::setup::Setup, chance: &mut Chance) {
         _ => {
             let affinity = &mut setup.worlds[world].affinity;
             *affinity = if *affinity == Affinity::Strict { Affinity::Prefer } else { Affinity::Strict };
+        }
+    }
+}
+
+/// The configuration has a machine no more, or again. No world is ever without any: it gets another one instead.
+fn retire_or_bring_back(setup: &mut Setup, machine: usize, world: usize) {
+    if setup.machines[machine].is_retired {
+        setup.machines[machine].is_retired = false;
+        if !setup.worlds[world].machines.contains(&machine) {
+            setup.worlds[world].machines.push(machine);
+        }
+        return;
+    }
+    let other = (0..setup.machines.len()).find(|place| *place != machine && !setup.machines[*place].is_retired);
+    let Some(other) = other else { return };
+    setup.machines[machine].is_retired = true;
+    for world in &mut setup.worlds {
+        world.machines.retain(|place| *place != machine);
+        if world.machines.is_empty() {
+            world.machines.push(other);
         }
     }
 }

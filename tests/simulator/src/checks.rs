@@ -84,7 +84,13 @@ impl Simulation {
             Some(machine) => format!("job {number}: {} (machine {})", outcome.kind(), machine.0),
             None => format!("job {number}: {}", outcome.kind()),
         });
-        let result = self.ledger.concluded(self.now, number, outcome, self.setup.max_job_bytes);
+        let result = self.ledger.concluded(
+            self.now,
+            number,
+            outcome,
+            self.setup.max_job_bytes,
+            self.setup.worlds[told.world.0].is_retired,
+        );
         self.broken(result);
         self.shares_ended(number);
         let Some(key) = self.caller_keys.get(&caller).copied() else { return };

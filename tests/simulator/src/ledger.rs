@@ -279,7 +279,14 @@ impl Ledger {
     }
 
     /// The scheduler has told a job's outcome.
-    pub fn concluded(&mut self, now: Instant, number: Number, outcome: Outcome<'_>, most: usize) -> Result<(), Broken> {
+    pub fn concluded(
+        &mut self,
+        now: Instant,
+        number: Number,
+        outcome: Outcome<'_>,
+        most: usize,
+        is_world_retired: bool,
+    ) -> Result<(), Broken> {
         let kind = outcome.kind();
         let job = self.jobs.get(&number).expect("looked up by its caller and ticket");
         if let Some(told) = job.told {
@@ -290,7 +297,7 @@ impl Ledger {
             let what = format!("job {number} has the outcome `{kind}` after its caller had cancelled it or gone");
             return Err(Broken::new(Promise::OneOutcome, what));
         }
-        self.is_true(now, number, outcome, most)?;
+        self.is_true(now, number, outcome, most, is_world_retired)?;
         self.end(number);
         let job = self.job_mut(number);
         job.told = Some(kind);
@@ -300,7 +307,14 @@ impl Ledger {
     }
 
     /// Whether an outcome says of a job what is true.
-    fn is_true(&self, now: Instant, number: Number, outcome: Outcome<'_>, most: usize) -> Result<(), Broken> {
+    fn is_true(
+        &self,
+        now: Instant,
+        number: Number,
+        outcome: Outcome<'_>,
+        most: usize,
+        is_world_retired: bool,
+    ) -> Result<(), Broken> {
         let job = self.job(number);
         let kind = outcome.kind();
         let wrong =
@@ -316,10 +330,15 @@ impl Ledger {
             Outcome::Rejected(Rejected::JobTooLarge) if job.size <= most => {
                 return wrong(Promise::Contract, "and is within the limit");
             }
-            Outcome::Rejected(_) if job.size <= most => return wrong(Promise::Contract, "without a reason"),
+            Outcome::Rejected(Rejected::NoSuchWorld) if !is_world_retired => {
+                return wrong(Promise::Contract, "and its world is there");
+            }
+            Outcome::Rejected(Rejected::Malformed | Rejected::AccessDenied) => {
+                return wrong(Promise::Contract, "which is not the scheduler's to say");
+            }
             _ => {}
         }
-        if job.size > most && !matches!(outcome, Outcome::Rejected(Rejected::JobTooLarge)) {
+        if job.size > most && !matches!(outcome, Outcome::Rejected(_)) {
             return wrong(Promise::Limits, "and is larger than the limit");
         }
         if job.must_be_replied && !matches!(outcome, Outcome::Replied(_)) {

@@ -161,16 +161,7 @@ impl Setup {
             latency: chance.pick(&[(0, 10), (50, 500), (1_000, 20_000), (0, 100_000)]),
             pieces: chance.pick(&[1, 2, 5]),
         };
-        let mut drawn = if is_generous { drawn.with_room(&mut chance) } else { drawn };
-        if std::env::var_os("SIM_STUB").is_some() {
-            drawn.quota = generous;
-            drawn.retry.reserve = 1000;
-            for world in &mut drawn.worlds {
-                world.affinity = Affinity::Prefer;
-                world.queue_bytes = 1 << 30;
-            }
-        }
-        drawn
+        if is_generous { drawn.with_room(&mut chance) } else { drawn }
     }
 
     /// The same with limits and times that only a load above the capacity could reach.
@@ -241,6 +232,22 @@ impl Budgets {
                 .map(|world| (Budget::new(world.queue, 1), Budget::new(world.queue_bytes, 1)))
                 .collect(),
         }
+    }
+}
+
+impl Budgets {
+    /// Takes over the limits of a setup that was changed, as the shell does on a reload.
+    pub fn follow(&mut self, setup: &Setup) {
+        let now = Self::new(setup);
+        for (known, new) in self.machines.iter().zip(&now.machines) {
+            known.set_limit(new.limit());
+        }
+        for ((jobs, bytes), (new_jobs, new_bytes)) in self.queues.iter().zip(&now.queues) {
+            jobs.set_limit(new_jobs.limit());
+            bytes.set_limit(new_bytes.limit());
+        }
+        self.machines.extend(now.machines.into_iter().skip(self.machines.len()));
+        self.queues.extend(now.queues.into_iter().skip(self.queues.len()));
     }
 }
 

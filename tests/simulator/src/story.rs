@@ -212,11 +212,7 @@ fn job(setup: &Setup, chance: &mut Chance) -> JobSpec {
         world: chance.place(worlds),
         size: size(setup, chance),
         priority: chance.pick(&[Priority::High, Priority::Normal, Priority::Normal, Priority::Low]),
-        key: if std::env::var_os("SIM_STUB").is_none() && chance.percent(40) {
-            u8::try_from(chance.between(1, 3)).expect("small")
-        } else {
-            0
-        },
+        key: if chance.percent(40) { u8::try_from(chance.between(1, 3)).expect("small") } else { 0 },
         patience: patience(chance),
         idempotent: chance.percent(40),
     }

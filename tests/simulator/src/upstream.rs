@@ -293,6 +293,9 @@ impl Simulation {
                 link.gateway_input = rest;
             }
         }
+        if result.is_err() {
+            self.nothing_is_outstanding(key);
+        }
         self.digest(Call::Other);
         if let Err(broken) = result {
             self.note(|| format!("machine {}: channel {}: {broken}", key.machine, key.place));
@@ -315,6 +318,13 @@ impl Simulation {
             }
         }
         self.ledger.came_back(self.now, &came_back);
+    }
+
+    /// No reply will be taken in any more.
+    fn nothing_is_outstanding(&mut self, key: LinkKey) {
+        let Some(link) = self.link(key) else { return };
+        let lost: Vec<_> = std::mem::take(&mut link.outstanding).into_values().filter_map(Sent::number).collect();
+        self.ledger.came_back(self.now, &lost);
     }
 
     /// The network to a channel is cut between any two bytes of what travels.
