@@ -12,22 +12,64 @@ pub enum Bug {
     UseCountIgnored,
     WithdrawnStillSent,
     UnsentLostOnClose,
-    UnsentTakenForSentOnClose,
+    UnsentTakenForSent,
     DuplicateTagAccepted,
-    RefusedTagIsFreed,
+    AnsweredTagKept,
+    RetryOfNonIdempotent,
+    RetryBeyondAttempts,
+    RetryPastDeadline,
+    RetryBudgetIgnored,
+    EarlierAttemptForgotten,
+    DeadlineIgnoredInQueue,
+    NotSentAfterItLeft,
+    LeakOnCancel,
+    CancelledStillSent,
+    DuplicateOutcome,
+    DrainIgnored,
+    LimitOffByOne,
+    CallerInFlightIgnored,
+    CallerBytesKept,
+    RoomNeverTold,
+    PermitLeakedOnLoss,
+    OrderIgnored,
+    StrictMovesOn,
+    PrioritiesIgnored,
+    OneCallerHogs,
+    HeldNeverExpires,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 29] = [
         Self::TagFreedAtDeadline,
         Self::ReplyMatchedByPosition,
         Self::UseCountIgnored,
         Self::WithdrawnStillSent,
         Self::UnsentLostOnClose,
-        Self::UnsentTakenForSentOnClose,
+        Self::UnsentTakenForSent,
         Self::DuplicateTagAccepted,
-        Self::RefusedTagIsFreed,
+        Self::AnsweredTagKept,
+        Self::RetryOfNonIdempotent,
+        Self::RetryBeyondAttempts,
+        Self::RetryPastDeadline,
+        Self::RetryBudgetIgnored,
+        Self::EarlierAttemptForgotten,
+        Self::DeadlineIgnoredInQueue,
+        Self::NotSentAfterItLeft,
+        Self::LeakOnCancel,
+        Self::CancelledStillSent,
+        Self::DuplicateOutcome,
+        Self::DrainIgnored,
+        Self::LimitOffByOne,
+        Self::CallerInFlightIgnored,
+        Self::CallerBytesKept,
+        Self::RoomNeverTold,
+        Self::PermitLeakedOnLoss,
+        Self::OrderIgnored,
+        Self::StrictMovesOn,
+        Self::PrioritiesIgnored,
+        Self::OneCallerHogs,
+        Self::HeldNeverExpires,
     ];
 
     /// Its name on a command line.
@@ -48,7 +90,7 @@ impl Bug {
             ),
             Self::ReplyMatchedByPosition => (
                 "reply-matched-by-position",
-                "a reply is taken for that of the job that was sent first, whatever its tag says",
+                "a reply is taken for that of the first job that was sent, whatever its tag says",
             ),
             Self::UseCountIgnored => {
                 ("use-count-ignored", "a late reply is taken for that of the next job with the same place in the table")
@@ -59,16 +101,42 @@ impl Bug {
             Self::UnsentLostOnClose => {
                 ("unsent-lost-on-close", "a job that had not left a channel is forgotten with it")
             }
-            Self::UnsentTakenForSentOnClose => {
+            Self::UnsentTakenForSent => {
                 ("unsent-taken-for-sent", "a job that had not left a lost channel is told that it may have run")
             }
             Self::DuplicateTagAccepted => {
                 ("duplicate-tag-accepted", "a legacy caller's second job with a tag that is taken disturbs the first")
             }
-            Self::RefusedTagIsFreed => (
-                "refused-tag-is-freed",
-                "refusing a second job with a tag that is taken makes the first one's tag free",
-            ),
+            Self::AnsweredTagKept => ("answered-tag-kept", "a legacy caller's tag stays taken after its answer"),
+            Self::RetryOfNonIdempotent => ("retry-of-non-idempotent", "a job that is not idempotent is sent again"),
+            Self::RetryBeyondAttempts => ("retry-beyond-attempts", "a job is sent again however often it was sent"),
+            Self::RetryPastDeadline => ("retry-past-deadline", "a job is sent again after its deadline"),
+            Self::RetryBudgetIgnored => ("retry-budget-ignored", "jobs are sent again however many were before"),
+            Self::EarlierAttemptForgotten => {
+                ("earlier-attempt-forgotten", "a job that was sent again is told what became of its last attempt only")
+            }
+            Self::DeadlineIgnoredInQueue => ("deadline-ignored-in-queue", "a job that waits outlives its deadline"),
+            Self::NotSentAfterItLeft => {
+                ("not-sent-after-it-left", "a job whose deadline passes after it has left is told that it was not sent")
+            }
+            Self::LeakOnCancel => ("leak-on-cancel", "a job that is cancelled is never forgotten"),
+            Self::CancelledStillSent => ("cancelled-still-sent", "the staged jobs of a caller that has gone are sent"),
+            Self::DuplicateOutcome => ("duplicate-outcome", "a job's caller is told twice"),
+            Self::DrainIgnored => ("drain-ignored", "a machine that drains gets jobs"),
+            Self::LimitOffByOne => ("limit-off-by-one", "one job more than a limit allows is taken"),
+            Self::CallerInFlightIgnored => ("caller-in-flight-ignored", "a caller has more in flight than it may"),
+            Self::CallerBytesKept => ("caller-bytes-kept", "the bytes of a caller's jobs that have ended count on"),
+            Self::RoomNeverTold => ("room-never-told", "a caller that waits for room is not told when it has some"),
+            Self::PermitLeakedOnLoss => {
+                ("permit-leaked-on-loss", "what was in flight on a machine's last channel counts on after its loss")
+            }
+            Self::OrderIgnored => ("order-ignored", "jobs of one affinity key overtake each other"),
+            Self::StrictMovesOn => {
+                ("strict-moves-on", "a key's jobs go to another machine where the world says strict")
+            }
+            Self::PrioritiesIgnored => ("priorities-ignored", "every priority gets the same share"),
+            Self::OneCallerHogs => ("one-caller-hogs", "whoever has the turn in the fair queue keeps it"),
+            Self::HeldNeverExpires => ("held-never-expires", "jobs wait for a machine longer than `hold`"),
         }
     }
 }

@@ -144,6 +144,7 @@ impl Simulation {
             submitted: None,
             order: 0,
             left: 0,
+            is_out: false,
             came_back: None,
             ran: 0,
             is_wanted: true,

@@ -24,6 +24,11 @@ pub(crate) enum Call {
 pub(crate) struct Before {
     in_flight: Vec<usize>,
     queued: Vec<(usize, usize)>,
+    /// By world: jobs that may have come back to its queue since it was last empty. They were counted when they came first,
+    /// and are not counted again where it is full meanwhile.
+    came_back: Vec<usize>,
+    /// What makes jobs come back when it changes.
+    places: Vec<u64>,
 }
 
 /// The largest limits that were ever configured: what was allowed once may still be on its way.
@@ -115,6 +120,12 @@ impl Simulation {
                 self.fail(Promise::Limits, format!("machine {machine} has {used} jobs in flight, {limit} are allowed"));
             }
             let truly = self.truly_in_flight(machine);
+            if used > 0 && self.scheduler.channels(MachineId(machine)) == 0 {
+                self.fail(
+                    Promise::Quiet,
+                    format!("machine {machine} has no channel, and {used} jobs in flight are counted"),
+                );
+            }
             if truly > used {
                 let what = format!("machine {machine} has {truly} unanswered jobs and {used} are counted");
                 self.fail(Promise::Limits, what);
@@ -125,15 +136,17 @@ impl Simulation {
         let queued: Vec<_> = (0..self.setup.worlds.len())
             .map(|place| (self.scheduler.queued(WorldId(place)), self.scheduler.queued_bytes(WorldId(place))))
             .collect();
+        self.count_those_who_came_back(&queued);
         if let Call::Submit(number) = call {
             for (place, &(jobs, bytes)) in queued.iter().enumerate() {
                 let world = &self.setup.worlds[place];
-                let (queue, queue_bytes) = (world.queue, world.queue_bytes);
+                let came_back = self.before.came_back[place];
+                let (queue, queue_bytes) = (world.queue + came_back, world.queue_bytes);
                 let before = self.before.queued.get(place).copied().unwrap_or_default();
                 if jobs > queue && jobs > before.0 {
                     self.fail(Promise::Limits, format!("{jobs} jobs wait for world {place}, {queue} are allowed"));
                 }
-                if bytes > queue_bytes && bytes > before.1 {
+                if came_back == 0 && bytes > queue_bytes && bytes > before.1 {
                     let what = format!("{bytes} bytes wait for world {place}, {queue_bytes} are allowed");
                     self.fail(Promise::Limits, what);
                 }
@@ -141,6 +154,29 @@ impl Simulation {
             self.check_caller_quota(number);
         }
         self.before.queued = queued;
+    }
+
+    /// Jobs come back when a channel is closed or drained, when a machine's state changes, and to be sent again.
+    fn count_those_who_came_back(&mut self, queued: &[(usize, usize)]) {
+        let machines =
+            (0..self.setup.machines.len()).map(|place| self.scheduler.machine_state(MachineId(place)) as u64);
+        let links = self.links.values().map(|link| link.key.life << 1 | u64::from(link.is_draining));
+        let places: Vec<u64> = machines.chain(links).chain([self.epoch, self.drained.len() as u64]).collect();
+        let is_moved = places != self.before.places;
+        self.before.places = places;
+        self.before.came_back.resize(queued.len(), 0);
+        let just_came_back = std::mem::take(&mut self.ledger.just_came_back);
+        for (place, (jobs, _)) in queued.iter().enumerate() {
+            let in_hand = self.ledger.in_hand.iter().filter(|number| self.ledger.job(**number).world == place);
+            let came_back = if is_moved {
+                // Any of those that do not wait may have been where they no longer are.
+                in_hand.count()
+            } else {
+                let again = just_came_back.iter().filter(|number| self.ledger.in_hand.contains(number));
+                again.filter(|number| self.ledger.job(**number).world == place).count()
+            };
+            self.before.came_back[place] = if *jobs == 0 { 0 } else { self.before.came_back[place] + came_back };
+        }
     }
 
     fn truly_in_flight(&self, machine: usize) -> usize {
@@ -263,19 +299,16 @@ impl Simulation {
                 format!("world {world} is said to be ready: {said}, and is not what it is said"),
             );
         }
-        let since = &mut self.down_since;
-        if is_up || since.len() <= world {
-            since.resize(since.len().max(world + 1), self.now);
-        }
-        if is_up {
-            since[world] = self.now;
-            return;
-        }
-        let since = since[world];
+        let now = self.now;
+        self.down_since.resize(self.setup.worlds.len(), None);
+        let since = &mut self.down_since[world];
+        *since = if is_up { None } else { Some(since.unwrap_or(now)) };
+        let Some(since) = *since else { return };
         let waits = self.ledger.in_hand.iter().find(|number| {
             let job = self.ledger.job(**number);
             let submitted = job.submitted.map_or(since, |submitted| submitted.max(since));
             job.world == world
+                && !job.is_out
                 && job.came_back.is_none_or(|came_back| came_back <= since)
                 && submitted + self.most.hold < self.now
         });

@@ -69,6 +69,8 @@ pub struct Job {
     pub order: u64,
     /// How often it left the gateway.
     pub left: u32,
+    /// Whether it is on its way: it has left, and neither was a reply taken in nor the channel closed.
+    pub is_out: bool,
     /// When an attempt of it last ended, with whatever result.
     pub came_back: Option<Instant>,
     /// How often a machine ran it.
@@ -99,6 +101,8 @@ pub struct Ledger {
     /// By world: jobs that left, and of these how many not for the first time.
     pub sent: BTreeMap<usize, (u64, u64)>,
     submissions: u64,
+    /// Jobs whose attempts have just ended.
+    pub just_came_back: Vec<Number>,
     /// Follows from everything that was written down, in its order.
     pub digest: u64,
 }
@@ -197,6 +201,7 @@ impl Ledger {
             ));
         }
         job.left += 1;
+        job.is_out = true;
         let world = job.world;
         let is_first = job.left == 1;
         let problem = if job.left > 1 && !job.idempotent {
@@ -225,8 +230,10 @@ impl Ledger {
     /// An attempt of each of these has ended: a reply was taken in, or the channel is gone.
     pub fn came_back(&mut self, now: Instant, numbers: &[Number]) {
         for number in numbers {
-            self.job_mut(*number).came_back = Some(now);
+            let job = self.job_mut(*number);
+            (job.came_back, job.is_out) = (Some(now), false);
         }
+        self.just_came_back.extend(numbers);
     }
 
     fn first_of_its_group(&mut self, number: Number) -> Result<(), Broken> {

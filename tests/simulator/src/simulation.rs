@@ -102,7 +102,7 @@ pub struct Simulation {
     /// Steps for which the timer is late, after the clock has jumped.
     pub(crate) timer_lag: u64,
     /// Since when each world has had no machine up.
-    pub(crate) down_since: Vec<Instant>,
+    pub(crate) down_since: Vec<Option<Instant>>,
     /// No channel is opened any more.
     pub(crate) are_channels_for_good_closed: bool,
     lives: u64,
