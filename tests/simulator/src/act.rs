@@ -91,7 +91,9 @@ impl Simulation {
             Act::DrainChannel(machine, place) => self.drain_link(machine, place),
             Act::ClockJump(by) => {
                 self.now += by;
-                self.timer_lag = self.chance(60).between(0, 12);
+                let mut chance = self.chance(60);
+                let late = chance.micros(0, 3_000);
+                self.timer_late_until = chance.percent(70).then_some(self.now + late);
                 self.note(|| format!("the clock is {by:?} later"));
             }
         }

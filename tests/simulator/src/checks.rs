@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use seeway::schedule::{Affinity, MachineId, WorldId};
+use seeway_proto::outcome::NotSent;
 
 use crate::callers::Side;
 use crate::ledger::{Number, Stage};
-use crate::notes::Told;
+use crate::notes::{Said, Told};
 use crate::promise::Promise;
 use crate::setup::Setup;
 use crate::simulation::{Simulation, Task};
@@ -89,6 +90,7 @@ impl Simulation {
             Some(machine) => format!("job {number}: {} (machine {})", outcome.kind(), machine.0),
             None => format!("job {number}: {}", outcome.kind()),
         });
+        self.check_refusal(number, told);
         let result = self.ledger.concluded(
             self.now,
             number,
@@ -97,7 +99,6 @@ impl Simulation {
             self.setup.worlds[told.world.0].is_retired,
         );
         self.broken(result);
-        self.shares_ended(number);
         let Some(key) = self.caller_keys.get(&caller).copied() else { return };
         let profile = self.profile.clone();
         if let Some(legacy) = self.legacy(key) {
@@ -108,6 +109,38 @@ impl Simulation {
             }
             self.look_at_answers(key);
             self.wake_reader(key);
+        }
+    }
+
+    /// Whether a job that was refused for want of room found none.
+    fn check_refusal(&mut self, number: Number, told: &Told) {
+        let world = told.world.0;
+        let size = self.ledger.job(number).size;
+        match told.said {
+            Said::NotSent(NotSent::QueueFull) => {
+                let (jobs, bytes) = self.before.queued.get(world).copied().unwrap_or_default();
+                let setup = &self.setup.worlds[world];
+                if jobs < setup.queue && bytes + size <= setup.queue_bytes {
+                    let what =
+                        format!("job {number} is told that the queue is full: {jobs} jobs and {bytes} bytes are in it");
+                    self.fail(Promise::Contract, what);
+                }
+            }
+            Said::NotSent(NotSent::CallerQuota) => {
+                let caller = self.ledger.job(number).caller;
+                let others = self.ledger.in_hand.iter().filter(|other| **other != number);
+                let others = others.map(|number| self.ledger.job(*number)).filter(|job| job.caller == caller);
+                let (waiting, jobs, bytes) = others.fold((0, 0, 0), |(waiting, jobs, bytes), job| {
+                    (waiting + usize::from(!job.is_out), jobs + 1, bytes + job.size)
+                });
+                let is_full = jobs > 0 && bytes + size > self.setup.quota.bytes;
+                if waiting < self.setup.quota.queued && !is_full {
+                    let what =
+                        format!("job {number} is told that its caller's quota is full: {jobs} jobs, {bytes} bytes");
+                    self.fail(Promise::Contract, what);
+                }
+            }
+            _ => {}
         }
     }
 

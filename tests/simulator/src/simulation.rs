@@ -99,8 +99,8 @@ pub struct Simulation {
     pub(crate) most: Most,
     /// The gateway takes no job any more.
     pub(crate) is_draining: bool,
-    /// Steps for which the timer is late, after the clock has jumped.
-    pub(crate) timer_lag: u64,
+    /// Until when the timer is late, after the clock has jumped.
+    pub(crate) timer_late_until: Option<Instant>,
     /// Since when each world has had no machine up.
     pub(crate) down_since: Vec<Option<Instant>>,
     /// No channel is opened any more.
@@ -161,7 +161,7 @@ impl Simulation {
             before: Before::default(),
             most: Most::default(),
             is_draining: false,
-            timer_lag: 0,
+            timer_late_until: None,
             down_since: Vec::new(),
             are_channels_for_good_closed: false,
             lives: 0,
@@ -230,8 +230,8 @@ impl Simulation {
     pub(crate) fn run_until(&mut self, end: Instant) {
         while !self.is_over() {
             let task = self.agenda.first_key_value().map(|((at, _), _)| *at);
-            self.timer_lag = self.timer_lag.saturating_sub(1);
-            let timer = self.scheduler.poll_timeout(self.now).filter(|_| self.timer_lag == 0 || task.is_none());
+            let is_late = task.zip(self.timer_late_until).is_some_and(|(task, until)| task < until);
+            let timer = self.scheduler.poll_timeout(self.now).filter(|_| !is_late);
             // What is due at the same instant comes in any order.
             let coin = Chance::of(&[self.setup.seed, 4, self.step]).percent(50);
             let is_timer = match (task, timer) {

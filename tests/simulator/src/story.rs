@@ -271,7 +271,7 @@ fn fault(setup: &Setup, chance: &mut Chance, span: u64) -> Act {
     let notice = chance.pick(&[0, 0, 1_000, 100_000, 3_000_000]);
     let notice = Duration::from_micros(notice);
     let while_ = chance.micros(0, span / 2);
-    match chance.below(34) {
+    match chance.below(36) {
         0..=3 => {
             let mistakes = [
                 Mistake::TagInUse,
