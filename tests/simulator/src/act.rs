@@ -143,6 +143,7 @@ impl Simulation {
             id: None,
             caller_id: None,
             deadline: None,
+            epoch: self.epoch,
             submitted: None,
             order: 0,
             left: 0,

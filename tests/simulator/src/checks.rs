@@ -270,7 +270,8 @@ impl Simulation {
             self.fail(Promise::Affinity, what);
             return;
         }
-        if job.key != 0 && world.affinity == Affinity::Strict {
+        // What was staged before a reload may leave by where its key was then.
+        if job.key != 0 && job.epoch == self.epoch && world.affinity == Affinity::Strict {
             let at = *self.strict.entry((self.epoch, job.world, job.key)).or_insert(key.machine);
             if at != key.machine {
                 let what =

@@ -61,6 +61,8 @@ pub struct Job {
     pub id: Option<JobId>,
     /// The scheduler's name for its caller.
     pub caller_id: Option<CallerId>,
+    /// The configuration with which it was asked for.
+    pub epoch: u64,
     /// When it was submitted.
     pub submitted: Option<Instant>,
     /// When it is too late.

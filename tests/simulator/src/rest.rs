@@ -44,6 +44,8 @@ impl Simulation {
         self.is_calm = true;
         self.note(|| "the faults stop".to_owned());
         let was_chaotic = self.setup.mood == Mood::Chaos;
+        // A network that is slower than `silent_after` is a fault too.
+        self.setup.latency = (self.setup.latency.0.min(50), self.setup.latency.1.min(500));
         for place in 0..self.machines.len() {
             self.revive(place);
             if self.machines[place].hung_until.is_some() {
