@@ -6,7 +6,7 @@ use seeway::schedule::{Affinity, MachineId, WorldId};
 use seeway_proto::outcome::NotSent;
 
 use crate::callers::Side;
-use crate::ledger::{Number, Stage};
+use crate::ledger::{NAMED_FROM, Number, Stage};
 use crate::notes::{Said, Told};
 use crate::promise::Promise;
 use crate::setup::Setup;
@@ -199,6 +199,7 @@ impl Simulation {
         self.before.places = places;
         self.before.came_back.resize(queued.len(), 0);
         let just_came_back = std::mem::take(&mut self.ledger.just_came_back);
+        let nameless = std::mem::take(&mut self.ledger.nameless_came_back);
         for (place, (jobs, _)) in queued.iter().enumerate() {
             let in_hand = self.ledger.in_hand.iter().filter(|number| self.ledger.job(**number).world == place);
             let came_back = if is_moved {
@@ -206,7 +207,7 @@ impl Simulation {
                 in_hand.count()
             } else {
                 let again = just_came_back.iter().filter(|number| self.ledger.in_hand.contains(number));
-                again.filter(|number| self.ledger.job(**number).world == place).count()
+                again.filter(|number| self.ledger.job(**number).world == place).count() + nameless
             };
             self.before.came_back[place] = if *jobs == 0 { 0 } else { self.before.came_back[place] + came_back };
         }
@@ -229,10 +230,11 @@ impl Simulation {
         let theirs =
             self.ledger.in_hand.iter().map(|number| self.ledger.job(*number)).filter(|job| job.caller == caller);
         let (jobs, bytes) = theirs.fold((0, 0), |(jobs, bytes), job| (jobs + 1, bytes + job.size));
-        // Where no channel is up, all that a caller has in hand waits.
-        let may_be_sent = if self.links.is_empty() { 0 } else { self.setup.quota.in_flight };
+        // Where no channel is up, all that a caller has in hand waits. What has come back to a queue was counted before.
+        let may_be_sent = if self.links.is_empty() { 0 } else { self.most.caller_in_flight };
         let allowed = self.setup.quota.queued.saturating_add(may_be_sent);
-        if jobs > 1 && jobs > allowed {
+        let is_none_back = self.before.came_back.iter().all(|count| *count == 0);
+        if jobs > 1 && jobs > allowed && is_none_back {
             self.fail(
                 Promise::Limits,
                 format!("caller {} has {jobs} jobs in hand, {allowed} are allowed", caller.slot),
@@ -262,7 +264,8 @@ impl Simulation {
         let Some(number) = number else { return };
         let job = self.ledger.job(number).clone();
         let world = &self.setup.worlds[job.world];
-        if !world.machines.contains(&key.machine) {
+        // What was staged before a reload may leave by where it was sent then.
+        if job.epoch == self.epoch && !world.machines.contains(&key.machine) {
             let what = format!(
                 "job {number} of world {} is sent to machine {}, which does not run it",
                 job.world, key.machine
@@ -270,7 +273,6 @@ impl Simulation {
             self.fail(Promise::Affinity, what);
             return;
         }
-        // What was staged before a reload may leave by where its key was then.
         if job.key != 0 && job.epoch == self.epoch && world.affinity == Affinity::Strict {
             let at = *self.strict.entry((self.epoch, job.world, job.key)).or_insert(key.machine);
             if at != key.machine {
@@ -290,6 +292,7 @@ impl Simulation {
             self.fail(Promise::Limits, what);
         }
         let (sent, again) = self.ledger.sent.get(&job.world).copied().unwrap_or_default();
+        let sent = sent + self.ledger.nameless_left();
         // Jobs that are staged count as sent before they have left.
         let staged = 2 * self.setup.machines.iter().map(|machine| machine.max_in_flight as u64).sum::<u64>();
         let allowed = self.most.retry_reserve + self.most.retry_percent * (sent + staged) / 100 + 1;
@@ -342,6 +345,7 @@ impl Simulation {
             let job = self.ledger.job(**number);
             let submitted = job.submitted.map_or(since, |submitted| submitted.max(since));
             job.world == world
+                && job.size >= NAMED_FROM
                 && !job.is_out
                 && job.came_back.is_none_or(|came_back| came_back <= since)
                 && submitted + self.most.hold < self.now

@@ -103,6 +103,8 @@ pub struct Ledger {
     /// By world: jobs that left, and of these how many not for the first time.
     pub sent: BTreeMap<usize, (u64, u64)>,
     submissions: u64,
+    /// How many attempts of jobs without a number have just ended.
+    pub nameless_came_back: usize,
     /// Jobs whose attempts have just ended.
     pub just_came_back: Vec<Number>,
     /// Follows from everything that was written down, in its order.
@@ -393,6 +395,11 @@ impl Ledger {
         }
     }
 
+    /// How often jobs that carry no number left.
+    pub fn nameless_left(&self) -> u64 {
+        self.nameless.iter().map(|(left, _)| u64::from(*left)).sum()
+    }
+
     /// Whether jobs that carry no number left no more often than they may, all together.
     pub fn nameless_are_honest(&self) -> Result<(), Broken> {
         for (size, &(left, ran)) in self.nameless.iter().enumerate() {
@@ -401,9 +408,10 @@ impl Ledger {
                 .values()
                 .filter(|job| job.size == size && job.caller_id.is_some())
                 .map(|job| match job.told {
+                    _ if job.idempotent => self.max_attempts,
+                    // A machine that refuses a job has been sent it.
                     Some(OutcomeKind::MachineStatus) => 1,
                     _ if job.is_told_not_run => 0,
-                    _ if job.idempotent => self.max_attempts,
                     _ => 1,
                 })
                 .sum();

@@ -162,11 +162,12 @@ impl Simulation {
     fn commands_leave(&mut self, key: LinkKey, batch: &[u8]) {
         let mut framer = Framer::new(Direction::Commands, self.setup.limits());
         let mut input = batch;
-        let mut last = 0;
+        let (mut jobs, mut last) = (0, 0);
         while let Ok(Some(Frame::Body(body))) = framer.next(&mut input) {
-            last = body.len() + 4;
             match decode_command(&self.profile.clone(), body) {
                 Ok(Command::SeeJob { tag, job, .. }) => {
+                    last = body.len() + 4;
+                    jobs += last;
                     let number = number_of(job.0);
                     self.note(|| {
                         let name =
@@ -192,8 +193,8 @@ impl Simulation {
             self.fail(Promise::Contract, format!("{} bytes left that are no whole command", input.len()));
         }
         // What is staged may exceed the limit by the last job.
-        if batch.len() - last >= self.most.channel_buffer.max(1) {
-            let what = format!("{} bytes were staged on a channel before the last job", batch.len() - last);
+        if jobs - last >= self.most.channel_buffer.max(1) {
+            let what = format!("{} bytes were staged on a channel before the last job", jobs - last);
             self.fail(Promise::Limits, what);
         }
     }
@@ -307,16 +308,19 @@ impl Simulation {
     fn replies_are_taken(&mut self, key: LinkKey, received: &[u8]) {
         let Some(link) = self.link(key) else { return };
         let mut input = received;
-        let mut came_back = Vec::new();
+        let (mut came_back, mut nameless) = (Vec::new(), 0);
         while let Ok(Some(frame)) = link.taken.next(&mut input) {
             let tag = match frame {
                 Frame::Body(body) => body.first_chunk().map_or(0, |tag| u32::from_le_bytes(*tag)),
                 Frame::TooLong { tag, .. } => tag,
             };
-            if let Some(Sent::Job(number)) = link.outstanding.remove(&tag) {
-                came_back.push(number);
+            match link.outstanding.remove(&tag) {
+                Some(Sent::Job(number)) => came_back.push(number),
+                Some(Sent::NamelessJob) => nameless += 1,
+                Some(Sent::Probe) | None => {}
             }
         }
+        self.ledger.nameless_came_back += nameless;
         self.ledger.came_back(self.now, &came_back);
     }
 
