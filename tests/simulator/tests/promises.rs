@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use seeway_proto::bug::Bug;
+use seeway_proto::outcome::OutcomeKind;
 use seeway_simulator::setup::Setup;
 use seeway_simulator::shrink::shrink;
 use seeway_simulator::story::Story;
@@ -38,13 +39,9 @@ fn two_thousand_seeds_break_no_promise() {
     }
     assert_eq!(tried.seeds, SEEDS);
     // Stories in which nothing happens would break nothing either.
-    for outcome in
-        ["replied", "machine_status", "rejected", "not_sent_queue_full", "not_sent_nowhere_to_go", "not_sent_too_late"]
-    {
-        assert!(tried.outcomes[outcome] > SEEDS, "{outcome}: {:?}", tried.outcomes);
-    }
-    for outcome in ["unknown_tunnel_lost", "unknown_machine_failed", "unknown_too_late"] {
-        assert!(tried.outcomes[outcome] > SEEDS, "{outcome}: {:?}", tried.outcomes);
+    for kind in OutcomeKind::ALL {
+        let count = tried.outcomes.get(kind.label()).copied().unwrap_or(0);
+        assert!(count > SEEDS / 4, "{kind} came up {count} times in {SEEDS} seeds: {:?}", tried.outcomes);
     }
 }
 
