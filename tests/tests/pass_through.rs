@@ -339,13 +339,11 @@ fn a_number_that_the_hardserver_has_given_is_not_given_again() {
 #[test]
 fn a_number_that_both_have_given_runs_nothing() {
     let stage = Stage::set();
-    type Gives = fn(u32) -> Vec<u8>;
-    let gives: [Gives; 2] = [|tag| create(tag, b"x"), |tag| get_object(tag, PUBLISHED)];
-    for gives in gives {
+    for gives in [create(2, b"x"), get_object(2, PUBLISHED)] {
         let mut caller = stage.caller();
         let (ours, other) = (caller.object("w"), caller.object("v"));
         caller.ask(&with_word(1, cmd::NEXT_HANDLE, ours));
-        let given = caller.ask(&gives(2));
+        let given = caller.ask(&gives);
         assert_eq!(word_at(&given, 20), ours, "the reply is not changed");
         let (jobs, commands) = (stage.gateway.metrics().sum("seeway_jobs_total"), stage.hardserver.commands());
         let (status, info) = caller.fails(&see_job(3, ours, b"for whom?"));

@@ -11,7 +11,7 @@ use super::histogram::HistogramText;
 use crate::config::Config;
 use crate::listen::accept::Refused;
 use crate::schedule::Histogram;
-use crate::shard::{Report, TunnelState};
+use crate::shard::{Passed, Report, TunnelState};
 
 const QUEUE_SECONDS: &str = "seeway_queue_seconds";
 const MACHINE_SECONDS: &str = "seeway_machine_seconds";
@@ -72,21 +72,23 @@ impl Metrics {
         counter!("seeway_callers_refused_total").absolute(self.refused.count());
         counter!("seeway_rejected_total").absolute(reports.iter().map(|report| report.rejected).sum());
         gauge!("seeway_upstream_hardserver_connections").set(sum(|report| report.hardserver_connections));
-        let passed: [(_, fn(&Report) -> u64); 3] = [
-            ("replied", |report| report.passed.replied),
-            ("not_sent", |report| report.passed.not_sent),
-            ("unknown", |report| report.passed.unknown),
-        ];
-        for (outcome, of) in passed {
-            counter!("seeway_upstream_hardserver_commands_total", "outcome" => outcome)
-                .absolute(reports.iter().map(of).sum());
-        }
+        Self::publish_passed(reports);
         self.publish_limits();
         for index in 0..self.config.worlds.len() {
             self.publish_world(index, reports);
         }
         for index in 0..self.config.machines.len() {
             self.publish_machine(index, reports);
+        }
+    }
+
+    fn publish_passed(reports: &[Report]) {
+        let mut passed = Passed::default();
+        reports.iter().for_each(|report| passed += report.passed);
+        for (outcome, count) in
+            [("replied", passed.replied), ("not_sent", passed.not_sent), ("unknown", passed.unknown)]
+        {
+            counter!("seeway_upstream_hardserver_commands_total", "outcome" => outcome).absolute(count);
         }
     }
 
