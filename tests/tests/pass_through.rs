@@ -19,6 +19,7 @@ use seeway_proto::wire::{Profile, ReplyBody, Statuses, decode_reply};
 use seeway_tests::{
     Config, Gateway, Hardserver, Identity, Machine,
     hardserver::{PUBLISHED, block, cmd, command, echo, no_such_object, read_message, reply, word_at},
+    python,
     turn::Turn,
     wait,
 };
@@ -643,6 +644,22 @@ fn a_drain_waits_for_what_the_hardserver_owes() {
     stage.hardserver.release();
     assert_eq!(caller.hear(), echo(&held));
     assert!(stage.gateway.exit(wait::BOUND).success());
+}
+
+/// A client written from the wire's description alone finds nothing that is different.
+#[test]
+fn every_row_of_bad_input_is_as_without_a_hardserver() {
+    let identity = Identity::generate();
+    let slow = Machine::start_with_ssh("slow:400", &identity, "127.0.0.1:0");
+    let stage = Stage::with(true, "echo", |config| {
+        config.machine("slow", slow.door(), slow.seejobs(), &identity, "").world("echo", &["hsm"], "").world(
+            "slow",
+            &["slow"],
+            "",
+        )
+    });
+    python::run("wire_test.py", ["--gateway", &stage.gateway.unix().to_string()]);
+    assert!(stage.hardserver.commands() > 0, "unknown commands, names and handles went there");
 }
 
 #[test]

@@ -84,7 +84,9 @@ impl Metrics {
 
     fn publish_passed(reports: &[Report]) {
         let mut passed = Passed::default();
-        reports.iter().for_each(|report| passed += report.passed);
+        for report in reports {
+            passed += report.passed;
+        }
         for (outcome, count) in
             [("replied", passed.replied), ("not_sent", passed.not_sent), ("unknown", passed.unknown)]
         {
