@@ -18,8 +18,9 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
 use zeroize::Zeroize;
 
+use crate::config::Config;
 use crate::schedule::{CallerId, NewJob, Priority};
-use crate::shard::{CallerCount, LegacyPort, Shard};
+use crate::shard::{CallerCount, LegacyPort, Shard, State};
 
 /// What one read takes at most: enough for a few hundred small jobs, small enough to stay in a core's cache.
 const READ_BYTES: usize = 64 * 1024;
@@ -201,15 +202,17 @@ impl Connection {
 
     /// Hands every whole command in `bytes` to the shard, as far as there is room; returns how many bytes are left.
     fn decode(&self, bytes: &[u8]) -> Result<usize, End> {
+        let config = self.shard.config();
         self.shard.with(|state, now| {
-            let config = self.shard.config();
             let mut rest = bytes;
-            while !self.must_pause(state.front.legacy(self.caller)) {
+            while !self.must_pause(&config, state) {
                 let request = state.front.legacy(self.caller).incoming.next(&mut rest).map_err(End::Broken)?;
                 match request {
                     None => break,
                     Some(Command::SeeJob { tag, world, job }) => {
-                        let Some(world) = state.front.legacy(self.caller).world_of(world) else {
+                        let world = state.front.legacy(self.caller).world_of(world);
+                        // A world that the configuration has no more is none, whoever still has a handle of it.
+                        let Some(world) = world.filter(|world| !config.worlds[world.0].is_retired) else {
                             let outcome = Outcome::Rejected(Rejected::NoSuchWorld);
                             state.front.rejected += 1;
                             state.front.legacy(self.caller).answer(&config.wire.profile, tag, outcome);
@@ -244,29 +247,40 @@ impl Connection {
                 }
             }
             let port = state.front.legacy(self.caller);
+            let refused = port.incoming.take_refused();
             if port.incoming.output_len() > 0 {
                 port.wake();
             }
+            state.front.rejected += refused;
             Ok(rest.len())
         })
     }
 
-    /// A caller that asks faster than it reads its answers is not read from until it has caught up.
-    fn must_pause(&self, port: &LegacyPort) -> bool {
-        !port.incoming.has_room() || port.incoming.output_len() >= self.shard.config().limits.caller_buffer_bytes
+    /// A caller that asks faster than it reads its answers is not read from until it has caught up; one whose quota is full
+    /// is not until it has room.
+    fn must_pause(&self, config: &Config, state: &mut State) -> bool {
+        let incoming = &state.front.legacy(self.caller).incoming;
+        !incoming.has_room()
+            || incoming.output_len() >= config.limits.caller_buffer_bytes
+            || !state.scheduler.has_room(self.caller)
+    }
+
+    /// Whether the reader is to wait. Where it is, whatever makes room wakes it.
+    fn pauses(&self) -> bool {
+        let config = self.shard.config();
+        self.shard.with(|state, _| {
+            let must_pause = self.must_pause(&config, state);
+            if must_pause {
+                state.front.legacy(self.caller).pause();
+            }
+            must_pause
+        })
     }
 
     /// Goes on with what was read and not decoded for want of room, as room comes. Notices a caller that goes away
     /// meanwhile, whose jobs would otherwise run for nobody.
     async fn wait_for_room(&self, partial: &mut WipedBuffer) -> Result<(), End> {
-        while self.shard.with(|state, _| {
-            let port = state.front.legacy(self.caller);
-            let must_pause = self.must_pause(port);
-            if must_pause {
-                port.pause();
-            }
-            must_pause
-        }) {
+        while self.pauses() {
             tokio::select! {
                 () = self.room.notified() => {}
                 () = self.closed_by_peer() => return Err(End::Gone),

@@ -15,6 +15,7 @@ pub struct Incoming {
     framer: Framer,
     outstanding: HashSet<u32>,
     output: WipedBuffer,
+    refused: u64,
 }
 
 impl Incoming {
@@ -27,6 +28,7 @@ impl Incoming {
             max_outstanding,
             outstanding: HashSet::new(),
             output: WipedBuffer::new(),
+            refused: 0,
         }
     }
 
@@ -74,6 +76,11 @@ impl Incoming {
     /// How many commands are to be answered yet.
     pub fn outstanding(&self) -> usize {
         self.outstanding.len()
+    }
+
+    /// How many commands were answered here, because they were wrong, since this was last asked.
+    pub fn take_refused(&mut self) -> u64 {
+        std::mem::take(&mut self.refused)
     }
 
     /// Answers a NoOp.
@@ -129,12 +136,14 @@ impl Incoming {
         if self.outstanding.insert(tag) {
             return Some(command);
         }
+        self.refused += 1;
         let status = self.profile.statuses.invalid_parameter;
         self.put_error(tag, status, Some("tag in use"));
         None
     }
 
     fn refuse(&mut self, tag: u32, fault: Fault) {
+        self.refused += 1;
         let statuses = &self.profile.statuses;
         let (status, info) = match fault {
             Fault::Malformed => (statuses.malformed, "the command does not parse"),
@@ -145,6 +154,7 @@ impl Incoming {
     }
 
     fn refuse_too_large(&mut self, tag: u32) {
+        self.refused += 1;
         let info = format!("larger than the limit of {} bytes", self.limits.max_job_bytes);
         self.put_error(tag, self.profile.statuses.buffer_full, Some(&info));
     }
