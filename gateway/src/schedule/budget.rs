@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// A limit and how much of it the shards have leased.
 #[derive(Debug)]
 pub struct Budget {
-    limit: usize,
+    limit: AtomicUsize,
     is_shared: bool,
     chunk: usize,
     leased: AtomicUsize,
@@ -20,7 +20,12 @@ impl Budget {
     pub fn new(limit: usize, shards: usize) -> Arc<Self> {
         // A shard that sits on one unused chunk keeps little from the others, yet needs the atomic rarely.
         let chunk = if shards <= 1 { limit } else { (limit / (shards * 8)).max(1) };
-        Arc::new(Self { limit, is_shared: shards > 1, chunk, leased: AtomicUsize::new(0) })
+        Arc::new(Self { limit: AtomicUsize::new(limit), is_shared: shards > 1, chunk, leased: AtomicUsize::new(0) })
+    }
+
+    /// Changes the limit. Where more is leased than the new one allows, nothing is granted until enough has come back.
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// Whether more than one shard leases from it.
@@ -29,14 +34,14 @@ impl Budget {
     }
 
     fn is_exhausted(&self) -> bool {
-        self.leased.load(Ordering::Relaxed) >= self.limit
+        self.leased.load(Ordering::Relaxed) >= self.limit.load(Ordering::Relaxed)
     }
 
     fn lease(&self) -> usize {
         let mut granted = 0;
         // Only the count matters; no other memory is published by it.
         let _ = self.leased.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |leased| {
-            granted = self.chunk.min(self.limit - leased);
+            granted = self.chunk.min(self.limit.load(Ordering::Relaxed).saturating_sub(leased));
             (granted > 0).then_some(leased + granted)
         });
         granted
@@ -92,7 +97,7 @@ impl Lease {
 
     /// How many permits there are for all shards together.
     pub fn limit(&self) -> usize {
-        self.budget.limit
+        self.budget.limit.load(Ordering::Relaxed)
     }
 
     /// How many permits are used.

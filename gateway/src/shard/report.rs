@@ -1,11 +1,11 @@
 //! What a shard tells the control plane when somebody wants to see metrics.
 
-use crate::schedule::{Histogram, MachineId, WorldId, WorldStats};
+use crate::schedule::{Histogram, MachineId, MachineState, WorldId, WorldStats};
 
 use super::State;
 
 /// A shard's numbers at one moment. Counts are since the shard began.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Report {
     /// By [`WorldId`].
     pub worlds: Vec<WorldReport>,
@@ -15,19 +15,25 @@ pub struct Report {
     pub legacy_callers: usize,
     /// gRPC connections and streams.
     pub grpc_callers: usize,
+    /// Legacy connections that are not read from, because one of the caller's limits is reached.
+    pub legacy_paused: usize,
+    /// gRPC streams that are not read from, because one of the caller's limits is reached.
+    pub grpc_paused: usize,
     /// Jobs in hand.
     pub jobs: usize,
     /// Tasks that run on the shard.
     pub tasks: usize,
-    /// Jobs rejected for no world that is configured.
+    /// Requests rejected that were counted for no world.
     pub rejected: u64,
 }
 
 /// A world's part of a [`Report`].
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct WorldReport {
     /// Jobs that wait.
     pub queued: usize,
+    /// Their bytes.
+    pub queued_bytes: usize,
     /// Whether a job could be sent now.
     pub is_ready: bool,
     /// What was counted.
@@ -35,8 +41,10 @@ pub struct WorldReport {
 }
 
 /// A machine's part of a [`Report`].
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct MachineReport {
+    /// Whether it takes jobs, and why not.
+    pub state: MachineState,
     /// Tags that are taken.
     pub in_flight: usize,
     /// Channels that are up.
@@ -47,6 +55,8 @@ pub struct MachineReport {
     pub failed_connects: u64,
     /// Replies that nobody waited for any more.
     pub late_replies: u64,
+    /// How often it was ejected.
+    pub ejections: u64,
     /// From sending to reply.
     pub machine_time: Histogram,
 }
@@ -85,15 +95,18 @@ impl State {
     pub fn report(&self) -> Report {
         let Self { scheduler, front, pools, .. } = self;
         let (legacy_callers, grpc_callers) = front.count();
+        let (legacy_paused, grpc_paused) = front.paused();
         let machine = |(index, pool): (usize, &super::Pool)| {
             let stats = scheduler.machine_stats(MachineId(index));
             MachineReport {
+                state: scheduler.machine_state(MachineId(index)),
                 in_flight: scheduler.in_flight(MachineId(index)),
                 channels: scheduler.channels(MachineId(index)),
                 tunnels: TunnelState::ALL
                     .map(|state| pool.tunnels.iter().filter(|tunnel| tunnel.state == state).count()),
                 failed_connects: pool.tunnels.iter().map(|tunnel| tunnel.failed_connects).sum(),
                 late_replies: stats.late_replies,
+                ejections: stats.ejections,
                 machine_time: stats.machine_time.clone(),
             }
         };
@@ -101,6 +114,7 @@ impl State {
             worlds: (0..scheduler.worlds())
                 .map(|index| WorldReport {
                     queued: scheduler.queued(WorldId(index)),
+                    queued_bytes: scheduler.queued_bytes(WorldId(index)),
                     is_ready: scheduler.is_ready(WorldId(index)),
                     stats: scheduler.world_stats(WorldId(index)).clone(),
                 })
@@ -108,6 +122,8 @@ impl State {
             machines: pools.iter().enumerate().map(machine).collect(),
             legacy_callers,
             grpc_callers,
+            legacy_paused,
+            grpc_paused,
             jobs: scheduler.jobs(),
             tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks(),
             rejected: front.rejected,

@@ -108,7 +108,8 @@ impl Pump {
     }
 
     async fn run(self, read: ReadHalf, write: WriteHalf) {
-        let machine = &self.shard.config().machines[self.machine.0].name;
+        let config = self.shard.config();
+        let machine = &config.machines[self.machine.0].name;
         let mut receive = std::pin::pin!(self.receive(read));
         let received = tokio::select! {
             received = &mut receive => received,

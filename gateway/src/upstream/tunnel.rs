@@ -34,7 +34,7 @@ struct Keeper {
 
 impl Keeper {
     async fn run(&self, stopped: watch::Receiver<bool>) {
-        let config = self.shard.config().clone();
+        let config = self.shard.config();
         let machine = &config.machines[self.machine.0];
         let options = machine.tunnel_options(&config.ssh);
         let mut backoff = Backoff::new(config.ssh.connect_retry, config.ssh.retry_max);
@@ -78,7 +78,8 @@ impl Keeper {
     }
 
     fn failed(&self, error: &TunnelError, backoff: &mut Backoff, refused_retry: Duration) -> (TunnelState, Duration) {
-        let machine = &self.shard.config().machines[self.machine.0].name;
+        let config = self.shard.config();
+        let machine = &config.machines[self.machine.0].name;
         self.note(|place| place.failed_connects += 1);
         if error.is_permanent() {
             tracing::error!(
