@@ -193,6 +193,7 @@ impl Build<'_> {
             channels: section.number("channels")?,
             bulk_channels: section.number("bulk_channels")?,
             max_in_flight: section.number("max_in_flight")?,
+            is_retired: false,
         })
     }
 

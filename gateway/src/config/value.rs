@@ -106,6 +106,8 @@ pub struct Machine {
     pub bulk_channels: usize,
     /// `machine.max_in_flight`: jobs sent and unanswered, over all its channels; 1 to 65 536.
     pub max_in_flight: usize,
+    /// The file has it no more, and it keeps its place for the jobs that are out: its tunnels drain and end.
+    pub is_retired: bool,
 }
 
 impl Machine {
@@ -120,6 +122,8 @@ impl Machine {
             keepalive_idle: ssh.keepalive_idle,
             keepalive: ssh.keepalive,
             broken_after: ssh.broken_after,
+            rekey_bytes: ssh.rekey_bytes,
+            rekey_after: ssh.rekey_after,
         }
     }
 }
