@@ -11,7 +11,7 @@ use super::histogram::HistogramText;
 use crate::config::Config;
 use crate::listen::accept::Refused;
 use crate::schedule::Histogram;
-use crate::shard::{Report, TunnelState};
+use crate::shard::{PoolCounts, Report, TunnelState};
 
 const QUEUE_SECONDS: &str = "seeway_queue_seconds";
 const MACHINE_SECONDS: &str = "seeway_machine_seconds";
@@ -122,8 +122,14 @@ impl Metrics {
             gauge!("seeway_tunnels", "machine" => name.clone(), "state" => state.label())
                 .set(number(of_machine().map(|machine| machine.tunnels[place]).sum()));
         }
+        let counted = |of: fn(&PoolCounts) -> u64| of_machine().map(|machine| of(&machine.pool)).sum();
+        counter!("seeway_tunnels_made_total", "machine" => name.clone()).absolute(counted(|pool| pool.made));
+        counter!("seeway_tunnels_refused_total", "machine" => name.clone()).absolute(counted(|pool| pool.refused));
+        counter!("seeway_channels_prohibited_total", "machine" => name.clone())
+            .absolute(counted(|pool| pool.prohibited));
+        counter!("seeway_rekeys_total", "machine" => name.clone()).absolute(counted(|pool| pool.rekeys));
         counter!("seeway_connects_failed_total", "machine" => name.clone())
-            .absolute(of_machine().map(|machine| machine.failed_connects).sum());
+            .absolute(counted(|pool| pool.failed_connects));
         counter!("seeway_late_replies_total", "machine" => name.clone())
             .absolute(of_machine().map(|machine| machine.late_replies).sum());
     }
@@ -159,11 +165,15 @@ fn describe() {
     describe_gauge!("seeway_jobs_in_flight", "Jobs sent and unanswered, waited for or not");
     describe_gauge!("seeway_max_in_flight", "The machine's max_in_flight");
     describe_gauge!("seeway_channels", "SEEJob streams that are up");
-    describe_gauge!("seeway_tunnels", "Tunnels, by what their keepers are doing");
+    describe_gauge!("seeway_tunnels", "Tunnels, by what they are doing");
     describe_counter!("seeway_callers_refused_total", "Connections closed at once because of limits.callers");
     describe_counter!("seeway_rejected_total", "Requests that never became a job: no such world, or they do not parse");
     describe_counter!("seeway_jobs_total", "Jobs that ended, by what became of them");
     describe_counter!("seeway_retries_total", "Idempotent jobs sent again after an unknown outcome");
-    describe_counter!("seeway_connects_failed_total", "Tunnels that could not be made");
+    describe_counter!("seeway_tunnels_made_total", "Tunnels that were made");
+    describe_counter!("seeway_tunnels_refused_total", "Connects that failed for the host key or the login");
+    describe_counter!("seeway_channels_prohibited_total", "Channels that the SSH server's policy forbade");
+    describe_counter!("seeway_rekeys_total", "Key exchanges on tunnels that stood already");
+    describe_counter!("seeway_connects_failed_total", "Connects that failed, for whatever reason");
     describe_counter!("seeway_late_replies_total", "Replies that nobody waited for any more");
 }

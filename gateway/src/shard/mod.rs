@@ -8,6 +8,7 @@
 
 mod finished;
 mod front;
+mod pool;
 mod report;
 mod thread;
 
@@ -24,7 +25,8 @@ use crate::schedule::{
 
 pub use finished::{Failure, Finished, Reply};
 pub use front::{Front, LegacyPort};
-pub use report::{Report, TunnelState};
+pub use pool::{Pool, PoolCounts, TunnelState};
+pub use report::Report;
 pub use thread::{Accepted, CallerCount, CallerLimit, Handed, ShardEnded, ShardHandle, WorldChange, spawn};
 
 /// A shard, for everything that runs on it.
@@ -73,31 +75,11 @@ pub struct State {
     armed: Option<Instant>,
 }
 
-/// A machine's tunnels on one shard, as far as others than their keepers need to know.
-#[derive(Default)]
-pub struct Pool {
-    /// By the tunnels' places in the pool.
-    pub tunnels: Vec<PooledTunnel>,
-}
-
-/// One tunnel's place in a pool.
-#[derive(Default)]
-pub struct PooledTunnel {
-    /// What its keeper is doing.
-    pub state: TunnelState,
-    /// How often a connect failed since the shard began.
-    pub failed_connects: u64,
-}
-
 impl Shard {
     /// A shard with no callers and no channels.
     pub fn new(config: Arc<Config>, budgets: &Budgets, world_changes: Arc<dyn WorldChange>) -> Self {
         let settings = settings(&config, budgets);
-        let pools = config
-            .machines
-            .iter()
-            .map(|machine| Pool { tunnels: (0..machine.tunnels).map(|_| PooledTunnel::default()).collect() })
-            .collect();
+        let pools = config.machines.iter().map(|_| Pool::default()).collect();
         let state = State {
             scheduler: Scheduler::new(Instant::now(), settings),
             front: Front::new(config.clone(), world_changes),
