@@ -29,6 +29,7 @@ use keeper::{End, Orders};
 /// The keepers of all of a shard's tunnels.
 pub struct Keepers {
     shard: Shard,
+    config: Arc<Config>,
     /// By [`MachineId`]; of each machine, what the keepers of its places are told.
     places: Vec<Vec<watch::Sender<Orders>>>,
     /// Those of places that are to end, and may have.
@@ -44,21 +45,32 @@ pub fn start(shard: &Shard) -> Keepers {
 
 impl Keepers {
     fn start(shard: &Shard, config: &Arc<Config>) -> Self {
-        let mut keepers = Self { shard: shard.clone(), places: Vec::new(), retired: Vec::new(), tasks: JoinSet::new() };
+        let mut keepers = Self {
+            shard: shard.clone(),
+            config: config.clone(),
+            places: Vec::new(),
+            retired: Vec::new(),
+            tasks: JoinSet::new(),
+        };
         for (index, machine) in config.machines.iter().enumerate() {
             keepers.places.push(Vec::new());
-            keepers.fill(config, index, wanted(machine));
+            keepers.fill(index, wanted(machine));
         }
         keepers
     }
 
-    /// The configuration has changed from `old` to `new`, and the scheduler knows the new one already. Each
-    /// machine has kept its place; new ones are at the end.
+    /// The shard's configuration has changed, and its scheduler knows. Each machine has kept its place; new ones are at the end.
     ///
     /// A machine's tunnels are replaced where anything has changed that they are made with: the next ones are up before the old
     /// ones drain. (As long as the new configuration does not lead to the machine, the old tunnels stand.) A retired machine's
     /// tunnels drain and end, and so do those that are too many. Whoever waits before it connects again does so at once.
-    pub fn reconfigure(&mut self, old: &Config, new: &Arc<Config>) {
+    pub fn reconfigure(&mut self, shard: &Shard) {
+        let config = shard.config().clone();
+        self.take(&config);
+    }
+
+    fn take(&mut self, new: &Arc<Config>) {
+        let old = std::mem::replace(&mut self.config, new.clone());
         self.shard.with(|state, _| {
             let machines = state.pools.len().max(new.machines.len());
             state.pools.resize_with(machines, Pool::default);
@@ -86,15 +98,15 @@ impl Keepers {
                     orders.version += u64::from(is_changed);
                 });
             }
-            self.fill(new, index, wanted);
+            self.fill(index, wanted);
         }
     }
 
     /// Starts keepers until a machine has as many as are wanted.
-    fn fill(&mut self, config: &Arc<Config>, machine: usize, wanted: usize) {
+    fn fill(&mut self, machine: usize, wanted: usize) {
         while self.places[machine].len() < wanted {
             let (orders, ordered) =
-                watch::channel(Orders { config: config.clone(), version: 0, reloads: 0, end: None });
+                watch::channel(Orders { config: self.config.clone(), version: 0, reloads: 0, end: None });
             self.tasks.spawn(keeper::keep(self.shard.clone(), MachineId(machine), ordered));
             self.places[machine].push(orders);
         }
