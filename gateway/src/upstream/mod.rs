@@ -13,6 +13,8 @@ mod life;
 mod pacer;
 mod pipe;
 mod serving;
+#[cfg(all(test, feature = "emulator"))]
+mod tests;
 
 use std::sync::Arc;
 
