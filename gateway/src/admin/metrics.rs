@@ -8,7 +8,7 @@ use super::control::ReloadCounts;
 use super::histogram::HistogramText;
 use crate::config::Config;
 use crate::schedule::{Histogram, MachineState};
-use crate::shard::{MachineReport, Report, TunnelState, WorldReport};
+use crate::shard::{MachineReport, PoolCounts, Report, TunnelState, WorldReport};
 
 const QUEUE_SECONDS: &str = "seeway_queue_seconds";
 const MACHINE_SECONDS: &str = "seeway_machine_seconds";
@@ -166,8 +166,14 @@ impl Seen<'_> {
             gauge!("seeway_tunnels", "machine" => name.clone(), "state" => state.label())
                 .set(number(of_machine().map(|machine| machine.tunnels[place]).sum()));
         }
+        let counted = |of: fn(&PoolCounts) -> u64| of_machine().map(|machine| of(&machine.pool)).sum();
+        counter!("seeway_tunnels_made_total", "machine" => name.clone()).absolute(counted(|pool| pool.made));
+        counter!("seeway_tunnels_refused_total", "machine" => name.clone()).absolute(counted(|pool| pool.refused));
+        counter!("seeway_channels_prohibited_total", "machine" => name.clone())
+            .absolute(counted(|pool| pool.prohibited));
+        counter!("seeway_rekeys_total", "machine" => name.clone()).absolute(counted(|pool| pool.rekeys));
         counter!("seeway_connects_failed_total", "machine" => name.clone())
-            .absolute(of_machine().map(|machine| machine.failed_connects).sum());
+            .absolute(counted(|pool| pool.failed_connects));
         counter!("seeway_ejections_total", "machine" => name.clone())
             .absolute(of_machine().map(|machine| machine.ejections).sum());
         counter!("seeway_late_replies_total", "machine" => name)
@@ -232,7 +238,7 @@ fn describe() {
     describe_gauge!("seeway_jobs_in_flight", "Jobs sent and unanswered, waited for or not");
     describe_gauge!("seeway_max_in_flight", "The machine's max_in_flight");
     describe_gauge!("seeway_channels", "SEEJob streams that are up");
-    describe_gauge!("seeway_tunnels", "Tunnels, by what their keepers are doing");
+    describe_gauge!("seeway_tunnels", "Tunnels, by what they are doing");
     describe_counter!("seeway_callers_refused_total", "Connections closed at once because of limits.callers");
     describe_counter!(
         "seeway_rejected_total",
@@ -240,6 +246,10 @@ fn describe() {
     );
     describe_counter!("seeway_jobs_total", "Jobs that ended, by what became of them");
     describe_counter!("seeway_retries_total", "Idempotent jobs sent again after an unknown outcome");
-    describe_counter!("seeway_connects_failed_total", "Tunnels that could not be made");
+    describe_counter!("seeway_tunnels_made_total", "Tunnels that were made");
+    describe_counter!("seeway_tunnels_refused_total", "Connects that failed for the host key or the login");
+    describe_counter!("seeway_channels_prohibited_total", "Channels that the SSH server's policy forbade");
+    describe_counter!("seeway_rekeys_total", "Key exchanges on tunnels that stood already");
+    describe_counter!("seeway_connects_failed_total", "Connects that failed, for whatever reason");
     describe_counter!("seeway_late_replies_total", "Replies that nobody waited for any more");
 }

@@ -349,7 +349,7 @@ pub(super) const TABLES: &[Table] = &[
             ),
             key(
                 "rekey_bytes",
-                Integer(1 << 16, 1 << 32),
+                Integer(1 << 16, 1 << 30),
                 Default("1073741824"),
                 "New SSH keys are agreed on after this many bytes in either direction. The server may ask for them earlier.",
             ),

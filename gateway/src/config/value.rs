@@ -133,6 +133,8 @@ impl Machine {
             keepalive_idle: ssh.keepalive_idle,
             keepalive: ssh.keepalive,
             broken_after: ssh.broken_after,
+            rekey_bytes: ssh.rekey_bytes,
+            rekey_after: ssh.rekey_after,
         }
     }
 }

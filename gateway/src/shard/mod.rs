@@ -8,6 +8,7 @@
 
 mod finished;
 mod front;
+mod pool;
 mod report;
 mod thread;
 
@@ -24,7 +25,8 @@ use crate::schedule::{
 
 pub use finished::{Failure, Finished, Reply};
 pub use front::{Front, LegacyPort};
-pub use report::{MachineReport, Report, TunnelState, WorldReport};
+pub use pool::{Pool, PoolCounts, TunnelState};
+pub use report::{MachineReport, Report, WorldReport};
 pub use thread::{Accepted, CallerCount, CallerLimit, Handed, ShardEnded, ShardHandle, WorldChange, spawn};
 
 /// A shard, for everything that runs on it.
@@ -99,33 +101,17 @@ pub struct State {
     armed: Option<Instant>,
 }
 
-/// A machine's tunnels on one shard, as far as others than their keepers need to know.
-#[derive(Default)]
-pub struct Pool {
-    /// By the tunnels' places in the pool.
-    pub tunnels: Vec<PooledTunnel>,
-}
-
-/// One tunnel's place in a pool.
-#[derive(Default)]
-pub struct PooledTunnel {
-    /// What its keeper is doing.
-    pub state: TunnelState,
-    /// How often a connect failed since the shard began.
-    pub failed_connects: u64,
-}
-
 impl Shard {
     /// A shard with no callers and no channels.
     pub fn new(config: Arc<Config>, budgets: &Budgets, world_changes: Arc<dyn WorldChange>) -> Self {
         let settings = settings(&config, budgets);
-        let mut state = State {
+        let pools = config.machines.iter().map(|_| Pool::default()).collect();
+        let state = State {
             scheduler: Scheduler::new(Instant::now(), settings),
             front: Front::new(config.clone(), world_changes),
-            pools: Vec::new(),
+            pools,
             armed: None,
         };
-        state.make_pools(&config);
         let config = RwLock::new(config);
         Self { shared: Arc::new(Shared { config, state: Mutex::new(state), timer: Notify::new() }) }
     }
@@ -232,19 +218,10 @@ fn settings(config: &Config, budgets: &Budgets) -> Settings {
 
 impl State {
     fn reconfigure(&mut self, now: Instant, config: &Arc<Config>, budgets: &Budgets) {
-        self.make_pools(config);
+        self.pools.resize_with(config.machines.len(), Pool::default);
         // First the names of what the scheduler then speaks about.
         self.front.reconfigure(config.clone());
         self.scheduler.reconfigure(now, settings(config, budgets), &mut self.front);
-    }
-
-    /// A pool for each machine, and a place for each of its tunnels. None is ever taken away: its keeper may be there still.
-    fn make_pools(&mut self, config: &Config) {
-        self.pools.resize_with(config.machines.len(), Pool::default);
-        for (pool, machine) in self.pools.iter_mut().zip(&config.machines) {
-            let places = pool.tunnels.len().max(machine.tunnels);
-            pool.tunnels.resize_with(places, PooledTunnel::default);
-        }
     }
 
     /// Hands a job to the scheduler.

@@ -2,7 +2,7 @@
 
 use crate::schedule::{Histogram, MachineId, MachineState, WorldId, WorldStats};
 
-use super::State;
+use super::{PoolCounts, State, TunnelState};
 
 /// A shard's numbers at one moment. Counts are since the shard began.
 #[derive(Clone, Debug)]
@@ -51,43 +51,14 @@ pub struct MachineReport {
     pub channels: usize,
     /// How many tunnels are in each state, in the order of [`TunnelState::ALL`].
     pub tunnels: [usize; TunnelState::ALL.len()],
-    /// How often a connect failed.
-    pub failed_connects: u64,
+    /// What its pool has counted.
+    pub pool: PoolCounts,
     /// Replies that nobody waited for any more.
     pub late_replies: u64,
     /// How often it was ejected.
     pub ejections: u64,
     /// From sending to reply.
     pub machine_time: Histogram,
-}
-
-/// What the keeper of a tunnel is doing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TunnelState {
-    /// It connects.
-    #[default]
-    Connecting,
-    /// The tunnel is up.
-    Ready,
-    /// It waits before it connects again.
-    BackingOff,
-    /// The host key or the login was refused: it waits long, since somebody has to do something about it.
-    Refused,
-}
-
-impl TunnelState {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Connecting, Self::Ready, Self::BackingOff, Self::Refused];
-
-    /// Its name as a metric's label.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Connecting => "connecting",
-            Self::Ready => "ready",
-            Self::BackingOff => "backing_off",
-            Self::Refused => "refused",
-        }
-    }
 }
 
 impl State {
@@ -102,9 +73,8 @@ impl State {
                 state: scheduler.machine_state(MachineId(index)),
                 in_flight: scheduler.in_flight(MachineId(index)),
                 channels: scheduler.channels(MachineId(index)),
-                tunnels: TunnelState::ALL
-                    .map(|state| pool.tunnels.iter().filter(|tunnel| tunnel.state == state).count()),
-                failed_connects: pool.tunnels.iter().map(|tunnel| tunnel.failed_connects).sum(),
+                tunnels: pool.states(),
+                pool: pool.counts(),
                 late_replies: stats.late_replies,
                 ejections: stats.ejections,
                 machine_time: stats.machine_time.clone(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use seeway_client::tunnel::{Channel, Tunnel, TunnelError};
 
+use super::pacer;
 use crate::config::Machine;
 use crate::schedule::WorldId;
 use crate::shard::Shard;
@@ -52,7 +53,9 @@ pub async fn open_pipe(shard: &Shard, world: WorldId, port: Option<u16>) -> Resu
 }
 
 async fn open_on(shard: &Shard, machine: &Machine, port: Option<u16>) -> Result<(Arc<Tunnel>, Channel), TunnelError> {
-    let tunnel = Tunnel::connect(&machine.tunnel_options(&shard.config().ssh)).await?;
+    let ssh = shard.config().ssh.clone();
+    pacer::turn(&machine.address, ssh.connect_pace).await;
+    let tunnel = Tunnel::connect(&machine.tunnel_options(&ssh)).await?;
     let channel = tunnel.open(&machine.seejobs_host, port.unwrap_or(machine.seejobs_port)).await?;
     Ok((Arc::new(tunnel), channel))
 }
