@@ -465,3 +465,49 @@ fn a_browser_changes_nothing() {
         assert_eq!(status, 200, "{host}: {said}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_identity_changes_under_load_and_a_host_key_is_mended() {
+    let _turn = Turn::beside_others();
+    let (first, second) = (Identity::generate(), Identity::generate());
+    let hsm = Hsm::start(&first, "echo");
+    // The server reads them at each login.
+    let both = format!("{}\n{}\n", first.public(), second.public());
+    std::fs::write(first.authorized_keys(), both).expect("the temporary folder can be written");
+    let wrong_door = {
+        let mut door = hsm.sshd.door().clone();
+        door.host_key = seeway_tests::keys::key_alone(second.public());
+        door
+    };
+    let wrong = Config::new().machine("hsm", &wrong_door, hsm.machine.seejobs(), &first, "").world("w", &["hsm"], "");
+    let with = |identity: &Identity| hsm.add_to(Config::new(), "hsm", identity, "").world("w", &["hsm"], "");
+    let tunnels =
+        |gateway: &Gateway, state: &str| gateway.metrics().sum_where("seeway_tunnels", &format!("state=\"{state}\""));
+
+    // It would be looked at again in five minutes.
+    let gateway = Gateway::start(&wrong);
+    let refused = || (tunnels(&gateway, "refused") > 0.5).then_some(());
+    wait::until("the host key is refused", wait::BOUND, refused);
+    reload(&gateway, &with(&first));
+    gateway.until_up(&["hsm"]);
+
+    let load = Load::start(&gateway, "w");
+    let made = || gateway.metrics().sum("seeway_tunnels_made_total");
+    let before = made();
+    reload(&gateway, &with(&second));
+    wait::until("there is a tunnel with the other identity", wait::BOUND, || (made() > before + 0.5).then_some(()));
+    let is_replaced = || (tunnels(&gateway, "ready") - 1.0).abs() < 0.5 && tunnels(&gateway, "draining").abs() < 0.5;
+    wait::until("it has taken the old one's place", wait::BOUND, || is_replaced().then_some(()));
+    let log = hsm.sshd.log();
+    let logins: std::collections::BTreeSet<_> =
+        log.lines().filter_map(|line| line.split_once("Accepted publickey for ")?.1.split("SHA256:").nth(1)).collect();
+    assert_eq!(logins.len(), 2, "two keys have logged in:\n{log}");
+
+    // A host key that is not the server's does not take the tunnel that stands away.
+    reload(&gateway, &wrong);
+    let failed = || (gateway.metrics().sum("seeway_tunnels_refused_total") > 1.5).then_some(());
+    wait::until("the wrong host key was refused again", wait::BOUND, failed);
+    assert_eq!(one_job(&gateway, "w").await.expect("the old tunnel stands"), &b"job"[..]);
+    reload(&gateway, &with(&second));
+    assert!(load.finish().await > 100, "each was replied to");
+}

@@ -99,7 +99,8 @@ pub(super) const TABLES: &[Table] = &[
                 "admin",
                 Text,
                 Default("127.0.0.1:9464"),
-                "Where `/metrics`, `/healthz` and `/readyz` are; written like `grpc`. `\"\"` switches them off.",
+                "Where `/metrics`, `/healthz` and `/readyz` are, and where `seeway reload`, `drain` and `resume` come in; written like `grpc`. \
+                 `\"\"` switches them off.",
             ),
             key(
                 "socket_mode",
