@@ -199,7 +199,7 @@ mod tests {
     /// For what takes milliseconds on an idle computer. Far below the time-outs of [`config`].
     const BOUND: Duration = Duration::from_secs(20);
 
-    /// One world `w`, on a machine at `address`. Jobs wait for longer than a test.
+    /// One world `w`, on a machine at `address`, as `seeway.toml` in the folder has it. Jobs wait for longer than a test.
     fn config(folder: &Path, address: SocketAddr) -> Config {
         let key = PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519).expect("a key");
         let mut identity = std::fs::OpenOptions::new();
@@ -229,6 +229,7 @@ name = \"w\"
 machines = [\"hsm\"]
 "
         );
+        std::fs::write(folder.join("seeway.toml"), &text).expect("written");
         Config::read(&text, &folder.join("seeway.toml"), []).unwrap_or_else(|problems| panic!("{problems}"))
     }
 
@@ -305,6 +306,62 @@ machines = [\"hsm\"]
         job.abort();
         let drained = tokio::time::timeout(BOUND, drained).await.expect("nothing is in hand any more");
         drained.expect("no panic").unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    #[tokio::test]
+    async fn worlds_that_come_and_go_are_seen_everywhere_or_nowhere() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let machine = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let first = config(folder.path(), machine.local_addr().expect("bound"));
+        let file = folder.path().join("seeway.toml");
+        let text = std::fs::read_to_string(&file).expect("written by config()");
+        let gateway = Gateway::start_from(Arc::new(first), Some(file.clone())).await;
+        let gateway = gateway.unwrap_or_else(|error| panic!("{error}"));
+        let Addresses { grpc: Some(grpc), admin: Some(admin), .. } = *gateway.addresses() else {
+            panic!("{:?}", gateway.addresses())
+        };
+        let channel = Endpoint::from_shared(format!("http://{grpc}")).expect("an address");
+        let channel = channel.connect().await.unwrap_or_else(|error| panic!("{error}"));
+        let mut health = HealthClient::new(channel.clone());
+        assert_eq!(status(&mut health, "world/w").await, ServingStatus::NotServing);
+
+        std::fs::write(&file, text.replace("name = \"w\"", "name = \"v\"")).expect("written");
+        let reloaded = gateway.control().reload().await.unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!((reloaded.worlds_added, reloaded.worlds_removed), (vec!["v".to_owned()], vec!["w".to_owned()]));
+        let gone = health.check(HealthCheckRequest { service: "world/w".into() }).await.expect_err("gone");
+        assert_eq!(gone.code(), tonic::Code::NotFound);
+        assert_eq!(status(&mut health, "world/v").await, ServingStatus::NotServing);
+        let board = gateway.control().board();
+        // As a shard says it of the world that is new, and of the one that is gone.
+        board.world_ready(WorldId(1), true);
+        board.world_ready(WorldId(0), true);
+        until("v is ready", async || status(&mut health, "world/v").await == ServingStatus::Serving).await;
+        let page = get(admin, "/readyz").await;
+        assert!(page.contains("world v: ready") && !page.contains("world w"), "{page}");
+        let page = get(admin, "/metrics").await;
+        assert!(page.contains("{world=\"v\"") && !page.contains("world=\"w\""), "{page}");
+        assert!(health.check(HealthCheckRequest { service: "world/w".into() }).await.is_err(), "it stays gone");
+
+        let drained = gateway.control().set_draining(None, true).await.unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!((drained.is_draining, drained.jobs), (true, 0));
+        for name in ["", "seeway.v1.SeeJobService", "world/v"] {
+            assert_eq!(status(&mut health, name).await, ServingStatus::NotServing, "{name}, when the change is done");
+        }
+        gateway.control().set_draining(None, false).await.unwrap_or_else(|error| panic!("{error}"));
+        for name in ["", "seeway.v1.SeeJobService", "world/v"] {
+            assert_eq!(status(&mut health, name).await, ServingStatus::Serving, "{name}, when the change is done");
+        }
+
+        std::fs::write(&file, text).expect("written");
+        gateway.control().reload().await.unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(status(&mut health, "world/w").await, ServingStatus::Serving, "as its shard has said");
+        let control = gateway.control().clone();
+        gateway.drain().await.unwrap_or_else(|error| panic!("{error}"));
+        assert!(matches!(control.reload().await, Err(admin::ReloadError::Stopping)));
+        assert!(matches!(control.set_draining(None, false).await, Err(admin::DrainError::Stopping)));
+        // Every shard has ended, and none of what they counted is lost.
+        let page = control.metrics().await;
+        assert!(page.contains("\nseeway_shards 1\n") && page.contains("seeway_jobs_total{world=\"w\""), "{page}");
     }
 
     #[tokio::test]
