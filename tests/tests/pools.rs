@@ -64,6 +64,8 @@ async fn a_machine_that_restarts_gets_its_channels_again_on_the_same_tunnel() {
         let ended = callers::run(&gateway.unix(), "echo", 4, || jobs.next(), on_answer).await;
         ended.unwrap_or_else(|error| panic!("{error}"));
     }
+    // What the operations page says: five, and one for each channel.
+    until(&gateway, "seeway_tasks", "", |tasks| tasks == 10);
     assert_eq!(number(&gateway, "seeway_tunnels_made_total", ""), 1, "{}", gateway.log());
     assert_eq!(network.connections(), 1, "it is the same TCP connection all along");
 }
