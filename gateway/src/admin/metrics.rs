@@ -8,7 +8,7 @@ use super::control::ReloadCounts;
 use super::histogram::HistogramText;
 use crate::config::Config;
 use crate::schedule::{Histogram, MachineState};
-use crate::shard::{MachineReport, PoolCounts, Report, TunnelState, WorldReport};
+use crate::shard::{MachineReport, Passed, PoolCounts, Report, TunnelState, WorldReport};
 
 const QUEUE_SECONDS: &str = "seeway_queue_seconds";
 const MACHINE_SECONDS: &str = "seeway_machine_seconds";
@@ -104,9 +104,23 @@ impl Seen<'_> {
         counter!("seeway_reloads_total", "result" => "ok").absolute(self.reloads.ok);
         counter!("seeway_reloads_total", "result" => "refused").absolute(self.reloads.refused);
         gauge!("seeway_config_loaded_timestamp_seconds").set(seconds(self.reloads.loaded));
+        gauge!("seeway_upstream_hardserver_connections").set(sum(|report| report.hardserver_connections));
+        self.publish_passed();
         self.publish_limits();
         self.worlds().for_each(|(index, name)| self.publish_world(index, name));
         self.machines().for_each(|(index, name)| self.publish_machine(index, name));
+    }
+
+    fn publish_passed(&self) {
+        let mut passed = Passed::default();
+        for report in self.reports {
+            passed += report.passed;
+        }
+        for (outcome, count) in
+            [("replied", passed.replied), ("not_sent", passed.not_sent), ("unknown", passed.unknown)]
+        {
+            counter!("seeway_upstream_hardserver_commands_total", "outcome" => outcome).absolute(count);
+        }
     }
 
     fn publish_limits(&self) {
@@ -218,6 +232,7 @@ fn describe() {
     describe_gauge!("seeway_jobs", "Jobs in hand: queued, or sent and waited for");
     describe_gauge!("seeway_tasks", "Tasks on the shards");
     describe_gauge!("seeway_pipes", "Pipes that are open");
+    describe_gauge!("seeway_upstream_hardserver_connections", "Connections to the hardserver behind this one");
     describe_gauge!("seeway_limit", "What the configuration limits, by the name of its key in [limits]");
     describe_gauge!(
         "seeway_limit_seconds",
@@ -243,6 +258,10 @@ fn describe() {
     describe_counter!(
         "seeway_rejected_total",
         "Requests that never became a job: no such world, or something is wrong with them"
+    );
+    describe_counter!(
+        "seeway_upstream_hardserver_commands_total",
+        "Commands that were passed on to the hardserver and ended, by what became of them"
     );
     describe_counter!("seeway_jobs_total", "Jobs that ended, by what became of them");
     describe_counter!("seeway_retries_total", "Idempotent jobs sent again after an unknown outcome");

@@ -8,6 +8,8 @@
 
 mod finished;
 mod front;
+mod handles;
+mod passage;
 mod pool;
 mod report;
 mod thread;
@@ -24,7 +26,9 @@ use crate::schedule::{
 };
 
 pub use finished::{Failure, Finished, Reply};
-pub use front::{Front, LegacyPort};
+pub use front::{Front, LegacyPort, StrayReply};
+pub use handles::Meaning;
+pub use passage::{PassageWakes, Passed};
 pub use pool::{Pool, PoolCounts, TunnelState};
 pub use report::{MachineReport, Report, WorldReport};
 pub use thread::{Accepted, CallerCount, CallerLimit, Handed, ShardEnded, ShardHandle, WorldChange, spawn};

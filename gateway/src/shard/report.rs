@@ -2,7 +2,7 @@
 
 use crate::schedule::{Histogram, MachineId, MachineState, WorldId, WorldStats};
 
-use super::{PoolCounts, State, TunnelState};
+use super::{Passed, PoolCounts, State, TunnelState};
 
 /// A shard's numbers at one moment. Counts are since the shard began.
 #[derive(Clone, Debug)]
@@ -25,6 +25,10 @@ pub struct Report {
     pub tasks: usize,
     /// Requests rejected that were counted for no world.
     pub rejected: u64,
+    /// Connections to the hardserver that are up.
+    pub hardserver_connections: usize,
+    /// Commands that were passed on to the hardserver and have ended.
+    pub passed: Passed,
 }
 
 /// A world's part of a [`Report`].
@@ -97,6 +101,8 @@ impl State {
             jobs: scheduler.jobs(),
             tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks(),
             rejected: front.rejected,
+            hardserver_connections: front.hardserver_connections(),
+            passed: front.passed,
         }
     }
 }
