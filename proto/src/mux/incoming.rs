@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::bug::{self, Bug};
 use crate::wiped::WipedBuffer;
 use crate::wire::{self, Command, Direction, Fault, Frame, FrameError, Framer, Limits, Profile};
 
@@ -183,7 +184,7 @@ impl Incoming {
             self.refuse_too_large(tag);
             return false;
         }
-        if self.outstanding.insert(tag) {
+        if self.outstanding.insert(tag) || bug::is_on(Bug::DuplicateTagAccepted) {
             return true;
         }
         self.refused += 1;
@@ -214,6 +215,9 @@ impl Incoming {
     }
 
     fn answered(&mut self, tag: u32) {
+        if bug::is_on(Bug::AnsweredTagKept) {
+            return;
+        }
         let was_outstanding = self.outstanding.remove(&tag);
         debug_assert!(was_outstanding, "every command is answered once");
     }
