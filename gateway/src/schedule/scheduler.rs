@@ -182,7 +182,7 @@ impl Scheduler {
                 return None;
             }
         };
-        let id = self.jobs.insert(Admitted {
+        let id = self.jobs.insert(&Admitted {
             caller,
             ticket: new.ticket,
             world: new.world,
