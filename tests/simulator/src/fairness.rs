@@ -54,6 +54,7 @@ impl Simulation {
         let job = self.ledger.job(number);
         let flow = (job.caller.slot, job.priority);
         let cost = (job.size as u64).max(LEAST_COST);
+        let channels = self.links.len() as u64;
         let Shares { served, since, largest } = &mut self.shares;
         *largest = (*largest).max(cost);
         *served.entry(flow).or_default() += cost / weight(flow.1);
@@ -69,8 +70,8 @@ impl Simulation {
                     (served.get(one).copied().unwrap_or_default(), served.get(other).copied().unwrap_or_default());
                 let begun = since.entry((*one, *other)).or_insert((of_one, of_other));
                 let (of_one, of_other) = (of_one - begun.0, of_other - begun.1);
-                // What is staged has been served already, and is seen only when it leaves.
-                let staged = self.most.channel_buffer as u64 + 2 * *largest;
+                // What is staged has been served already, and is seen only when it leaves: on each channel its buffer and a job.
+                let staged = channels * (self.most.channel_buffer as u64 + *largest);
                 let bound =
                     ROUNDS * QUANTUM + (*largest + staged) / weight(one.1) + (*largest + staged) / weight(other.1);
                 if of_one.abs_diff(of_other) > bound {

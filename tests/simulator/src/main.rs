@@ -1,6 +1,7 @@
 //! The program `simulate`.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::ops::Range;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -57,6 +58,13 @@ struct Arguments {
     json: bool,
 }
 
+/// Prints a line. Who closes the pipe has read enough.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
 /// The seeds that CI tries.
 const CI_SEEDS: Range<u64> = 0..2000;
 
@@ -75,7 +83,7 @@ fn main() -> ExitCode {
         None => None,
         Some("list") => {
             for bug in Bug::ALL {
-                println!("{:<32} {}", bug.name(), bug.what());
+                say!("{:<32} {}", bug.name(), bug.what());
             }
             return ExitCode::SUCCESS;
         }
@@ -94,15 +102,15 @@ fn main() -> ExitCode {
         None => many(&arguments, bug),
     };
     for (seed, violation) in &tried.broken {
-        println!("seed {seed}: {violation}");
-        println!("replay it with: simulate --seed {seed}");
+        say!("seed {seed}: {violation}");
+        say!("replay it with: simulate --seed {seed}");
     }
     if let Some((seed, _)) = tried.broken.first().filter(|_| !arguments.no_shrink && !arguments.log) {
-        println!();
+        say!();
         tell_shortly(*seed, bug);
     }
     let seconds = begun.elapsed().as_secs_f64();
-    println!(
+    say!(
         "{} seeds, {} steps, {} jobs in {seconds:.1} s: {} broke a promise",
         tried.seeds,
         tried.steps,
@@ -110,10 +118,10 @@ fn main() -> ExitCode {
         tried.broken.len()
     );
     for (outcome, count) in &tried.outcomes {
-        println!("  {outcome:<28} {count}");
+        say!("  {outcome:<28} {count}");
     }
     if arguments.json {
-        println!("{}", json(&tried, seconds));
+        say!("{}", json(&tried, seconds));
     }
     if tried.broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -122,9 +130,9 @@ fn one(seed: u64, arguments: &Arguments, bug: Option<Bug>) -> Tried {
     let options = Options { is_logged: arguments.log, stop_after: arguments.steps, bug };
     let ended = run(seed, options);
     if arguments.log {
-        println!("{}", Setup::drawn(seed));
+        say!("{}", Setup::drawn(seed));
         for line in &ended.log {
-            println!("{line}");
+            say!("{line}");
         }
     }
     let broken = ended.violation.map(|violation| (seed, violation)).into_iter().collect();
@@ -146,20 +154,16 @@ fn many(arguments: &Arguments, bug: Option<Bug>) -> Tried {
 fn tell_shortly(seed: u64, bug: Option<Bug>) {
     let options = Options { bug, ..Options::default() };
     let Some(shrunken) = shrink(seed, options, SHRINKING) else { return };
-    println!(
-        "the story of seed {seed}, made short: {} of {} events",
-        shrunken.story.events.len(),
-        shrunken.events_before
-    );
-    println!("{}", Setup::drawn(seed));
+    say!("the story of seed {seed}, made short: {} of {} events", shrunken.story.events.len(), shrunken.events_before);
+    say!("{}", Setup::drawn(seed));
     for event in &shrunken.story.events {
-        println!("  event {:>4} at {:>12.6} s: {:?}", event.number, event.at.as_secs_f64(), event.act);
+        say!("  event {:>4} at {:>12.6} s: {:?}", event.number, event.at.as_secs_f64(), event.act);
     }
-    println!("what happens:");
+    say!("what happens:");
     for line in &shrunken.log {
-        println!("{line}");
+        say!("{line}");
     }
-    println!("{}\n", shrunken.violation);
+    say!("{}\n", shrunken.violation);
 }
 
 fn json(tried: &Tried, seconds: f64) -> String {
