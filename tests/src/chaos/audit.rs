@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    caller::Kind,
     ledger::{Event, Millis},
     scene::{Gap, MACHINES, MAX_ATTEMPTS, Manner},
 };
@@ -14,13 +15,15 @@ use super::{
 const SHOWN: usize = 10;
 /// Lines of the gateway's log that are shown around an offence.
 const SHOWN_LINES: usize = 60;
-/// How long after a new gateway is ready a caller may still meet the end of the old one.
-const ECHO: Millis = 1_000;
+/// How long after a new gateway is ready a caller may still notice the end of the old one: those that were halted do so late.
+const ECHO: Millis = 5_000;
 
 /// One caller's ledger.
 pub struct Account {
     /// What kind of caller it is.
     pub label: &'static str,
+    /// How it calls.
+    pub kind: Kind,
     /// What it noted.
     pub events: Vec<(Millis, Event)>,
     /// Whether it was killed, and had no time to note more.
@@ -46,7 +49,7 @@ pub struct Truth {
 enum Told {
     Replied { machine: String, value: u64 },
     Failed { reason: String, may_have_run: bool },
-    Nothing(Why),
+    Nothing(Why, String),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,10 +78,10 @@ impl Job<'_> {
             Told::Replied { .. } => "replied".to_owned(),
             Told::Failed { reason, may_have_run: true } => format!("unknown: {reason}"),
             Told::Failed { reason, may_have_run: false } => format!("did not run: {reason}"),
-            Told::Nothing(Why::GatewayKilled) => "told nothing: the gateway was killed".to_owned(),
-            Told::Nothing(Why::GatewayTerminated) => "told nothing: the gateway had ended".to_owned(),
-            Told::Nothing(Why::CallerKilled) => "told nothing: the caller was killed".to_owned(),
-            Told::Nothing(Why::GaveUp) => "told nothing: the caller's own deadline came first".to_owned(),
+            Told::Nothing(Why::GatewayKilled, _) => "told nothing: the gateway was killed".to_owned(),
+            Told::Nothing(Why::GatewayTerminated, _) => "told nothing: the gateway had ended".to_owned(),
+            Told::Nothing(Why::CallerKilled, _) => "told nothing: the caller was killed".to_owned(),
+            Told::Nothing(Why::GaveUp, _) => "told nothing: the caller's own deadline came first".to_owned(),
         }
     }
 }
@@ -110,6 +113,14 @@ impl Truth {
         if audit.offences.is_empty() {
             return;
         }
+        for Gap { manner, from, until, ready } in &self.gaps {
+            println!(
+                "a gateway was {manner:?} at {}, gone at {}, replaced at {}",
+                utc(*from),
+                utc(*until),
+                utc(*ready)
+            );
+        }
         let count = audit.offences.len();
         audit.offences.sort_by_key(|offence| offence.from);
         for Offence { what, from, until } in audit.offences.iter().take(SHOWN) {
@@ -125,7 +136,7 @@ impl Truth {
         let within = move |line: &&str| {
             line.get(..from.len()).is_some_and(|time| (from.as_str()..=until.as_str()).contains(&time))
         };
-        self.log.lines().filter(within).take(SHOWN_LINES)
+        self.log.lines().map(str::trim_start).filter(within).take(SHOWN_LINES)
     }
 
     /// The first end of a gateway that someone can have met who found it alive at `since`.
@@ -164,11 +175,12 @@ impl<'a> Audit<'a> {
                     continue;
                 }
                 Event::Disconnected(why) => {
-                    // Unary calls share a connection that mends itself: then it is only sure that the gap ends after the last job did.
-                    let met =
-                        self.truth.gaps.iter().any(|gap| gap.from <= *time && gap.ready + ECHO >= connected.min(*time));
-                    let recent = self.truth.gap_after(connected).is_some_and(|gap| gap.from <= *time);
-                    if !met || !recent {
+                    // A connection for unary calls mends itself, unnoticed; so there only the time at which it was noticed counts.
+                    let met = |gap: &Gap| match account.kind {
+                        Kind::Unary => (gap.from..=gap.ready + ECHO).contains(time),
+                        Kind::Wire | Kind::Stream => gap.until >= connected && gap.from <= *time,
+                    };
+                    if !self.truth.gaps.iter().any(met) {
                         let what = format!("{label}: a connection was lost while its gateway lived: {why}");
                         self.offend(what, connected, *time);
                     }
@@ -178,13 +190,17 @@ impl<'a> Audit<'a> {
                 Event::Failed(id, reason, may_have_run) => {
                     (id, Told::Failed { reason: reason.clone(), may_have_run: *may_have_run })
                 }
-                Event::Lost(id) => {
-                    let manner = self.truth.gap_after(connected).map(|gap| gap.manner);
+                Event::Lost(id, reason) => {
+                    let alive = match account.kind {
+                        Kind::Unary => out.get(id.as_str()).copied().unwrap_or(*time),
+                        Kind::Wire | Kind::Stream => connected,
+                    };
+                    let manner = self.truth.gap_after(alive).map(|gap| gap.manner);
                     let why =
                         if manner == Some(Manner::Terminated) { Why::GatewayTerminated } else { Why::GatewayKilled };
-                    (id, Told::Nothing(why))
+                    (id, Told::Nothing(why, reason.clone()))
                 }
-                Event::GaveUp(id) => (id, Told::Nothing(Why::GaveUp)),
+                Event::GaveUp(id) => (id, Told::Nothing(Why::GaveUp, String::new())),
             };
             let Some(submitted) = out.remove(id.as_str()) else {
                 self.offend(format!("{id} has a second outcome, or was never handed over: {told:?}"), *time, *time);
@@ -195,7 +211,13 @@ impl<'a> Audit<'a> {
         for (id, submitted) in out {
             if account.was_killed {
                 let told_at = account.events.last().map_or(submitted, |(time, _)| *time);
-                self.jobs.push(Job { label, id, submitted, told_at, told: Told::Nothing(Why::CallerKilled) });
+                self.jobs.push(Job {
+                    label,
+                    id,
+                    submitted,
+                    told_at,
+                    told: Told::Nothing(Why::CallerKilled, String::new()),
+                });
             } else {
                 self.offend(
                     format!("{id} is lost: its caller was told nothing, and its connection stood"),
@@ -227,8 +249,10 @@ impl<'a> Audit<'a> {
                 Told::Failed { may_have_run: false, .. } if runs > 0 => {
                     "ran, and its caller was told that it certainly did not".to_owned()
                 }
-                Told::Nothing(Why::GatewayTerminated) if runs > 0 => {
-                    "ran in a gateway that had time to finish its jobs, and its caller was told nothing".to_owned()
+                Told::Nothing(Why::GatewayTerminated, why) if runs > 0 => {
+                    format!(
+                        "ran in a gateway that had time to finish its jobs, and its caller was told nothing ({why})"
+                    )
                 }
                 _ => continue,
             };

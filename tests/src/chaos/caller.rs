@@ -155,7 +155,7 @@ impl Caller {
     }
 
     fn disconnected(&self, lost: impl IntoIterator<Item = String>, why: &dyn std::fmt::Display) {
-        lost.into_iter().for_each(|id| self.ledger.note(&Event::Lost(id)));
+        lost.into_iter().for_each(|id| self.ledger.note(&Event::Lost(id, why.to_string())));
         self.ledger.note(&Event::Disconnected(why.to_string()));
     }
 

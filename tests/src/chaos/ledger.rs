@@ -28,8 +28,8 @@ pub enum Event {
     Replied(String, u64, String),
     /// The job has no reply; what its caller was told: the reason, and whether it may have run.
     Failed(String, String, bool),
-    /// Nothing was told of the job and nothing will be: its connection is lost.
-    Lost(String),
+    /// Nothing was told of the job and nothing will be: its connection is lost, for this reason.
+    Lost(String, String),
     /// The caller stopped listening at its own deadline.
     GaveUp(String),
     /// The connection is lost, for this reason.
@@ -53,7 +53,7 @@ impl Ledger {
             Event::Submitted(job) => format!("submitted {job}"),
             Event::Replied(job, value, machine) => format!("replied {job} {value} {machine}"),
             Event::Failed(job, reason, may_have_run) => format!("failed {job} {may_have_run} {reason}"),
-            Event::Lost(job) => format!("lost {job}"),
+            Event::Lost(job, why) => format!("lost {job} {}", why.replace('\n', " ")),
             Event::GaveUp(job) => format!("gave-up {job}"),
             Event::Disconnected(why) => format!("disconnected {}", why.replace('\n', " ")),
         };
@@ -89,7 +89,10 @@ fn parse(line: &str) -> Option<(Millis, Event)> {
             let (job, may_have_run) = (words.next()?.to_owned(), words.next()?.parse().ok()?);
             Event::Failed(job, words.next()?.to_owned(), may_have_run)
         }
-        "lost" => Event::Lost(job),
+        "lost" => {
+            let (job, why) = rest.split_once(' ')?;
+            Event::Lost(job.to_owned(), why.to_owned())
+        }
         "gave-up" => Event::GaveUp(job),
         "disconnected" => Event::Disconnected(job),
         _ => return None,
@@ -111,7 +114,7 @@ mod tests {
             Event::Submitted(job()),
             Event::Replied(job(), 17, "hsm-a".to_owned()),
             Event::Failed(job(), "OUTCOME_UNKNOWN".to_owned(), true),
-            Event::Lost(job()),
+            Event::Lost(job(), "early end of file".to_owned()),
             Event::GaveUp(job()),
             Event::Disconnected("early end of file".to_owned()),
         ];

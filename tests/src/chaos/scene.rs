@@ -241,6 +241,7 @@ impl Scene {
         let accounts = self.callers.iter().flat_map(|caller| {
             caller.ledgers.iter().zip(&caller.was_killed).map(|(path, was_killed)| Account {
                 label: caller.label,
+                kind: caller.kind,
                 events: ledger::read(path),
                 was_killed: *was_killed,
             })
