@@ -9,34 +9,53 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// A limit and how much of it the shards have leased.
 #[derive(Debug)]
 pub struct Budget {
-    limit: usize,
-    is_shared: bool,
-    chunk: usize,
+    /// A reload may change it. Below what is leased nothing is leased until enough has come back.
+    limit: AtomicUsize,
+    shards: usize,
     leased: AtomicUsize,
 }
 
 impl Budget {
     /// A budget of `limit` permits for `shards` shards.
     pub fn new(limit: usize, shards: usize) -> Arc<Self> {
-        // A shard that sits on one unused chunk keeps little from the others, yet needs the atomic rarely.
-        let chunk = if shards <= 1 { limit } else { (limit / (shards * 8)).max(1) };
-        Arc::new(Self { limit, is_shared: shards > 1, chunk, leased: AtomicUsize::new(0) })
+        Arc::new(Self { limit: limit.into(), shards: shards.max(1), leased: AtomicUsize::new(0) })
     }
 
     /// Whether more than one shard leases from it.
     pub fn is_shared(&self) -> bool {
-        self.is_shared
+        self.shards > 1
     }
 
-    fn is_exhausted(&self) -> bool {
-        self.leased.load(Ordering::Relaxed) >= self.limit
+    /// How many permits there are for all shards together.
+    pub fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
     }
 
-    fn lease(&self) -> usize {
+    /// Changes the limit. Permits that are used stay used, even where they are more.
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// How many permits a shard leases at once: one that sits on an unused chunk keeps little from the others, yet needs the
+    /// atomic rarely.
+    fn chunk(&self) -> usize {
+        if self.shards == 1 { self.limit() } else { (self.limit() / (self.shards * 8)).max(1) }
+    }
+
+    fn unleased(&self) -> usize {
+        self.limit().saturating_sub(self.leased.load(Ordering::Relaxed))
+    }
+
+    /// Leases a chunk, and at least `least`; nothing where that is not to be had.
+    fn lease(&self, least: usize) -> usize {
+        let (limit, wanted) = (self.limit(), self.chunk().max(least));
         let mut granted = 0;
         // Only the count matters; no other memory is published by it.
         let _ = self.leased.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |leased| {
-            granted = self.chunk.min(self.limit - leased);
+            granted = wanted.min(limit.saturating_sub(leased));
+            if granted < least {
+                granted = 0;
+            }
             (granted > 0).then_some(leased + granted)
         });
         granted
@@ -63,16 +82,20 @@ impl Lease {
 
     /// Whether a permit could be had now. Another shard may be faster.
     pub fn has_room(&self) -> bool {
-        self.used < self.held || !self.budget.is_exhausted()
+        (self.used < self.held && self.used < self.budget.limit()) || self.budget.unleased() > 0
     }
 
-    /// Uses one permit, if one can be had.
-    pub fn try_use(&mut self) -> bool {
-        if self.used == self.held {
-            self.held += self.budget.lease();
+    /// Uses `permits`, all of them or none.
+    pub fn try_use(&mut self, permits: usize) -> bool {
+        let wanted = self.used + permits;
+        if wanted > self.held {
+            self.held += self.budget.lease(wanted - self.held);
         }
-        let has_room = self.used < self.held;
-        self.used += usize::from(has_room);
+        // A limit that was lowered meanwhile counts at once.
+        let has_room = wanted <= self.held && wanted <= self.budget.limit();
+        if has_room {
+            self.used = wanted;
+        }
         has_room
     }
 
@@ -82,8 +105,9 @@ impl Lease {
         self.used -= permits;
         let spare = self.held - self.used;
         // Where permits are scarce, none is kept from those who wait.
-        let is_scarce = self.used == 0 || self.budget.chunk == 1 || self.budget.is_exhausted();
-        let keep = if is_scarce { 0 } else { self.budget.chunk };
+        let chunk = self.budget.chunk();
+        let is_scarce = self.used == 0 || chunk == 1 || self.budget.unleased() == 0;
+        let keep = if is_scarce { 0 } else { chunk };
         if spare > keep * 2 {
             self.budget.give_back(spare - keep);
             self.held -= spare - keep;
@@ -92,7 +116,7 @@ impl Lease {
 
     /// How many permits there are for all shards together.
     pub fn limit(&self) -> usize {
-        self.budget.limit
+        self.budget.limit()
     }
 
     /// How many permits are used.
@@ -114,20 +138,20 @@ mod tests {
     #[test]
     fn at_the_limit_and_one_past_it() {
         let mut lease = Lease::new(Budget::new(3, 1));
-        assert!(lease.try_use() && lease.try_use() && lease.try_use());
-        assert!(!lease.try_use());
+        assert!(lease.try_use(1) && lease.try_use(1) && lease.try_use(1));
+        assert!(!lease.try_use(1));
         lease.release(1);
-        assert!(lease.try_use() && !lease.try_use());
+        assert!(lease.try_use(1) && !lease.try_use(1));
     }
 
     #[test]
     fn two_shards_never_use_more_than_the_limit_and_waste_no_permit() {
         let budget = Budget::new(10, 2);
         let (mut one, mut two) = (Lease::new(budget.clone()), Lease::new(budget.clone()));
-        let used = std::iter::from_fn(|| (one.try_use() || two.try_use()).then_some(())).count();
+        let used = std::iter::from_fn(|| (one.try_use(1) || two.try_use(1)).then_some(())).count();
         assert_eq!(used, 10);
         one.release(one.used());
-        while two.try_use() {}
+        while two.try_use(1) {}
         assert_eq!(two.used(), 10, "what one released, two can use");
         drop((one, two));
         assert_eq!(budget.leased.load(Ordering::Relaxed), 0);
@@ -137,8 +161,33 @@ mod tests {
     fn a_limit_of_one_moves_between_shards() {
         let budget = Budget::new(1, 4);
         let (mut one, mut two) = (Lease::new(budget.clone()), Lease::new(budget));
-        assert!(one.try_use() && !two.try_use());
+        assert!(one.try_use(1) && !two.try_use(1));
         one.release(1);
-        assert!(two.try_use() && !one.try_use());
+        assert!(two.try_use(1) && !one.try_use(1));
+    }
+
+    #[test]
+    fn a_lowered_limit_counts_at_once_and_a_raised_one_too() {
+        let budget = Budget::new(4, 1);
+        let mut lease = Lease::new(budget.clone());
+        assert!(lease.try_use(4) && !lease.try_use(1));
+        budget.set_limit(2);
+        lease.release(1);
+        assert!(!lease.has_room() && !lease.try_use(1), "three of two are used");
+        lease.release(2);
+        assert!(lease.has_room() && lease.try_use(1) && !lease.try_use(1));
+        budget.set_limit(3);
+        assert!(lease.has_room() && lease.try_use(1) && !lease.try_use(1));
+    }
+
+    #[test]
+    fn many_permits_are_had_together_or_not_at_all() {
+        let budget = Budget::new(1000, 4);
+        let mut lease = Lease::new(budget.clone());
+        assert!(lease.try_use(900), "more than a chunk");
+        assert!(!lease.try_use(101) && lease.used() == 900);
+        assert!(lease.try_use(100));
+        lease.release(1000);
+        assert_eq!(budget.leased.load(Ordering::Relaxed), 0);
     }
 }

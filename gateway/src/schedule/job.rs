@@ -1,4 +1,4 @@
-//! The jobs in hand, and which caller each belongs to.
+//! The jobs in hand, and what each caller has of them.
 
 use std::time::Instant;
 
@@ -7,7 +7,9 @@ use seeway_proto::outcome::{NotSent, Outcome, Unknown};
 use seeway_proto::wiped::WipedBuffer;
 use slotmap::SlotMap;
 
-use super::{CallerId, ChannelId, JobId, MachineId, WorldId};
+use super::fair::InLine;
+use super::group::GroupId;
+use super::{CallerId, CallerQuota, ChannelId, JobId, MachineId, Priority, WorldId};
 
 /// A job that has been admitted and has no outcome yet.
 #[derive(Debug)]
@@ -21,10 +23,17 @@ pub(super) struct Job {
     pub(super) admitted: Instant,
     pub(super) deadline: Instant,
     pub(super) idempotent: bool,
+    pub(super) priority: Priority,
+    /// The jobs that it keeps its order among, where it has an affinity key.
+    pub(super) group: Option<GroupId>,
+    /// Its bytes.
+    pub(super) size: usize,
     /// How often it has been staged on a channel and not withdrawn.
     pub(super) attempts: u32,
     /// Why it was sent again, if it was: then an earlier attempt may have run, whatever becomes of this one.
     pub(super) earlier: Option<Unknown>,
+    /// Where it was last staged, and when, unless it was withdrawn from there.
+    pub(super) staged: Option<(MachineId, Instant)>,
     pub(super) place: Place,
     /// The next and the previous job of the same caller.
     next: Option<JobId>,
@@ -52,26 +61,46 @@ pub(super) enum Place {
     /// In its world's queue.
     Queued {
         bytes: WipedBuffer,
-        /// Whether it counts towards the queue's limit. One that comes back to a queue that is full meanwhile does not.
+        /// Whether it counts towards the queue's limits. One that comes back to a queue that is full meanwhile does not.
         has_permit: bool,
+        /// `None` while another one of its group is before it.
+        line: Option<InLine>,
     },
     /// On a channel. Whether it has left is for the channel's mux to say.
     OnChannel {
-        machine: MachineId,
         channel: ChannelId,
         tag: Tag,
-        staged: Instant,
         /// Kept only for a job that may be sent again.
         copy: Option<WipedBuffer>,
     },
-    /// Taken off a channel that it had not left by; about to end.
-    Withdrawn,
+    /// In neither: it is being moved, or about to end.
+    Nowhere,
 }
 
 #[derive(Debug, Default)]
-struct Caller {
+pub(super) struct Caller {
     first: Option<JobId>,
-    jobs: usize,
+    pub(super) jobs: usize,
+    pub(super) queued: usize,
+    pub(super) in_flight: usize,
+    /// Of its jobs in hand.
+    pub(super) bytes: usize,
+    /// Whether its flows are off the rings, because it has as much in flight as it may.
+    pub(super) is_parked: bool,
+    /// Whether it was told that it has no room, and wants to hear when it has.
+    pub(super) waits_for_room: bool,
+}
+
+impl Caller {
+    /// Whether it may hand over one more job of up to `size` bytes that has to wait.
+    pub(super) fn has_room(&self, quota: &CallerQuota, size: usize) -> bool {
+        self.queued < quota.queued && self.has_room_for_bytes(quota, size)
+    }
+
+    /// Whether it may hand over one more job of up to `size` bytes. One that has nothing in hand always may.
+    pub(super) fn has_room_for_bytes(&self, quota: &CallerQuota, size: usize) -> bool {
+        self.jobs == 0 || self.bytes + size <= quota.bytes
+    }
 }
 
 /// All jobs in hand, each linked to its caller's others, so that a caller that goes away costs what it has in hand and no
@@ -91,7 +120,9 @@ pub(super) struct Admitted {
     pub(super) at: Instant,
     pub(super) deadline: Instant,
     pub(super) idempotent: bool,
-    pub(super) place: Place,
+    pub(super) priority: Priority,
+    pub(super) group: Option<GroupId>,
+    pub(super) size: usize,
 }
 
 impl Jobs {
@@ -101,6 +132,15 @@ impl Jobs {
 
     pub(super) fn has_caller(&self, caller: CallerId) -> bool {
         self.callers.contains_key(caller)
+    }
+
+    /// What a caller has in hand.
+    pub(super) fn caller(&mut self, caller: CallerId) -> &mut Caller {
+        &mut self.callers[caller]
+    }
+
+    pub(super) fn caller_ids(&self) -> Vec<CallerId> {
+        self.callers.keys().collect()
     }
 
     /// A caller's jobs, the last admitted first.
@@ -123,6 +163,10 @@ impl Jobs {
         self.callers.len()
     }
 
+    pub(super) fn callers_waiting(&self) -> usize {
+        self.callers.values().filter(|caller| caller.waits_for_room).count()
+    }
+
     pub(super) fn get(&self, id: JobId) -> Option<&Job> {
         self.table.get(id)
     }
@@ -142,15 +186,20 @@ impl Jobs {
             admitted: new.at,
             deadline: new.deadline,
             idempotent: new.idempotent,
+            priority: new.priority,
+            group: new.group,
+            size: new.size,
             attempts: 0,
             earlier: None,
-            place: new.place,
+            staged: None,
+            place: Place::Nowhere,
             next,
             previous: None,
         });
         self.orders += 1;
         caller.first = Some(id);
         caller.jobs += 1;
+        caller.bytes += new.size;
         if let Some(next) = next {
             self.table[next].previous = Some(id);
         }
@@ -161,6 +210,7 @@ impl Jobs {
         let job = self.table.remove(id)?;
         let caller = &mut self.callers[job.caller];
         caller.jobs -= 1;
+        caller.bytes -= job.size;
         match job.previous {
             Some(previous) => self.table[previous].next = job.next,
             None => caller.first = job.next,

@@ -1,22 +1,42 @@
-//! A machine's channels, and which of them takes the next job.
+//! A machine's channels, whether it gets jobs, and which of a world's machines gets the next.
+
+use std::time::Instant;
 
 use seeway_proto::mux::Outgoing;
 use slotmap::SlotMap;
 
 use super::budget::Lease;
+use super::chance::{Chance, stable_hash};
+use super::circuit::Circuit;
+use super::fair::LaneId;
+use super::group::GroupId;
+use super::pace::{ReplyTime, SlowStart};
 use super::stats::MachineStats;
-use super::{ChannelId, JobId, MachineId, WorldId};
+use super::{ChannelId, JobId, MachineId, MachineSettings, MachineState, SizeClass, WorldId};
 
 /// A machine as this shard sees it.
 #[derive(Debug)]
 pub(super) struct Machine {
+    /// What affinity keys are weighed against.
+    pub(super) name_hash: u64,
     /// The worlds that send to it.
     pub(super) worlds: Vec<WorldId>,
     /// Whose turn it is among them, when each has jobs waiting.
     pub(super) turn: usize,
     pub(super) channels: Vec<ChannelId>,
-    /// One permit for each tag that is taken on its channels.
+    /// One permit for each tag that a job holds on its channels.
     pub(super) in_flight: Lease,
+    pub(super) circuit: Circuit,
+    pub(super) reply_time: ReplyTime,
+    pub(super) slow_start: Option<SlowStart>,
+    /// Since when it has had jobs and answered none.
+    pub(super) silent_since: Option<Instant>,
+    /// When anything last came from it.
+    pub(super) last_answer: Option<Instant>,
+    /// An operator takes it out.
+    pub(super) is_draining: bool,
+    /// The configuration has it no more.
+    pub(super) is_retired: bool,
     pub(super) stats: MachineStats,
 }
 
@@ -24,7 +44,14 @@ pub(super) struct Machine {
 #[derive(Debug)]
 pub(super) struct Channel {
     pub(super) machine: MachineId,
-    pub(super) mux: Outgoing<JobId>,
+    pub(super) class: SizeClass,
+    /// Each job by its id; `None` is a NoOp that asks whether the machine is there.
+    pub(super) mux: Outgoing<Option<JobId>>,
+    /// NoOps that are not answered: tags that no job holds.
+    pub(super) probes: usize,
+    pub(super) is_draining: bool,
+    /// Groups whose next job waits until this channel has been written.
+    pub(super) followers: Vec<GroupId>,
 }
 
 /// The machines and their channels.
@@ -34,53 +61,183 @@ pub(super) struct Machines {
     pub(super) channels: SlotMap<ChannelId, Channel>,
     /// Bytes that may be staged on a channel before it counts as busy.
     pub(super) channel_buffer: usize,
+    pub(super) chance: Chance,
+    /// Machines that have room, while one is chosen; kept so that choosing allocates nothing.
+    candidates: Vec<(MachineId, ChannelId)>,
+}
+
+impl Machine {
+    pub(super) fn new(settings: MachineSettings) -> Self {
+        let MachineSettings { name, in_flight, is_retired } = settings;
+        Self {
+            name_hash: stable_hash(name.as_bytes()),
+            worlds: Vec::new(),
+            turn: 0,
+            channels: Vec::new(),
+            in_flight: Lease::new(in_flight),
+            circuit: Circuit::default(),
+            reply_time: ReplyTime::default(),
+            slow_start: None,
+            silent_since: None,
+            last_answer: None,
+            is_draining: false,
+            is_retired,
+            stats: MachineStats::default(),
+        }
+    }
+
+    /// Whether it may have jobs at all.
+    fn is_taking(&self) -> bool {
+        !self.is_draining && !self.is_retired
+    }
+
+    /// Whether what it may have in flight allows one more.
+    fn has_allowance(&self, ignores_circuit: bool) -> bool {
+        let is_allowed = self.circuit.is_closed() || ignores_circuit || self.circuit.wants_trial();
+        is_allowed && self.slow_start.is_none_or(|start| self.in_flight.used() < start.limit())
+    }
 }
 
 impl Machines {
-    /// The channel that takes the next job: of the machines that have room the one with the least in flight, and of its
-    /// channels that have room the one with the least in flight. `None` where none has room.
-    ///
-    /// The machine's permit is taken; [`settle`](Self::settle) releases it when the tag is free again.
-    pub(super) fn choose(&mut self, candidates: &[MachineId]) -> Option<ChannelId> {
-        let mut best: Option<(usize, MachineId, ChannelId)> = None;
-        for &id in candidates {
-            let machine = &mut self.all[id.0];
-            let used = machine.in_flight.used();
-            if best.is_some_and(|(least, ..)| least <= used) {
-                continue;
-            }
-            if let Some(channel) = least_in_flight(&self.channels, &machine.channels, self.channel_buffer)
-                && machine.in_flight.has_room()
-            {
-                best = Some((used, id, channel));
-            }
+    pub(super) fn new(channel_buffer: usize, seed: u64) -> Self {
+        Self {
+            all: Vec::new(),
+            channels: SlotMap::default(),
+            channel_buffer,
+            chance: Chance::new(seed),
+            candidates: Vec::new(),
         }
-        let (_, machine, channel) = best?;
-        self.all[machine.0].in_flight.try_use().then_some(channel)
     }
 
-    /// Releases the permits of tags that a channel no longer holds.
-    pub(super) fn settle(&mut self, machine: MachineId) {
-        let machine = &mut self.all[machine.0];
-        let taken: usize = machine.channels.iter().map(|&id| self.channels[id].mux.in_flight()).sum();
+    /// Whether a machine has a channel that takes jobs, and may have them.
+    pub(super) fn is_up(&self, id: MachineId) -> bool {
+        let machine = &self.all[id.0];
+        machine.is_taking() && machine.channels.iter().any(|channel| !self.channels[*channel].is_draining)
+    }
+
+    /// Whether a machine is up and nothing is held against it.
+    pub(super) fn is_trusted(&self, id: MachineId) -> bool {
+        self.all[id.0].circuit.is_closed() && self.is_up(id)
+    }
+
+    /// Whether none of these is trusted. Then ejection counts for nothing: the last one is never ejected.
+    fn is_last_resort(&self, machines: &[MachineId]) -> bool {
+        !machines.iter().any(|machine| self.is_trusted(*machine))
+    }
+
+    /// Whether a world with these machines sends jobs to this one, once that has room.
+    pub(super) fn is_usable(&self, id: MachineId, machines: &[MachineId]) -> bool {
+        let circuit = &self.all[id.0].circuit;
+        self.is_up(id) && (circuit.is_closed() || circuit.wants_trial() || self.is_last_resort(machines))
+    }
+
+    /// Whether each world of a machine has another one to go to.
+    pub(super) fn can_spare(&self, id: MachineId, worlds: &[super::world::World]) -> bool {
+        let mut worlds = self.all[id.0].worlds.iter().map(|world| &worlds[world.0]).filter(|world| !world.is_retired);
+        worlds.all(|world| world.machines.iter().any(|other| *other != id && self.is_trusted(*other)))
+    }
+
+    /// The channel that takes the next job of a lane: of the machines that have room two are drawn, and the one with less to
+    /// do is taken; of its channels the one with the least in flight. `None` where none has room.
+    ///
+    /// The machine's permit is taken; [`settle`](Self::settle) releases it when the tag is free again.
+    pub(super) fn choose(&mut self, world_machines: &[MachineId], lane: LaneId) -> Option<ChannelId> {
+        let mut candidates = std::mem::take(&mut self.candidates);
+        let ignores_circuit = self.is_last_resort(world_machines);
+        let has_room = |id: MachineId| {
+            let machine = &self.all[id.0];
+            if !machine.is_taking() || !machine.has_allowance(ignores_circuit) || !machine.in_flight.has_room() {
+                return None;
+            }
+            Some((id, self.channel_with_room(id, lane.class)?))
+        };
+        match lane.machine {
+            Some(machine) => candidates.extend(has_room(machine)),
+            None => candidates.extend(world_machines.iter().filter_map(|machine| has_room(*machine))),
+        }
+        let chosen = self.better_of_two(&candidates);
+        candidates.clear();
+        self.candidates = candidates;
+        let (machine, channel) = chosen?;
+        self.all[machine.0].in_flight.try_use(1).then_some(channel)
+    }
+
+    fn better_of_two(&mut self, candidates: &[(MachineId, ChannelId)]) -> Option<(MachineId, ChannelId)> {
+        let (one, other) = match candidates {
+            [] => return None,
+            [only] => return Some(*only),
+            [one, other] => (*one, *other),
+            _ => {
+                let one = self.chance.below(candidates.len());
+                let other = (one + 1 + self.chance.below(candidates.len() - 1)) % candidates.len();
+                (candidates[one], candidates[other])
+            }
+        };
+        let load = |(machine, _): (MachineId, ChannelId)| {
+            let machine = &self.all[machine.0];
+            machine.reply_time.load(machine.in_flight.used())
+        };
+        Some(if load(other) < load(one) { other } else { one })
+    }
+
+    /// Of a machine's channels for jobs of this size the one with the least in flight, among those that have room.
+    fn channel_with_room(&self, id: MachineId, class: SizeClass) -> Option<ChannelId> {
+        let open = || self.all[id.0].channels.iter().copied().filter(|id| !self.channels[*id].is_draining);
+        // A class with no channel up borrows the other's.
+        let has_own = open().any(|id| self.channels[id].class == class);
+        open()
+            .filter(|id| !has_own || self.channels[*id].class == class)
+            .filter(|id| self.has_room(*id))
+            .min_by_key(|id| self.channels[*id].mux.in_flight())
+    }
+
+    /// Whether a job may follow another one of its group to this channel.
+    pub(super) fn may_follow(&self, id: ChannelId, lane: LaneId) -> bool {
+        let Some(channel) = self.channels.get(id) else { return false };
+        !channel.is_draining
+            && channel.class == lane.class
+            && lane.machine.is_none_or(|machine| machine == channel.machine)
+            && self.has_room(id)
+    }
+
+    fn has_room(&self, id: ChannelId) -> bool {
+        let mux = &self.channels[id].mux;
+        mux.has_room() && mux.staged_len() < self.channel_buffer
+    }
+
+    /// Gives back a permit that was taken for a job that was not staged.
+    pub(super) fn give_back(&mut self, channel: ChannelId) {
+        let machine = self.channels[channel].machine;
+        self.all[machine.0].in_flight.release(1);
+    }
+
+    /// Releases the permits of tags that no job holds any more.
+    pub(super) fn settle(&mut self, now: Instant, id: MachineId) {
+        let machine = &mut self.all[id.0];
+        let on_channel = |id: &ChannelId| self.channels[*id].mux.in_flight() - self.channels[*id].probes;
+        let taken: usize = machine.channels.iter().map(on_channel).sum();
         let freed = machine.in_flight.used() - taken;
         if freed > 0 {
             machine.in_flight.release(freed);
         }
+        machine.silent_since = if taken == 0 { None } else { machine.silent_since.or(Some(now)) };
     }
-}
 
-fn least_in_flight(
-    channels: &SlotMap<ChannelId, Channel>,
-    candidates: &[ChannelId],
-    channel_buffer: usize,
-) -> Option<ChannelId> {
-    candidates
-        .iter()
-        .copied()
-        .filter(|&id| {
-            let mux = &channels[id].mux;
-            mux.has_room() && mux.staged_len() < channel_buffer
-        })
-        .min_by_key(|&id| channels[id].mux.in_flight())
+    /// Whether a machine takes jobs, and why not.
+    pub(super) fn state(&self, id: MachineId) -> MachineState {
+        let machine = &self.all[id.0];
+        if machine.is_draining || (machine.is_retired && !machine.channels.is_empty()) {
+            MachineState::Draining
+        } else if !self.is_up(id) {
+            MachineState::Down
+        } else if machine.circuit.is_probing() {
+            MachineState::Probing
+        } else if !machine.circuit.is_closed() {
+            MachineState::Ejected
+        } else if machine.slow_start.is_some() {
+            MachineState::Starting
+        } else {
+            MachineState::Ready
+        }
+    }
 }

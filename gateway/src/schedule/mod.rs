@@ -9,10 +9,18 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod budget;
+mod chance;
+mod circuit;
+mod dispatch;
+mod fair;
+mod group;
+mod health;
 mod job;
 mod machine;
+mod pace;
 mod scheduler;
 mod stats;
+mod view;
 mod world;
 
 #[cfg(test)]

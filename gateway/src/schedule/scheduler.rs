@@ -1,4 +1,4 @@
-//! The state machine itself.
+//! The state machine itself: what the shard tells it, and what it makes of that.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,13 +10,14 @@ use seeway_proto::outcome::{NotSent, Outcome, Rejected, Unknown};
 use seeway_proto::wiped::WipedBuffer;
 use seeway_proto::wire::{Limits, Profile, ReplyBody};
 
-use super::budget::Lease;
+use super::chance::stable_hash;
+use super::group::{GroupId, Groups};
 use super::job::{Admitted, Job, Jobs, Place};
 use super::machine::{Channel, Machine, Machines};
-use super::stats::{MachineStats, WorldStats};
 use super::world::World;
 use super::{
-    CallerId, ChannelId, Concluded, Effects, JobId, MachineId, MachineState, NewJob, Settings, SizeClass, WorldId,
+    CallerId, CallerQuota, ChannelId, CircuitSettings, Concluded, Effects, JobId, MachineId, NewJob, RetrySettings,
+    Settings, SizeClass, WorldId,
 };
 
 /// How often a shard looks whether another one has returned permits that its own queue waits for.
@@ -28,11 +29,20 @@ pub struct Scheduler {
     profile: Arc<Profile>,
     limits: Limits,
     hold: Duration,
-    max_attempts: u32,
-    jobs: Jobs,
-    worlds: Vec<World>,
+    pub(super) bulk_above: usize,
+    pub(super) quota: CallerQuota,
+    pub(super) retry: RetrySettings,
+    pub(super) circuit: CircuitSettings,
+    pub(super) slow_start: Duration,
+    pub(super) jobs: Jobs,
+    pub(super) groups: Groups,
+    pub(super) worlds: Vec<World>,
     pub(super) machines: Machines,
     deadlines: BTreeSet<(Instant, JobId)>,
+    /// Callers that wait for room and may have some now.
+    roomy: Vec<CallerId>,
+    /// Whether a caller's flows have come back to the rings, of any world, since jobs were last dispatched to all machines.
+    pub(super) has_unparked: bool,
     /// Whether other shards may return permits without this one hearing of it.
     has_shared_budgets: bool,
     is_draining: bool,
@@ -41,38 +51,78 @@ pub struct Scheduler {
 impl Scheduler {
     /// A scheduler with no channels, callers or jobs.
     pub fn new(now: Instant, settings: Settings) -> Self {
-        let has_shared_budgets = settings.machines.iter().any(|machine| machine.in_flight.is_shared());
-        let machines = settings
-            .machines
-            .into_iter()
-            .enumerate()
-            .map(|(index, machine)| Machine {
-                worlds: (0..settings.worlds.len())
-                    .map(WorldId)
-                    .filter(|world| settings.worlds[world.0].machines.contains(&MachineId(index)))
-                    .collect(),
-                turn: 0,
-                channels: Vec::new(),
-                in_flight: Lease::new(machine.in_flight),
-                stats: MachineStats::default(),
-            })
-            .collect();
-        Self {
-            profile: settings.profile,
+        let mut scheduler = Self {
+            profile: settings.profile.clone(),
             limits: settings.limits,
             hold: settings.hold,
-            max_attempts: settings.retry.max_attempts,
+            bulk_above: settings.bulk_above,
+            quota: settings.caller,
+            retry: settings.retry,
+            circuit: settings.circuit,
+            slow_start: settings.slow_start,
             jobs: Jobs::default(),
-            worlds: settings.worlds.into_iter().map(|world| World::new(now, world.machines, world.queue)).collect(),
-            machines: Machines {
-                all: machines,
-                channels: slotmap::SlotMap::default(),
-                channel_buffer: settings.channel_buffer,
-            },
+            groups: Groups::default(),
+            worlds: Vec::new(),
+            machines: Machines::new(settings.channel_buffer, settings.seed),
             deadlines: BTreeSet::new(),
-            has_shared_budgets,
+            roomy: Vec::new(),
+            has_unparked: false,
+            has_shared_budgets: false,
             is_draining: false,
+        };
+        scheduler.configure(now, settings);
+        scheduler
+    }
+
+    /// Takes over what the configuration says, for places that are there and for new ones.
+    fn configure(&mut self, now: Instant, settings: Settings) {
+        self.hold = settings.hold;
+        self.bulk_above = settings.bulk_above;
+        self.quota = settings.caller;
+        self.retry = settings.retry;
+        self.circuit = settings.circuit;
+        self.slow_start = settings.slow_start;
+        self.machines.channel_buffer = settings.channel_buffer;
+        self.has_shared_budgets = settings.machines.iter().any(|machine| machine.in_flight.is_shared());
+        for (place, machine) in settings.machines.into_iter().enumerate() {
+            match self.machines.all.get_mut(place) {
+                Some(known) => known.is_retired = machine.is_retired,
+                None => self.machines.all.push(Machine::new(machine)),
+            }
         }
+        for (place, world) in settings.worlds.into_iter().enumerate() {
+            match self.worlds.get_mut(place) {
+                Some(known) => {
+                    known.machines = world.machines;
+                    known.affinity = world.affinity;
+                    known.is_retired = world.is_retired;
+                }
+                None => self.worlds.push(World::new(now, world, &self.retry)),
+            }
+        }
+        for (place, machine) in self.machines.all.iter_mut().enumerate() {
+            let worlds = self.worlds.iter().enumerate();
+            let worlds = worlds.filter(|(_, world)| world.machines.contains(&MachineId(place)));
+            machine.worlds = worlds.map(|(place, _)| WorldId(place)).collect();
+        }
+    }
+
+    /// The configuration has changed. Worlds and machines keep their places, and with them their budgets, whose limits are
+    /// changed by whoever owns them; new ones stand at the end.
+    pub fn reconfigure(&mut self, now: Instant, settings: Settings, effects: &mut impl Effects) {
+        self.configure(now, settings);
+        for caller in self.jobs.caller_ids() {
+            self.park_if_needed(caller);
+            self.room_made(caller);
+        }
+        for machine in 0..self.machines.all.len() {
+            if self.machines.all[machine].is_retired {
+                self.withdraw_from(now, MachineId(machine), effects);
+            }
+        }
+        self.machines_changed(now, effects);
+        self.expire_held(now, effects);
+        self.tell_room(effects);
     }
 
     /// A caller has come.
@@ -82,12 +132,25 @@ impl Scheduler {
 
     /// A caller has gone: its unsent jobs are dropped, its sent ones run on and their replies are dropped.
     pub fn caller_left(&mut self, now: Instant, caller: CallerId, effects: &mut impl Effects) {
+        // The last first, so that no job moves up that goes next.
         for job in self.jobs.of(caller) {
-            self.detach(job);
+            self.detach(now, job, effects);
             self.forget(job);
         }
         self.jobs.remove_caller(caller);
         self.settle_all(now, effects);
+    }
+
+    /// Whether a caller may hand over one more job, of any size. Where not, [`Effects::caller_has_room`] tells when. A job
+    /// that is handed over all the same may be refused: the caller's quota is full.
+    ///
+    /// # Panics
+    /// If the caller has not joined.
+    pub fn has_room(&mut self, caller: CallerId) -> bool {
+        let caller = self.jobs.caller(caller);
+        let has_room = caller.has_room(&self.quota, self.limits.max_job_bytes as usize);
+        caller.waits_for_room = !has_room;
+        has_room
     }
 
     /// Takes a job in. Its outcome may be told at once, during this call; then there is no [`JobId`].
@@ -102,16 +165,20 @@ impl Scheduler {
         effects: &mut impl Effects,
     ) -> Option<JobId> {
         assert!(self.jobs.has_caller(caller), "jobs come from callers that have joined");
-        if let Some(outcome) = self.refusal(now, &new) {
+        if let Some(outcome) = self.refusal(now, caller, &new) {
             self.refuse(caller, &new, outcome, effects);
             return None;
         }
-        let world = &mut self.worlds[new.world.0];
-        let channel = if world.queue.is_empty() { self.machines.choose(&world.machines) } else { None };
-        if channel.is_none() && !world.room.try_use() {
-            self.refuse(caller, &new, Outcome::NotSent(NotSent::QueueFull), effects);
-            return None;
-        }
+        let size = new.bytes.len();
+        let key = (!new.affinity_key.is_empty()).then(|| stable_hash(new.affinity_key));
+        let group = key.map(|key| GroupId { world: new.world, caller, key });
+        let channel = match self.channel_at_once(caller, &new, group) {
+            Ok(channel) => channel,
+            Err(outcome) => {
+                self.refuse(caller, &new, outcome, effects);
+                return None;
+            }
+        };
         let id = self.jobs.insert(Admitted {
             caller,
             ticket: new.ticket,
@@ -119,20 +186,58 @@ impl Scheduler {
             at: now,
             deadline: new.deadline,
             idempotent: new.idempotent,
-            place: Place::Withdrawn,
+            priority: new.priority,
+            group,
+            size,
         });
-        self.deadlines.insert((new.deadline, id));
-        match channel {
-            Some(channel) => self.stage(now, id, channel, new.bytes, effects),
-            None => self.enqueue(id, WipedBuffer::from(new.bytes), true),
+        if let Some(group) = group {
+            self.groups.job_admitted(group);
         }
-        Some(id)
+        self.deadlines.insert((new.deadline, id));
+        if let Some(channel) = channel {
+            self.stage(now, id, channel, new.bytes, effects);
+        } else {
+            self.enqueue(now, id, WipedBuffer::from(new.bytes), true, effects);
+            self.dispatch_world(now, new.world, effects);
+        }
+        self.jobs.get(id).map(|_| id)
+    }
+
+    /// The channel that a new job can go to at once; `None` where it has to wait, having taken its place in the queue.
+    fn channel_at_once(
+        &mut self,
+        caller: CallerId,
+        new: &NewJob<'_>,
+        group: Option<GroupId>,
+    ) -> Result<Option<ChannelId>, Outcome<'static>> {
+        let lane = self.lane_of(new.world, group, new.bytes.len());
+        let lane = lane.ok_or(Outcome::NotSent(NotSent::NowhereToGo))?;
+        let is_first = group.and_then(|group| self.groups.get(group)).is_none_or(|group| group.waiting.is_empty());
+        let world = &mut self.worlds[new.world.0];
+        if is_first
+            && !self.jobs.caller(caller).is_parked
+            && world.queue.is_empty()
+            && let Some(channel) = self.machines.choose(&world.machines, lane)
+        {
+            match group.and_then(|group| self.must_follow(group)) {
+                Some(other) if self.machines.may_follow(other, lane) => return Ok(Some(other)),
+                Some(_) => self.machines.give_back(channel),
+                None => return Ok(Some(channel)),
+            }
+        }
+        if !self.jobs.caller(caller).has_room(&self.quota, new.bytes.len()) {
+            return Err(Outcome::NotSent(NotSent::CallerQuota));
+        }
+        if !self.worlds[new.world.0].take_place(new.bytes.len()) {
+            return Err(Outcome::NotSent(NotSent::QueueFull));
+        }
+        Ok(None)
     }
 
     /// A caller no longer wants one of its jobs: it gets no outcome. Does nothing where it has ended already.
     pub fn cancel(&mut self, now: Instant, job: JobId, effects: &mut impl Effects) {
         if self.jobs.get(job).is_some() {
-            self.detach(job);
+            self.detach(now, job, effects);
             self.forget(job);
             self.settle_all(now, effects);
         }
@@ -143,49 +248,86 @@ impl Scheduler {
         &mut self,
         now: Instant,
         machine: MachineId,
-        _class: SizeClass,
+        class: SizeClass,
         effects: &mut impl Effects,
     ) -> ChannelId {
-        let budget = self.machines.all[machine.0].in_flight.limit();
-        let mux = Outgoing::new(self.profile.clone(), self.limits, budget);
-        let channel = self.machines.channels.insert(Channel { machine, mux });
+        // The machine's own limit holds over all of its channels.
+        let mux = Outgoing::new(self.profile.clone(), self.limits, usize::MAX);
+        let was_up = self.machines.is_up(machine);
+        let channel = Channel { machine, class, mux, probes: 0, is_draining: false, followers: Vec::new() };
+        let channel = self.machines.channels.insert(channel);
         self.machines.all[machine.0].channels.push(channel);
-        self.update_readiness(now, machine, effects);
-        self.dispatch(now, machine, effects);
+        self.machines.all[machine.0].circuit.answered();
+        if !was_up {
+            self.begin_slow_start(now, machine);
+        }
+        self.machines_changed(now, effects);
+        self.tell_room(effects);
         channel
     }
 
     /// A channel is gone: no reply can come any more. What had not left goes elsewhere; what had has an unknown outcome.
     pub fn channel_closed(&mut self, now: Instant, channel: ChannelId, effects: &mut impl Effects) {
-        let Some(Channel { machine, mux }) = self.machines.channels.remove(channel) else {
+        let Some(Channel { machine, mux, followers, .. }) = self.machines.channels.remove(channel) else {
             return;
         };
         self.machines.all[machine.0].channels.retain(|other| *other != channel);
-        self.machines.settle(machine);
-        self.update_readiness(now, machine, effects);
+        self.machines.settle(now, machine);
         let (mut unsent, mut sent) = (Vec::new(), Vec::new());
-        mux.close(|job, bytes| unsent.push((job, WipedBuffer::from(bytes))), |job| sent.push(job));
+        mux.close(|job, bytes| unsent.extend(job.map(|job| (job, WipedBuffer::from(bytes)))), |job| sent.extend(job));
+        if !self.machines.is_up(machine) {
+            self.machines.all[machine.0].circuit.lost(now, &self.circuit);
+        }
+        // However many jobs were on it, one thing has gone wrong.
+        let circuit = &self.machines.all[machine.0].circuit;
+        let failed = sent.iter().find(|job| circuit.is_tried_by(**job)).or(sent.first());
+        if let Some(failed) = failed {
+            self.machine_failed(now, machine, *failed, effects);
+        }
         for (id, bytes) in unsent {
-            if let Some(job) = self.jobs.get_mut(id) {
-                job.attempts -= 1;
-                self.requeue(id, bytes);
-            }
+            self.come_back(now, id, bytes, effects);
         }
         for id in sent {
             self.retry_or_conclude(now, id, Outcome::Unknown(Unknown::TunnelLost), effects);
         }
-        self.dispatch_all(now, effects);
+        self.release_followers(now, channel, followers, effects);
+        self.machines_changed(now, effects);
         self.expire_held(now, effects);
+        self.tell_room(effects);
+    }
+
+    /// From now on a channel gets no job; those that have not left it go elsewhere, those that have run on. Its end comes
+    /// with [`channel_closed`](Self::channel_closed), best when [`is_channel_idle`](Self::is_channel_idle).
+    pub fn drain_channel(&mut self, now: Instant, channel: ChannelId, effects: &mut impl Effects) {
+        if let Some(draining) = self.machines.channels.get_mut(channel) {
+            draining.is_draining = true;
+            self.withdraw_all(now, channel, effects);
+            self.machines_changed(now, effects);
+            self.expire_held(now, effects);
+            self.tell_room(effects);
+        }
+    }
+
+    /// Whether every job that a channel was sent has been answered. True of a channel that is closed.
+    pub fn is_channel_idle(&self, channel: ChannelId) -> bool {
+        self.machines.channels.get(channel).is_none_or(|channel| channel.mux.in_flight() == 0)
     }
 
     /// Everything that is staged on a channel, for writing; `None` where nothing is. From now on these jobs may have run.
     pub fn take_output(&mut self, now: Instant, channel: ChannelId, effects: &mut impl Effects) -> Option<Bytes> {
-        let Channel { machine, mux } = self.machines.channels.get_mut(channel)?;
+        let Channel { machine, mux, followers, .. } = self.machines.channels.get_mut(channel)?;
         let machine = *machine;
         let output = mux.take_output();
         if output.is_some() {
-            // The channel has room for bytes again.
-            self.dispatch(now, machine, effects);
+            let followers = std::mem::take(followers);
+            if followers.is_empty() {
+                // The channel has room for bytes again.
+                self.dispatch(now, machine, effects);
+            } else {
+                self.release_followers(now, channel, followers, effects);
+                self.dispatch_all(now, effects);
+            }
+            self.tell_room(effects);
         }
         output
     }
@@ -207,21 +349,32 @@ impl Scheduler {
             let mux = &mut self.machines.channels[channel].mux;
             let late_before = mux.late_replies();
             let received = mux.receive(input);
-            self.machines.all[machine.0].stats.late_replies += mux.late_replies() - late_before;
+            let late = mux.late_replies() - late_before;
+            self.machines.all[machine.0].stats.late_replies += late;
+            if late > 0 {
+                self.machine_answered(now, machine);
+            }
             let answer = match received {
                 Ok(Some(answer)) => answer,
                 Ok(None) => break Ok(()),
                 Err(broken) => break Err(broken),
             };
+            self.machine_answered(now, machine);
+            let Some(job) = answer.token else {
+                self.probe_answered(now, channel, effects);
+                continue;
+            };
             let outcome = match answer.reply {
                 ReplyBody::Job(bytes) => Outcome::Replied(bytes),
                 ReplyBody::Error { status, info } => Outcome::of_machine_error(&self.profile, status, info),
-                ReplyBody::NoOp | ReplyBody::Object(_) => unreachable!("only jobs are staged, and the mux knows it"),
+                ReplyBody::NoOp | ReplyBody::Object(_) => unreachable!("the mux knows what was asked"),
             };
-            self.retry_or_conclude(now, answer.token, outcome, effects);
+            self.job_answered(now, machine, job, &outcome, effects);
+            self.retry_or_conclude(now, job, outcome, effects);
         };
-        self.machines.settle(machine);
+        self.machines.settle(now, machine);
         self.dispatch(now, machine, effects);
+        self.tell_room(effects);
         result
     }
 
@@ -234,30 +387,36 @@ impl Scheduler {
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
         let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
         let waiting = self.worlds.iter().filter_map(|world| {
-            let (_, first) = world.queue.first_key_value()?;
+            let (_, first) = world.waiting.first_key_value()?;
             let admitted = self.jobs.get(*first)?.admitted;
             let recheck = self.has_shared_budgets.then(|| now + BUDGET_RECHECK);
             world.hold_ends(admitted, self.hold).or(recheck)
         });
-        waiting.chain(deadline).min()
+        waiting.chain(deadline).chain(self.machines_timeout()).min()
     }
 
     /// Ends what is due.
     pub fn handle_timeout(&mut self, now: Instant, effects: &mut impl Effects) {
-        let due: Vec<JobId> =
-            self.deadlines.iter().take_while(|(deadline, _)| *deadline <= now).map(|(_, job)| *job).collect();
-        for id in due {
-            let outcome =
-                if self.detach(id) { Outcome::Unknown(Unknown::TooLate) } else { Outcome::NotSent(NotSent::TooLate) };
+        while let Some(&(deadline, id)) = self.deadlines.first()
+            && deadline <= now
+        {
+            let staged = self.jobs.get(id).and_then(|job| job.staged);
+            let outcome = if self.detach(now, id, effects) {
+                if let Some((machine, at)) = staged
+                    && self.machines.all[machine.0].last_answer.is_none_or(|last| last < at)
+                {
+                    // Nothing has come from there since it was sent: it is not this job that is slow.
+                    self.machine_failed(now, machine, id, effects);
+                }
+                Outcome::Unknown(Unknown::TooLate)
+            } else {
+                Outcome::NotSent(NotSent::TooLate)
+            };
             self.conclude(now, id, outcome, effects);
         }
         self.expire_held(now, effects);
+        self.handle_machines_timeout(now, effects);
         self.settle_all(now, effects);
-    }
-
-    /// The configuration has changed. Worlds and machines keep their places; new ones stand at the end.
-    pub fn reconfigure(&mut self, now: Instant, settings: Settings, effects: &mut impl Effects) {
-        let _ = (now, settings, effects, &self.limits);
     }
 
     /// From now on no job is taken in; those in hand run on.
@@ -270,129 +429,57 @@ impl Scheduler {
         self.is_draining = false;
     }
 
-    /// From now on a machine gets no job; those that have not left go elsewhere, those that have run on.
-    pub fn begin_machine_drain(&mut self, now: Instant, machine: MachineId, effects: &mut impl Effects) {
-        let _ = (now, machine, effects, &self.limits);
-    }
-
-    /// A machine that was drained gets jobs again.
-    pub fn end_machine_drain(&mut self, now: Instant, machine: MachineId, effects: &mut impl Effects) {
-        let _ = (now, machine, effects, &self.limits);
-    }
-
-    /// From now on a channel gets no job; those that have not left it go elsewhere, those that have run on. Its end comes
-    /// with [`channel_closed`](Self::channel_closed), best when [`is_channel_idle`](Self::is_channel_idle).
-    pub fn drain_channel(&mut self, now: Instant, channel: ChannelId, effects: &mut impl Effects) {
-        let _ = (now, channel, effects, &self.limits);
-    }
-
-    /// Whether every job that a channel was sent has been answered. True of a channel that is closed.
-    pub fn is_channel_idle(&self, channel: ChannelId) -> bool {
-        self.machines.channels.get(channel).is_none_or(|channel| channel.mux.in_flight() == 0)
-    }
-
-    /// Whether a caller may hand over one more job. Where not, [`Effects::caller_has_room`] tells when. A job that is handed
-    /// over all the same is refused: the caller's quota is full.
-    ///
-    /// # Panics
-    /// If the caller has not joined.
-    pub fn has_room(&mut self, caller: CallerId) -> bool {
-        assert!(self.jobs.has_caller(caller), "jobs come from callers that have joined");
-        true
-    }
-
-    /// Whether a machine takes jobs, and why not.
-    pub fn machine_state(&self, machine: MachineId) -> MachineState {
-        if self.channels(machine) == 0 { MachineState::Down } else { MachineState::Ready }
-    }
-
-    /// Bytes of the jobs that wait in a world's queue.
-    pub fn queued_bytes(&self, world: WorldId) -> usize {
-        let _ = world;
-        0
-    }
-
     /// Whether no job is taken in any more.
     pub fn is_draining(&self) -> bool {
         self.is_draining
     }
 
-    /// Ends every job that has not left; those that have are waited for no longer than their channels last.
-    pub fn abort_unsent(&mut self, now: Instant, effects: &mut impl Effects) {
-        for world in 0..self.worlds.len() {
-            while let Some((_, &id)) = self.worlds[world].queue.first_key_value() {
-                self.detach(id);
-                self.conclude(now, id, Outcome::NotSent(NotSent::NowhereToGo), effects);
-            }
+    /// From now on a machine gets no job; those that have not left go elsewhere, those that have run on.
+    pub fn begin_machine_drain(&mut self, now: Instant, machine: MachineId, effects: &mut impl Effects) {
+        self.machines.all[machine.0].is_draining = true;
+        self.withdraw_from(now, machine, effects);
+        self.machines_changed(now, effects);
+        self.expire_held(now, effects);
+        self.tell_room(effects);
+    }
+
+    /// A machine that was drained gets jobs again.
+    pub fn end_machine_drain(&mut self, now: Instant, machine: MachineId, effects: &mut impl Effects) {
+        if std::mem::take(&mut self.machines.all[machine.0].is_draining) {
+            self.begin_slow_start(now, machine);
+            self.machines_changed(now, effects);
+            self.tell_room(effects);
         }
     }
 
-    /// Whether no job is in hand.
-    pub fn is_idle(&self) -> bool {
-        self.jobs.len() == 0
+    /// Ends every job that has not left; those that have are waited for no longer than their channels last.
+    pub fn abort_unsent(&mut self, now: Instant, effects: &mut impl Effects) {
+        for world in 0..self.worlds.len() {
+            while let Some((_, &id)) = self.worlds[world].waiting.last_key_value() {
+                self.detach(now, id, effects);
+                self.conclude(now, id, Outcome::NotSent(NotSent::NowhereToGo), effects);
+            }
+        }
+        self.tell_room(effects);
     }
 
-    /// Jobs in hand: queued, or sent and wanted.
-    pub fn jobs(&self) -> usize {
-        self.jobs.len()
+    /// Deadlines that are watched.
+    pub(super) fn deadlines(&self) -> usize {
+        self.deadlines.len()
     }
 
-    /// Callers that have joined and not left.
-    pub fn callers(&self) -> usize {
-        self.jobs.callers()
-    }
-
-    /// How many worlds are configured.
-    pub fn worlds(&self) -> usize {
-        self.worlds.len()
-    }
-
-    /// Jobs that wait in a world's queue.
-    pub fn queued(&self, world: WorldId) -> usize {
-        self.worlds[world.0].queue.len()
-    }
-
-    /// Tags that are taken on a machine's channels: jobs sent and unanswered, wanted or not.
-    pub fn in_flight(&self, machine: MachineId) -> usize {
-        self.machines.all[machine.0].in_flight.used()
-    }
-
-    /// A machine's channels that are up.
-    pub fn channels(&self, machine: MachineId) -> usize {
-        self.machines.all[machine.0].channels.len()
-    }
-
-    /// Whether a world has a machine that is up.
-    pub fn is_ready(&self, world: WorldId) -> bool {
-        self.worlds[world.0].is_ready()
-    }
-
-    /// Of a world's machines those that are up, the one with the least in flight first.
-    pub fn ready_machines(&self, world: WorldId) -> Vec<MachineId> {
-        let mut ready: Vec<_> =
-            self.worlds[world.0].machines.iter().copied().filter(|machine| self.channels(*machine) > 0).collect();
-        ready.sort_by_key(|machine| self.in_flight(*machine));
-        ready
-    }
-
-    /// What was counted for a world.
-    pub fn world_stats(&self, world: WorldId) -> &WorldStats {
-        &self.worlds[world.0].stats
-    }
-
-    /// What was counted for a machine.
-    pub fn machine_stats(&self, machine: MachineId) -> &MachineStats {
-        &self.machines.all[machine.0].stats
-    }
-
-    fn refusal(&self, now: Instant, new: &NewJob<'_>) -> Option<Outcome<'static>> {
+    fn refusal(&mut self, now: Instant, caller: CallerId, new: &NewJob<'_>) -> Option<Outcome<'static>> {
         let world = &self.worlds[new.world.0];
-        if new.bytes.len() > self.limits.max_job_bytes as usize {
+        if world.is_retired {
+            Some(Outcome::Rejected(Rejected::NoSuchWorld))
+        } else if new.bytes.len() > self.limits.max_job_bytes as usize {
             Some(Outcome::Rejected(Rejected::JobTooLarge))
         } else if new.deadline <= now {
             Some(Outcome::NotSent(NotSent::TooLate))
         } else if self.is_draining || (!world.is_ready() && self.hold.is_zero()) {
             Some(Outcome::NotSent(NotSent::NowhereToGo))
+        } else if !self.jobs.caller(caller).has_room_for_bytes(&self.quota, new.bytes.len()) {
+            Some(Outcome::NotSent(NotSent::CallerQuota))
         } else {
             None
         }
@@ -411,121 +498,48 @@ impl Scheduler {
         });
     }
 
-    fn enqueue(&mut self, id: JobId, bytes: WipedBuffer, has_permit: bool) {
-        if let Some(job) = self.jobs.get_mut(id) {
-            job.place = Place::Queued { bytes, has_permit };
-            self.worlds[job.world.0].queue.insert(job.order, id);
-        }
-    }
-
-    /// Queues a job that was on a channel. It has been admitted, so it is not refused where the queue is full meanwhile.
-    fn requeue(&mut self, id: JobId, bytes: WipedBuffer) {
-        if let Some(job) = self.jobs.get(id) {
-            let has_permit = self.worlds[job.world.0].room.try_use();
-            self.enqueue(id, bytes, has_permit);
-        }
-    }
-
-    /// Takes a job off its queue; returns its bytes. Nothing where it is in none.
-    fn dequeue(&mut self, id: JobId) -> Option<WipedBuffer> {
-        let job = self.jobs.get_mut(id)?;
-        let Place::Queued { bytes, has_permit } = &mut job.place else { return None };
-        let (bytes, has_permit) = (std::mem::take(bytes), *has_permit);
-        job.place = Place::Withdrawn;
-        let world = &mut self.worlds[job.world.0];
-        world.queue.remove(&job.order);
-        world.room.release(usize::from(has_permit));
-        Some(bytes)
-    }
-
-    /// Puts a job on a channel that was chosen for it.
-    fn stage(&mut self, now: Instant, id: JobId, channel: ChannelId, bytes: &[u8], effects: &mut impl Effects) {
-        let Some(job) = self.jobs.get_mut(id) else { return };
-        let Channel { machine, mux } = &mut self.machines.channels[channel];
-        let was_empty = mux.staged_len() == 0;
-        let tag = mux.stage_job(0, bytes, id).expect("the channel was chosen because it has room");
-        job.attempts += 1;
-        let copy = (job.idempotent && job.attempts < self.max_attempts).then(|| WipedBuffer::from(bytes));
-        job.place = Place::OnChannel { machine: *machine, channel, tag, staged: now, copy };
-        if was_empty {
-            effects.output_staged(channel);
-        }
-    }
-
-    /// Sends what waits for a machine, as far as it has room. Where several worlds have jobs waiting for it, they take turns.
-    fn dispatch(&mut self, now: Instant, machine: MachineId, effects: &mut impl Effects) {
-        let worlds = self.machines.all[machine.0].worlds.len();
-        let mut passed = 0;
-        while passed < worlds {
-            let Machine { worlds, turn, .. } = &self.machines.all[machine.0];
-            let world = &self.worlds[worlds[turn % worlds.len()].0];
-            if let Some((_, &id)) = world.queue.first_key_value() {
-                // Nothing has room, so it is this world's turn the next time as well.
-                let Some(channel) = self.machines.choose(&world.machines) else { return };
-                let bytes = self.dequeue(id).unwrap_or_default();
-                self.stage(now, id, channel, bytes.filled(), effects);
-                passed = 0;
-            } else {
-                passed += 1;
-            }
-            let turn = &mut self.machines.all[machine.0].turn;
-            *turn = turn.wrapping_add(1);
-        }
-    }
-
-    fn dispatch_all(&mut self, now: Instant, effects: &mut impl Effects) {
-        for machine in 0..self.machines.all.len() {
-            self.dispatch(now, MachineId(machine), effects);
-        }
-    }
-
-    /// Takes a job off its queue or channel, so that it can end; returns whether it has left. One that has keeps its tag
-    /// until the reply comes.
-    fn detach(&mut self, id: JobId) -> bool {
-        if self.dequeue(id).is_some() {
-            return false;
-        }
-        let Some(job) = self.jobs.get_mut(id) else { return false };
-        let Place::OnChannel { channel, tag, .. } = job.place else { return false };
-        let Some(Channel { mux, .. }) = self.machines.channels.get_mut(channel) else { return true };
-        if mux.withdraw(tag).is_some() {
-            job.place = Place::Withdrawn;
-            return false;
-        }
-        mux.abandon(tag);
-        true
-    }
-
     /// Ends a job that is detached without telling anybody.
     fn forget(&mut self, id: JobId) -> Option<Job> {
         let job = self.jobs.remove(id)?;
         self.deadlines.remove(&(job.deadline, id));
+        if let Some(group) = job.group {
+            self.groups.job_ended(group);
+        }
+        self.room_made(job.caller);
         Some(job)
     }
 
-    /// Ends a job that is detached, or, where its outcome is unknown and it may be sent again, queues it again.
+    /// Ends a job that has been answered or whose channel is gone; or, where its outcome is unknown and it may be sent again,
+    /// queues it again.
     fn retry_or_conclude(&mut self, now: Instant, id: JobId, outcome: Outcome<'_>, effects: &mut impl Effects) {
+        let copy = match self.jobs.get_mut(id).map(|job| &mut job.place) {
+            Some(Place::OnChannel { copy, .. }) => copy.take(),
+            _ => None,
+        };
+        self.off_channel(id);
         if let Outcome::Unknown(reason) = outcome
+            && let Some(bytes) = copy
             && let Some(job) = self.jobs.get_mut(id)
             && job.deadline > now
-            && let Place::OnChannel { copy, .. } = &mut job.place
-            && let Some(bytes) = copy.take()
         {
-            job.earlier = Some(reason);
-            self.worlds[job.world.0].stats.retries += 1;
-            self.requeue(id, bytes);
-            return;
+            let world = &mut self.worlds[job.world.0];
+            if world.retries.spend() {
+                world.stats.retries += 1;
+                job.earlier = Some(reason);
+                self.requeue(now, id, bytes, effects);
+                return;
+            }
+            world.stats.retries_refused += 1;
         }
         self.conclude(now, id, outcome, effects);
     }
 
-    fn conclude(&mut self, now: Instant, id: JobId, outcome: Outcome<'_>, effects: &mut impl Effects) {
+    /// Ends a job that is detached, and tells its caller.
+    pub(super) fn conclude(&mut self, now: Instant, id: JobId, outcome: Outcome<'_>, effects: &mut impl Effects) {
         let Some(job) = self.forget(id) else { return };
         let outcome = job.honest(outcome);
-        let (left_queue, machine) = match job.place {
-            Place::Queued { .. } | Place::Withdrawn => (now, None),
-            Place::OnChannel { staged, machine, .. } => (staged, Some(machine)),
-        };
+        let left_queue = job.staged.map_or(now, |(_, at)| at);
+        let machine = job.staged.map(|(machine, _)| machine);
         let queue_time = left_queue.saturating_duration_since(job.admitted);
         let machine_time = now.saturating_duration_since(left_queue);
         let stats = &mut self.worlds[job.world.0].stats;
@@ -548,12 +562,12 @@ impl Scheduler {
     /// Ends the jobs that have waited long enough for a machine to come up.
     fn expire_held(&mut self, now: Instant, effects: &mut impl Effects) {
         for world in 0..self.worlds.len() {
-            while let Some((_, &id)) = self.worlds[world].queue.first_key_value() {
+            while let Some((_, &id)) = self.worlds[world].waiting.first_key_value() {
                 let admitted = self.jobs.get(id).expect("queued jobs are in hand").admitted;
                 if self.worlds[world].hold_ends(admitted, self.hold).is_none_or(|end| end > now) {
                     break;
                 }
-                self.detach(id);
+                self.detach(now, id, effects);
                 self.conclude(now, id, Outcome::NotSent(NotSent::NowhereToGo), effects);
             }
         }
@@ -562,19 +576,41 @@ impl Scheduler {
     /// Releases what withdrawn jobs held, and uses it for others.
     fn settle_all(&mut self, now: Instant, effects: &mut impl Effects) {
         for machine in 0..self.machines.all.len() {
-            self.machines.settle(MachineId(machine));
+            self.machines.settle(now, MachineId(machine));
         }
         self.dispatch_all(now, effects);
+        self.tell_room(effects);
     }
 
-    fn update_readiness(&mut self, now: Instant, machine: MachineId, effects: &mut impl Effects) {
-        for index in 0..self.machines.all[machine.0].worlds.len() {
-            let id = self.machines.all[machine.0].worlds[index];
-            let is_up = self.worlds[id.0].machines.iter().any(|machine| self.channels(*machine) > 0);
-            let world = &mut self.worlds[id.0];
-            if is_up != world.is_ready() {
-                world.down_since = (!is_up).then_some(now);
-                effects.world_ready(id, is_up);
+    /// Takes a caller's flows off the rings when it has as much in flight as it may, and puts them back when it has less.
+    pub(super) fn park_if_needed(&mut self, caller: CallerId) {
+        let of_caller = self.jobs.caller(caller);
+        let is_parked = of_caller.in_flight >= self.quota.in_flight;
+        if is_parked != of_caller.is_parked {
+            of_caller.is_parked = is_parked;
+            self.has_unparked |= !is_parked;
+            for world in &mut self.worlds {
+                world.queue.park(caller, is_parked);
+            }
+        }
+    }
+
+    /// Notes that a caller may have room again.
+    pub(super) fn room_made(&mut self, caller: CallerId) {
+        if self.jobs.caller(caller).waits_for_room {
+            self.roomy.push(caller);
+        }
+    }
+
+    /// Tells the callers that wait for room and have it.
+    fn tell_room(&mut self, effects: &mut impl Effects) {
+        while let Some(id) = self.roomy.pop() {
+            if self.jobs.has_caller(id) {
+                let caller = self.jobs.caller(id);
+                let has_room = caller.has_room(&self.quota, self.limits.max_job_bytes as usize);
+                if has_room && std::mem::take(&mut caller.waits_for_room) {
+                    effects.caller_has_room(id);
+                }
             }
         }
     }

@@ -1,30 +1,48 @@
-//! A world's queue and whether it has anywhere to send to.
+//! A world: what waits for it, whether it has anywhere to send to, and how much it may still send again.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::budget::{Budget, Lease};
+use super::budget::Lease;
+use super::fair::FairQueue;
 use super::stats::WorldStats;
-use super::{JobId, MachineId};
+use super::{Affinity, JobId, MachineId, RetrySettings, WorldSettings};
 
 /// A world as this shard sees it.
 #[derive(Debug)]
 pub(super) struct World {
     pub(super) machines: Vec<MachineId>,
-    /// Waiting jobs, by the order of their admission.
-    pub(super) queue: BTreeMap<u64, JobId>,
-    /// One permit for each of them.
-    pub(super) room: Lease,
+    pub(super) affinity: Affinity,
+    pub(super) is_retired: bool,
+    /// Waiting jobs, by the order of their admission: all of them, in line or not.
+    pub(super) waiting: BTreeMap<u64, JobId>,
+    /// The same jobs as they take turns.
+    pub(super) queue: FairQueue,
+    room: Lease,
+    byte_room: Lease,
+    /// Bytes of the waiting jobs, those that came back to a full queue among them.
+    pub(super) waiting_bytes: usize,
     /// Since when no machine has been up; `None` while one is.
     pub(super) down_since: Option<Instant>,
+    pub(super) retries: RetryBudget,
     pub(super) stats: WorldStats,
 }
 
 impl World {
-    pub(super) fn new(now: Instant, machines: Vec<MachineId>, queue: Arc<Budget>) -> Self {
-        let room = Lease::new(queue);
-        Self { machines, queue: BTreeMap::new(), room, down_since: Some(now), stats: WorldStats::default() }
+    pub(super) fn new(now: Instant, settings: WorldSettings, retry: &RetrySettings) -> Self {
+        Self {
+            machines: settings.machines,
+            affinity: settings.affinity,
+            is_retired: settings.is_retired,
+            waiting: BTreeMap::new(),
+            queue: FairQueue::default(),
+            room: Lease::new(settings.queue),
+            byte_room: Lease::new(settings.queue_bytes),
+            waiting_bytes: 0,
+            down_since: Some(now),
+            retries: RetryBudget::new(retry),
+            stats: WorldStats::default(),
+        }
     }
 
     pub(super) fn is_ready(&self) -> bool {
@@ -35,5 +53,74 @@ impl World {
     /// one is up.
     pub(super) fn hold_ends(&self, admitted: Instant, hold: Duration) -> Option<Instant> {
         self.down_since.map(|down_since| down_since.max(admitted) + hold)
+    }
+
+    /// Takes a place in the queue for a job of `bytes` bytes, if there is one.
+    pub(super) fn take_place(&mut self, bytes: usize) -> bool {
+        if !self.room.try_use(1) {
+            return false;
+        }
+        let has_room = self.byte_room.try_use(bytes);
+        if !has_room {
+            self.room.release(1);
+        }
+        has_room
+    }
+
+    /// Returns a place that was taken.
+    pub(super) fn release_place(&mut self, bytes: usize) {
+        self.room.release(1);
+        self.byte_room.release(bytes);
+    }
+}
+
+/// How many jobs may be sent again: a share of those that were sent, and some besides. So a machine that loses every job is
+/// not sent three times as many for it.
+#[derive(Debug)]
+pub(super) struct RetryBudget {
+    /// In hundredths of a retry.
+    balance: u64,
+}
+
+/// A world that has long had no need of retries may have this many times its reserve, and `LEAST_SAVED` at least.
+const SAVED_RESERVES: u64 = 10;
+const LEAST_SAVED: u64 = 100;
+
+impl RetryBudget {
+    fn new(settings: &RetrySettings) -> Self {
+        Self { balance: u64::from(settings.reserve) * 100 }
+    }
+
+    /// A job was sent for the first time.
+    pub(super) fn earn(&mut self, settings: &RetrySettings) {
+        let most = (u64::from(settings.reserve) * SAVED_RESERVES).max(LEAST_SAVED) * 100;
+        self.balance = (self.balance + u64::from(settings.budget_percent)).min(most);
+    }
+
+    /// Whether a job may be sent again; if so, it is paid for.
+    pub(super) fn spend(&mut self) -> bool {
+        let is_enough = self.balance >= 100;
+        if is_enough {
+            self.balance -= 100;
+        }
+        is_enough
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retries_are_a_tenth_of_what_is_sent_and_the_reserve() {
+        let settings = RetrySettings { max_attempts: 3, budget_percent: 10, reserve: 2 };
+        let mut budget = RetryBudget::new(&settings);
+        assert!(budget.spend() && budget.spend() && !budget.spend(), "the reserve");
+        (0..9).for_each(|_| budget.earn(&settings));
+        assert!(!budget.spend(), "nine jobs are not enough");
+        budget.earn(&settings);
+        assert!(budget.spend() && !budget.spend());
+        (0..1_000_000).for_each(|_| budget.earn(&settings));
+        assert_eq!((0..1000).filter(|_| budget.spend()).count(), 100, "what is saved up has a limit");
     }
 }

@@ -246,10 +246,11 @@ impl<T> Outgoing<T> {
         token
     }
 
-    /// Ends the stream: every command that is still wanted comes back, those that have not left with their job's bytes,
-    /// in the order in which they were staged.
-    pub fn close(mut self, mut unsent: impl FnMut(T, &[u8]), mut sent: impl FnMut(T)) {
+    /// Withdraws every command that has not left, as if none of them had ever been: those that are still wanted come back with
+    /// their job's bytes, in the order in which they were staged.
+    pub fn withdraw_all(&mut self, mut unsent: impl FnMut(T, &[u8])) {
         let staged = std::mem::take(&mut self.staged);
+        self.withdrawn = Withdrawn::default();
         let mut rest = staged.filled();
         while !rest.is_empty() {
             let message = wire::StagedMessage::split_off(&self.profile, &mut rest);
@@ -257,6 +258,12 @@ impl<T> Outgoing<T> {
                 unsent(token, message.job);
             }
         }
+    }
+
+    /// Ends the stream: every command that is still wanted comes back, those that have not left with their job's bytes,
+    /// in the order in which they were staged.
+    pub fn close(mut self, unsent: impl FnMut(T, &[u8]), mut sent: impl FnMut(T)) {
+        self.withdraw_all(unsent);
         for place in self.places.drain(..) {
             if let Use::Asked { token: Some(token), .. } = place.state {
                 sent(token);

@@ -1,0 +1,114 @@
+//! How fast a machine answers, and how much it may be given because of that.
+
+use std::time::{Duration, Instant};
+
+/// How long a quick reply takes to make a slow one forgotten.
+const MEMORY: Duration = Duration::from_secs(10);
+
+/// A machine that comes back may at first have one part in so many of what it may have in flight, and `FIRST_STEP` at least.
+const FIRST_PART: usize = 16;
+const FIRST_STEP: usize = 4;
+
+/// The moving average of a machine's reply times. It follows a slower reply at once and a quicker one slowly ("peak EWMA", as
+/// in Finagle and linkerd): a machine that begins to stall is noticed with its first reply.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ReplyTime {
+    seconds: f64,
+    last: Option<Instant>,
+}
+
+impl ReplyTime {
+    pub(super) fn record(&mut self, now: Instant, took: Duration) {
+        let took = took.as_secs_f64();
+        let since = self.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+        self.last = Some(now);
+        if took >= self.seconds {
+            self.seconds = took;
+        } else {
+            let share = since.as_secs_f64() / (since + MEMORY).as_secs_f64();
+            self.seconds += (took - self.seconds) * share;
+        }
+    }
+
+    /// What one more job there is expected to wait, by which machines are compared. Never zero, so that what is in flight
+    /// counts even where nothing has been measured.
+    #[allow(clippy::cast_precision_loss)] // Jobs in flight are far below 2^52.
+    pub(super) fn load(&self, in_flight: usize) -> f64 {
+        self.seconds.max(1e-6) * (in_flight + 1) as f64
+    }
+}
+
+/// The load that a machine which has come back may take: a step, and one job more for each reply.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SlowStart {
+    limit: usize,
+    ends: Instant,
+}
+
+impl SlowStart {
+    pub(super) fn new(now: Instant, lasts: Duration, max_in_flight: usize) -> Self {
+        Self { limit: (max_in_flight / FIRST_PART).max(FIRST_STEP), ends: now + lasts }
+    }
+
+    /// A reply has come.
+    pub(super) fn step(&mut self) {
+        self.limit += 1;
+    }
+
+    /// How much it may have in flight.
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// When it is over, at the latest.
+    pub(super) fn ends(&self) -> Instant {
+        self.ends
+    }
+
+    /// Whether it is over.
+    pub(super) fn is_over(&self, now: Instant, max_in_flight: usize) -> bool {
+        now >= self.ends || self.limit >= max_in_flight
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::disallowed_methods)] // A test begins its clock somewhere.
+
+    use super::*;
+
+    #[test]
+    fn slower_counts_at_once_and_quicker_by_and_by() {
+        let mut now = Instant::now();
+        let ms = Duration::from_millis;
+        let mut time = ReplyTime::default();
+        time.record(now, ms(10));
+        time.record(now, ms(500));
+        assert!((time.load(0) - 0.5).abs() < 1e-9);
+        now += ms(10);
+        time.record(now, ms(10));
+        assert!(time.load(0) > 0.49, "one quick reply is no recovery");
+        for _ in 0..60 {
+            now += Duration::from_secs(1);
+            time.record(now, ms(10));
+        }
+        assert!(time.load(0) < 0.02, "a minute of them is: {}", time.load(0));
+        assert!(time.load(9) > time.load(0) * 9.0);
+        assert!(ReplyTime::default().load(2) > ReplyTime::default().load(1));
+    }
+
+    #[test]
+    fn steps_lead_from_a_part_to_the_whole() {
+        let now = Instant::now();
+        let lasts = Duration::from_secs(10);
+        let mut start = SlowStart::new(now, lasts, 160);
+        assert_eq!(start.limit(), 10);
+        for _ in 10..160 {
+            assert!(!start.is_over(now, 160));
+            start.step();
+        }
+        assert!(start.is_over(now, 160));
+        assert!(SlowStart::new(now, lasts, 160).is_over(now + lasts, 160));
+        assert!(SlowStart::new(now, lasts, 4).is_over(now, 4), "it may have them all at once");
+    }
+}
