@@ -18,8 +18,8 @@ use seeway_tests::{
 
 const SEED: &str = "SEEWAY_CHAOS_SEED";
 const ROUNDS: &str = "SEEWAY_CHAOS_ROUNDS";
-/// Four rounds take about three minutes.
-const DEFAULT_ROUNDS: u64 = 4;
+/// Twelve rounds take about three minutes.
+const DEFAULT_ROUNDS: u64 = 12;
 
 #[test]
 fn every_job_has_one_honest_outcome_whatever_breaks() {

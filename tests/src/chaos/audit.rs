@@ -104,11 +104,8 @@ struct Audit<'a> {
 impl Truth {
     /// Prints what became of the jobs. Panics when one is lost, ran twice, or was lied about; says which, and what the gateway logged.
     pub fn audit(&self) {
-        let mut audit = Audit { truth: self, jobs: Vec::new(), runs: HashMap::new(), offences: Vec::new() };
-        audit.read_journals();
-        self.accounts.iter().for_each(|account| audit.read_account(account));
-        audit.judge_runs();
-        audit.judge_values();
+        let mut audit = Audit::of(self);
+        audit.judge();
         println!("\n{}", audit.table());
         if audit.offences.is_empty() {
             return;
@@ -146,6 +143,17 @@ impl Truth {
 }
 
 impl<'a> Audit<'a> {
+    fn of(truth: &'a Truth) -> Self {
+        Self { truth, jobs: Vec::new(), runs: HashMap::new(), offences: Vec::new() }
+    }
+
+    fn judge(&mut self) {
+        self.read_journals();
+        self.truth.accounts.iter().for_each(|account| self.read_account(account));
+        self.judge_runs();
+        self.judge_values();
+    }
+
     fn offend(&mut self, what: String, from: Millis, until: Millis) {
         self.offences.push(Offence { what, from, until });
     }
@@ -260,7 +268,9 @@ impl<'a> Audit<'a> {
                 format!("{} ({}, {}) {wrong}; runs in {MACHINES:?}: {in_each:?}", job.id, job.label, job.outcome());
             offences.push((what, job.submitted, job.told_at));
         }
-        offences.into_iter().for_each(|(what, from, until)| self.offend(what, from, until));
+        for (what, from, until) in offences {
+            self.offend(what, from, until);
+        }
     }
 
     /// A machine's processes count each from 1, so that a value is told once for each process at most, and none is more than what ran.
@@ -293,7 +303,9 @@ impl<'a> Audit<'a> {
                 offences.push((what, jobs[0].submitted, jobs[0].told_at));
             }
         }
-        offences.into_iter().for_each(|(what, from, until)| self.offend(what, from, until));
+        for (what, from, until) in offences {
+            self.offend(what, from, until);
+        }
     }
 
     /// Outcomes by kind of caller, and how many of each ran.
@@ -374,5 +386,95 @@ mod tests {
     fn large_jobs_are_known_by_their_beginning() {
         assert_eq!(job_of("caller-1.1/n/7"), "caller-1.1/n/7");
         assert_eq!(job_of("hex:61622f6e2f372020+40000"), "ab/n/7");
+    }
+
+    const JOB: &str = "caller-1.1/n/7";
+
+    /// A caller handed one job over and noted `told`; the job ran so often in the first machine and in the second.
+    fn audit_of(job: &str, told: impl Into<Option<Event>>, runs: [usize; 2]) -> Vec<String> {
+        let events = [Some(Event::Connected), Some(Event::Submitted(job.to_owned())), told.into()];
+        let events = events.into_iter().flatten().zip(1..).map(|(event, time)| (time, event)).collect();
+        let journal = |runs| if runs > 0 { HashMap::from([(job.to_owned(), runs)]) } else { HashMap::new() };
+        let truth = Truth {
+            accounts: vec![Account { label: "legacy, Unix", kind: Kind::Wire, events, was_killed: false }],
+            journals: vec![journal(runs[0]), journal(runs[1]), HashMap::new()],
+            starts: vec![1, 1, 1],
+            gaps: vec![Gap { manner: Manner::Terminated, from: 3, until: 4, ready: 5 }],
+            log: String::new(),
+        };
+        let mut audit = Audit::of(&truth);
+        audit.judge();
+        audit.offences.into_iter().map(|offence| offence.what).collect()
+    }
+
+    fn replied(value: u64, machine: &str) -> Event {
+        Event::Replied(JOB.to_owned(), value, machine.to_owned())
+    }
+
+    fn failed(may_have_run: bool) -> Event {
+        Event::Failed(JOB.to_owned(), "SOME_REASON".to_owned(), may_have_run)
+    }
+
+    fn lost(job: &str) -> Event {
+        Event::Lost(job.to_owned(), "end of file".to_owned())
+    }
+
+    #[test]
+    fn honest_outcomes_are_no_offence() {
+        assert!(audit_of(JOB, replied(1, "hsm-a"), [1, 0]).is_empty());
+        assert!(audit_of(JOB, replied(1, "-"), [0, 1]).is_empty());
+        assert!(audit_of(JOB, failed(true), [1, 0]).is_empty());
+        assert!(audit_of(JOB, failed(true), [0, 0]).is_empty());
+        assert!(audit_of(JOB, failed(false), [0, 0]).is_empty());
+        assert!(audit_of(JOB, lost(JOB), [0, 0]).is_empty());
+        let idempotent = "caller-1.1/i/7";
+        let told = Event::Replied(idempotent.to_owned(), 1, "hsm-b".to_owned());
+        assert!(audit_of(idempotent, Some(told), [2, 1]).is_empty());
+    }
+
+    #[test]
+    fn a_job_that_is_lost_or_ran_twice_or_was_lied_about_is_an_offence() {
+        let offends = |told: Option<Event>, runs, word: &str| {
+            let offences = audit_of(JOB, told, runs);
+            assert!(offences.iter().any(|what| what.contains(word)), "no offence has {word:?}: {offences:?}");
+        };
+        offends(None, [0, 0], "is lost");
+        offends(Some(replied(1, "-")), [1, 1], "ran 2 times");
+        offends(Some(failed(true)), [2, 0], "ran 2 times");
+        offends(Some(failed(false)), [1, 0], "certainly did not");
+        offends(Some(replied(1, "-")), [0, 0], "never ran");
+        offends(Some(replied(1, "hsm-a")), [0, 1], "in which it never ran");
+        offends(Some(replied(2, "hsm-a")), [1, 0], "the count 2");
+        offends(Some(lost(JOB)), [1, 0], "had time to finish");
+        offends(Some(Event::Replied("caller-1.1/n/8".to_owned(), 1, "-".to_owned())), [1, 0], "second outcome");
+        let idempotent = "caller-1.1/i/7";
+        let told = Event::Failed(idempotent.to_owned(), "OUTCOME_UNKNOWN".to_owned(), true);
+        assert!(audit_of(idempotent, Some(told), [2, 2])[0].contains("ran 4 times"));
+    }
+
+    #[test]
+    fn jobs_that_nobody_handed_over_and_counts_told_twice_are_offences() {
+        let events = |job: &str| {
+            let (submitted, replied) =
+                (Event::Submitted(job.to_owned()), Event::Replied(job.to_owned(), 1, "-".to_owned()));
+            vec![(1, Event::Connected), (2, submitted), (3, replied)]
+        };
+        let account = |job| Account { label: "legacy, TCP", kind: Kind::Wire, events: events(job), was_killed: false };
+        let truth = Truth {
+            accounts: ["a.1/n/1", "b.1/n/1", "c.1/n/1", "d.1/n/1"].into_iter().map(account).collect(),
+            journals: vec![
+                ["a.1/n/1", "b.1/n/1", "c.1/n/1", "d.1/n/1", "e.1/n/1"].map(|job| (job.to_owned(), 1)).into(),
+                HashMap::new(),
+                HashMap::new(),
+            ],
+            starts: vec![1, 1, 1],
+            gaps: Vec::new(),
+            log: String::new(),
+        };
+        let mut audit = Audit::of(&truth);
+        audit.judge();
+        let what: Vec<_> = audit.offences.iter().map(|offence| offence.what.as_str()).collect();
+        assert!(what.iter().any(|what| what.contains("e.1/n/1 ran") && what.contains("no caller")), "{what:?}");
+        assert!(what.iter().any(|what| what.contains("told 4 times by 3 processes")), "{what:?}");
     }
 }

@@ -197,7 +197,8 @@ fn begin(scene: &mut Scene, fault: Fault, index: usize, dice: &mut Dice) {
         Fault::MachineKilled => scene.hsms[index].machine.kill(),
         Fault::MachineHalted => scene.hsms[index].machine.signal(Signal::STOP),
         Fault::Loss => {
-            scene.hsms[index].link.set(Weather::Lossy(5 + u32::try_from(drawn % 36).expect("a small number")))
+            let percent = 5 + u32::try_from(drawn % 36).expect("a small number");
+            scene.hsms[index].link.set(Weather::Lossy(percent));
         }
         Fault::Delay => scene.hsms[index].link.set(Weather::Slow),
         Fault::Partition => scene.hsms[index].link.set(Weather::Cut),

@@ -119,7 +119,9 @@ mod tests {
             Event::Disconnected("early end of file".to_owned()),
         ];
         let ledger = Ledger::create(&path);
-        events.iter().for_each(|event| ledger.note(event));
+        for event in &events {
+            ledger.note(event);
+        }
         (&ledger.0).write_all(b"17 subm").expect("the file can be written");
         let read: Vec<_> = read(&path).into_iter().map(|(_, event)| event).collect();
         assert_eq!(read, events);
