@@ -27,11 +27,22 @@ pub enum Weather {
     OneWay,
 }
 
-/// How a namespace's links are impaired.
+/// How packets are lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Means {
+enum Loss {
     Netem,
-    FilterAndBucket,
+    Filter,
+    /// This kernel has neither: all are lost.
+    All,
+}
+
+/// How packets are late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Delay {
+    Netem,
+    Bucket,
+    /// This kernel has neither: they are lost.
+    Never,
 }
 
 /// One link. It is gone with this.
@@ -46,7 +57,8 @@ pub enum Link {
 pub struct Veth {
     number: u8,
     holder: Process,
-    means: Means,
+    loss: Loss,
+    delay: Delay,
 }
 
 impl Link {
@@ -58,15 +70,15 @@ impl Link {
             Command::new("unshare").args(["--net", "sh", "-ec", script]),
         );
         holder.line("holds");
-        let veth = Veth { number, holder, means: Means::Netem };
+        let mut veth = Veth { number, holder, loss: Loss::All, delay: Delay::Never };
         let (near, far, id) = (veth.near(), veth.far(), veth.holder.id().to_string());
         here(&["ip", "link", "add", &near, "type", "veth", "peer", "name", &far, "netns", &id]);
         here(&["ip", "address", "add", &format!("10.77.{number}.1/30"), "dev", &near]);
         here(&["ip", "link", "set", &near, "up"]);
         veth.there(&["ip", "address", "add", &format!("10.77.{number}.2/30"), "dev", &far]);
         veth.there(&["ip", "link", "set", &far, "up"]);
-        let means = veth.what_works();
-        Self::Veth(Veth { means, ..veth })
+        veth.find_means();
+        Self::Veth(veth)
     }
 
     /// A relay to `server`, carried by `runtime`.
@@ -75,17 +87,22 @@ impl Link {
     }
 
     /// What impairs it, in words.
-    pub fn describe(&self) -> &'static str {
-        match self {
-            Self::Veth(Veth { means: Means::Netem, .. }) => "network namespaces; loss and delay by tc netem",
-            Self::Veth(Veth { means: Means::FilterAndBucket, .. }) => {
-                "network namespaces; this kernel has no netem (sch_netem), so loss is a tc filter that drops packets at random, \
-                 and delay a tc token bucket (tbf)"
-            }
-            Self::Relay(_) => {
-                "the tests' relay, for want of network namespaces: loss is bytes swallowed, delay is replies kept back, partition is resets"
-            }
-        }
+    pub fn describe(&self) -> String {
+        let Self::Veth(veth) = self else {
+            return "the tests' relay, for want of network namespaces: loss is bytes swallowed, delay is replies kept back, partition is resets"
+                .to_owned();
+        };
+        let loss = match veth.loss {
+            Loss::Netem => "netem",
+            Loss::Filter => "a tc filter that drops packets at random (this kernel has no netem)",
+            Loss::All => "losing all (this kernel has neither netem nor classic BPF filters)",
+        };
+        let delay = match veth.delay {
+            Delay::Netem => "netem",
+            Delay::Bucket => "a tc token bucket (this kernel has no netem)",
+            Delay::Never => "losing all (this kernel has neither netem nor tbf)",
+        };
+        format!("network namespaces; loss by {loss}; delay by {delay}")
     }
 
     /// Changes the weather.
@@ -131,15 +148,18 @@ impl Veth {
         command
     }
 
-    fn what_works(&self) -> Means {
+    /// Finds out what this kernel has, from the best to the worst.
+    fn find_means(&mut self) {
         let near = self.near();
-        let tried = command(&["tc", "qdisc", "add", "dev", &near, "root", "netem", "delay", "1ms"]).output();
-        if tried.is_ok_and(|output| output.status.success()) {
-            here(&["tc", "qdisc", "del", "dev", &near, "root"]);
-            Means::Netem
-        } else {
-            Means::FilterAndBucket
+        let works = |line: &str| command(&words(line)).output().is_ok_and(|output| output.status.success());
+        if let Some(loss) = [Loss::Netem, Loss::Filter].into_iter().find(|loss| works(&loss.line(&near, 50))) {
+            self.loss = loss;
         }
+        self.clear();
+        if let Some(delay) = [Delay::Netem, Delay::Bucket].into_iter().find(|delay| works(delay.line(&near).as_str())) {
+            self.delay = delay;
+        }
+        self.clear();
     }
 
     fn set(&self, weather: Weather) {
@@ -147,45 +167,22 @@ impl Veth {
         self.clear();
         match weather {
             Weather::Clear => {}
-            Weather::Lossy(percent) => {
-                here(&words(&self.loss(&near, percent)));
-                self.there(&words(&self.loss(&far, percent)));
+            Weather::Lossy(percent) if self.loss != Loss::All => {
+                here(&words(&self.loss.line(&near, percent)));
+                self.there(&words(&self.loss.line(&far, percent)));
             }
-            Weather::Slow => {
-                here(&words(&self.delay(&near)));
-                self.there(&words(&self.delay(&far)));
+            Weather::Slow if self.delay != Delay::Never => {
+                here(&words(&self.delay.line(&near)));
+                self.there(&words(&self.delay.line(&far)));
             }
+            Weather::OneWay if self.loss != Loss::All => self.there(&words(&self.loss.line(&far, 100))),
             // The near end stays up, without a carrier: packets go nowhere, and nobody hears that the network is unreachable.
-            Weather::Cut => self.there(&["ip", "link", "set", &far, "down"]),
-            Weather::OneWay => self.there(&words(&self.loss(&far, 100))),
+            Weather::Cut | Weather::Lossy(_) | Weather::Slow | Weather::OneWay => {
+                self.there(&["ip", "link", "set", &far, "down"]);
+            }
         }
         if weather == Weather::Clear {
             self.there(&["ip", "link", "set", &far, "up"]);
-        }
-    }
-
-    fn loss(&self, device: &str, percent: u32) -> String {
-        match self.means {
-            Means::Netem => format!("tc qdisc add dev {device} root netem loss {percent}%"),
-            Means::FilterAndBucket => {
-                // Of the numbers that a random 32 bits can be, those from here on are lost. The program: load a random word; where it
-                // is at least that, answer 2 (drop), else 0 (pass).
-                let from = (1u64 << 32) * u64::from(100 - percent) / 100;
-                let random = u32::MAX - 4095 + 56;
-                let program = format!("4,32 0 0 {random},53 0 1 {from},6 0 0 2,6 0 0 0");
-                format!(
-                    "sh -ec 'tc qdisc add dev {device} clsact; tc filter add dev {device} egress bpf da bytecode \"{program}\"'"
-                )
-            }
-        }
-    }
-
-    fn delay(&self, device: &str) -> String {
-        match self.means {
-            Means::Netem => format!("tc qdisc add dev {device} root netem delay 80ms 40ms"),
-            Means::FilterAndBucket => {
-                format!("tc qdisc add dev {device} root tbf rate 400kbit burst 3kb latency 400ms")
-            }
         }
     }
 
@@ -195,6 +192,35 @@ impl Veth {
         for kind in ["root", "clsact"] {
             let _ = command(&["tc", "qdisc", "del", "dev", &self.near(), kind]).output();
             let _ = self.command_there(&["tc", "qdisc", "del", "dev", &self.far(), kind]).output();
+        }
+    }
+}
+
+impl Loss {
+    /// The command that has a device lose so many of a hundred packets that it sends.
+    fn line(self, device: &str, percent: u32) -> String {
+        if self == Self::Netem {
+            return format!("tc qdisc add dev {device} root netem loss {percent}%");
+        }
+        // Of the numbers that a random 32 bits can be, those from here on are lost. The program: load a random word; where it is at
+        // least that, answer 2 (drop), else 0 (pass).
+        let from = (1u64 << 32) * u64::from(100 - percent) / 100;
+        let random = u32::MAX - 4095 + 56;
+        let program = format!("4,32 0 0 {random},53 0 1 {from},6 0 0 2,6 0 0 0");
+        format!(
+            "sh -ec 'tc qdisc add dev {device} clsact; tc filter add dev {device} egress bpf da bytecode \"{program}\"'"
+        )
+    }
+}
+
+impl Delay {
+    /// The command that has a device send late.
+    fn line(self, device: &str) -> String {
+        match self {
+            Self::Netem => format!("tc qdisc add dev {device} root netem delay 80ms 40ms"),
+            Self::Bucket | Self::Never => {
+                format!("tc qdisc add dev {device} root tbf rate 400kbit burst 3kb latency 400ms")
+            }
         }
     }
 }

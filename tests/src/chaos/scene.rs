@@ -192,11 +192,11 @@ impl Scene {
     }
 
     fn reload(&mut self) {
-        self.gateway.rewrite(&config(&self.hsms, &self.identity, self.limits, self.removed));
         if !self.gateway.get("/metrics").1.contains("seeway_reloads_total") {
             self.gateway.hang_up();
             return;
         }
+        self.gateway.rewrite(&config(&self.hsms, &self.identity, self.limits, self.removed));
         let reloads = |gateway: &Gateway| gateway.metrics().sum_where("seeway_reloads_total", "result=\"ok\"");
         let before = reloads(&self.gateway);
         self.gateway.hang_up();
