@@ -86,13 +86,13 @@ impl Gateway {
     }
 
     /// Writes its configuration file anew, for when it is started again or told to read it. It must have been started on fixed ports.
-    pub fn rewrite(&self, config: &Config) {
+    pub fn rewrite_on_fixed_ports(&self, config: &Config) {
         assert!(!self.ports.is_empty(), "this gateway's ports were chosen by the kernel, which would choose others");
         write_config(self.folder.path(), config, &self.ports);
     }
 
     /// Tells it to read its configuration file again.
-    pub fn hang_up(&mut self) {
+    pub fn tell_to_reload(&mut self) {
         self.process.signal(Signal::HUP);
     }
 
