@@ -112,8 +112,8 @@ impl Told {
         let sent_again: u64 = self.parts.iter().map(|part| part.sent_again).sum();
         writeln!(
             out,
-            "\nof the jobs that {victim} held when it was killed {sent_again} were marked idempotent and sent again; {unknown} were not, \
-             and their callers\nwere told that they may have run"
+            "\nof the jobs that {victim} held when it was killed {sent_again} were sent again, since they were marked idempotent; {unknown} have \
+             an unknown outcome:\ntheir callers were told that they may have run"
         )?;
         if let Some(failure) = &self.failure {
             writeln!(out, "failed: {failure}")?;
@@ -238,7 +238,7 @@ pub(super) async fn play(stage: &Stage, keys: &Keys) -> Result<Told, Failure> {
         } else {
             until_it_signs(&ledger, number).await?;
         }
-        let sent_again = stage.sent_again().await - again;
+        let sent_again = stage.sent_again().await.saturating_sub(again);
         let mut told = ledger.told();
         told.parts[number].took = began.elapsed();
         told.parts[number].sent_again = sent_again;
