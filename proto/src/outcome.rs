@@ -213,7 +213,8 @@ impl<'a> Outcome<'a> {
             Self::Replied(_) => OutcomeKind::Replied,
             Self::MachineStatus { .. } => OutcomeKind::MachineStatus,
             Self::Rejected(_) => OutcomeKind::Rejected,
-            Self::NotSent(NotSent::QueueFull | NotSent::CallerQuota) => OutcomeKind::NotSentQueueFull,
+            Self::NotSent(NotSent::QueueFull) => OutcomeKind::NotSentQueueFull,
+            Self::NotSent(NotSent::CallerQuota) => OutcomeKind::NotSentCallerQuota,
             Self::NotSent(NotSent::NowhereToGo) => OutcomeKind::NotSentNowhereToGo,
             Self::NotSent(NotSent::TooLate) => OutcomeKind::NotSentTooLate,
             Self::Unknown(Unknown::TunnelLost) => OutcomeKind::UnknownTunnelLost,
@@ -231,6 +232,7 @@ pub enum OutcomeKind {
     MachineStatus,
     Rejected,
     NotSentQueueFull,
+    NotSentCallerQuota,
     NotSentNowhereToGo,
     NotSentTooLate,
     UnknownTunnelLost,
@@ -240,11 +242,12 @@ pub enum OutcomeKind {
 
 impl OutcomeKind {
     /// All rows, in the table's order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Replied,
         Self::MachineStatus,
         Self::Rejected,
         Self::NotSentQueueFull,
+        Self::NotSentCallerQuota,
         Self::NotSentNowhereToGo,
         Self::NotSentTooLate,
         Self::UnknownTunnelLost,
@@ -259,6 +262,7 @@ impl OutcomeKind {
             Self::MachineStatus => "machine_status",
             Self::Rejected => "rejected",
             Self::NotSentQueueFull => "not_sent_queue_full",
+            Self::NotSentCallerQuota => "not_sent_caller_quota",
             Self::NotSentNowhereToGo => "not_sent_nowhere_to_go",
             Self::NotSentTooLate => "not_sent_too_late",
             Self::UnknownTunnelLost => "unknown_tunnel_lost",

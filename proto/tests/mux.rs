@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use seeway_proto::mux::{Answer, Broken, Incoming, Outgoing, Refused};
+use seeway_proto::mux::{Answer, Broken, Incoming, Outgoing, Received, Refused, UnknownCommands};
 use seeway_proto::wiped::WipedBuffer;
 use seeway_proto::wire::{self, Command, JobBytes, Limits, Profile, ReplyBody};
 
@@ -114,6 +114,45 @@ fn a_tag_in_use_is_refused_and_the_first_job_is_not_disturbed() {
     answering.answer_job(5, b"y");
     assert_eq!(output(&mut answering), written(|profile, out| wire::reply_job(profile, out, 5, b"y")));
     assert!(matches!(answering.next(&mut &job[..]), Ok(Some(_))), "an answered tag may be used again");
+}
+
+/// A message with a command that no profile has.
+fn unknown_command(tag: u32, flags: u32) -> Vec<u8> {
+    [20, tag, 4711, flags, 0x0102_0304, 5].map(u32::to_le_bytes).concat()
+}
+
+#[test]
+fn commands_that_are_passed_on_come_as_they_were_sent() {
+    let job = written(|profile, out| wire::command_see_job(profile, out, 1, 9, b"job"));
+    let unknown = unknown_command(2, u32::MAX);
+    let bytes = [job.clone(), unknown.clone(), unknown_command(1, 0), job[..9].to_vec()].concat();
+    let mut answering = incoming(10);
+    let mut input = &bytes[..];
+    let mut next = || answering.next_received(&mut input, UnknownCommands::Taken).expect("valid");
+    let seen = next().expect("a job");
+    assert_eq!((seen.tag, seen.message), (1, &job[..]));
+    assert_eq!(seen.command, Some(Command::SeeJob { tag: 1, world: 9, job: JobBytes(b"job") }));
+    assert_eq!(next(), Some(Received { tag: 2, command: None, message: &unknown }));
+    assert_eq!(next(), None, "the third has a tag that is in use, the fourth is not whole");
+    assert_eq!(input.len(), 9);
+    let in_use = Profile::open_1().statuses.invalid_parameter;
+    assert_eq!(output(&mut answering), written(|p, out| wire::reply_error(p, out, 1, in_use, Some("tag in use"))));
+    answering.answer_with(2, b"somebody else's answer");
+    assert_eq!((output(&mut answering), answering.outstanding()), (b"somebody else's answer".to_vec(), 1));
+    assert!(!format!("{seen:?}").contains("106, 111, 98"), "a job's bytes are not shown");
+}
+
+#[test]
+fn commands_that_nobody_knows_are_refused_where_none_are_passed_on() {
+    let mut answering = incoming(10);
+    assert_eq!(answering.next(&mut &unknown_command(2, 0)[..]), Ok(None));
+    let refused = output(&mut answering);
+    let mut again = incoming(10);
+    assert_eq!(again.next_received(&mut &unknown_command(2, 0)[..], UnknownCommands::Refused), Ok(None));
+    assert_eq!(output(&mut again), refused);
+    let status = Profile::open_1().statuses.unknown_command;
+    assert_eq!(refused, written(|p, out| wire::reply_error(p, out, 2, status, Some("no such command"))));
+    assert_eq!(again.outstanding(), 0);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::histogram::HistogramText;
 use crate::config::Config;
 use crate::listen::accept::Refused;
 use crate::schedule::Histogram;
-use crate::shard::{Report, TunnelState};
+use crate::shard::{Passed, Report, TunnelState};
 
 const QUEUE_SECONDS: &str = "seeway_queue_seconds";
 const MACHINE_SECONDS: &str = "seeway_machine_seconds";
@@ -71,12 +71,26 @@ impl Metrics {
         gauge!("seeway_pipes").set(number(self.config.limits.pipes - self.pipes.available_permits()));
         counter!("seeway_callers_refused_total").absolute(self.refused.count());
         counter!("seeway_rejected_total").absolute(reports.iter().map(|report| report.rejected).sum());
+        gauge!("seeway_upstream_hardserver_connections").set(sum(|report| report.hardserver_connections));
+        Self::publish_passed(reports);
         self.publish_limits();
         for index in 0..self.config.worlds.len() {
             self.publish_world(index, reports);
         }
         for index in 0..self.config.machines.len() {
             self.publish_machine(index, reports);
+        }
+    }
+
+    fn publish_passed(reports: &[Report]) {
+        let mut passed = Passed::default();
+        for report in reports {
+            passed += report.passed;
+        }
+        for (outcome, count) in
+            [("replied", passed.replied), ("not_sent", passed.not_sent), ("unknown", passed.unknown)]
+        {
+            counter!("seeway_upstream_hardserver_commands_total", "outcome" => outcome).absolute(count);
         }
     }
 
@@ -153,6 +167,7 @@ fn describe() {
     describe_gauge!("seeway_jobs", "Jobs in hand: queued, or sent and waited for");
     describe_gauge!("seeway_tasks", "Tasks on the shards");
     describe_gauge!("seeway_pipes", "Pipes that are open");
+    describe_gauge!("seeway_upstream_hardserver_connections", "Connections to the hardserver behind this one");
     describe_gauge!("seeway_limit", "What the configuration limits, by the name of its key in [limits]");
     describe_gauge!("seeway_world_ready", "Whether the world can take a job now");
     describe_gauge!("seeway_jobs_queued", "Jobs that wait");
@@ -162,6 +177,10 @@ fn describe() {
     describe_gauge!("seeway_tunnels", "Tunnels, by what their keepers are doing");
     describe_counter!("seeway_callers_refused_total", "Connections closed at once because of limits.callers");
     describe_counter!("seeway_rejected_total", "Requests that never became a job: no such world, or they do not parse");
+    describe_counter!(
+        "seeway_upstream_hardserver_commands_total",
+        "Commands that were passed on to the hardserver and ended, by what became of them"
+    );
     describe_counter!("seeway_jobs_total", "Jobs that ended, by what became of them");
     describe_counter!("seeway_retries_total", "Idempotent jobs sent again after an unknown outcome");
     describe_counter!("seeway_connects_failed_total", "Tunnels that could not be made");

@@ -35,6 +35,38 @@ pub(super) fn listener(text: &str) -> Result<SocketAddr, Wrong> {
 
 /// Reads one of `listen.hardserver`; a relative path is taken from `base`.
 pub(super) fn hardserver(text: &str, base: &Path) -> Result<HardserverAddress, Wrong> {
+    let address = hardserver_elsewhere(text, base)?;
+    let HardserverAddress::Unix(path) = &address else {
+        return Ok(address);
+    };
+    // The parent of a name without a directory is the empty path, which is no directory to anyone.
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !directory.is_dir() {
+        return Err(Wrong::new(
+            format!("the directory {} of the socket is not there", directory.display()),
+            "make it, or choose another path",
+        ));
+    }
+    if path.symlink_metadata().is_ok_and(|metadata| !is_socket(&metadata)) {
+        return Err(Wrong::new(
+            format!("{} is there and is not a socket", path.display()),
+            "move it away, or choose another path",
+        ));
+    }
+    Ok(address)
+}
+
+/// Reads `listen.upstream_hardserver`: what is there, if anything is there yet, is not looked at, since the hardserver may
+/// start later than Seeway.
+pub(super) fn upstream_hardserver(text: &str, base: &Path) -> Result<HardserverAddress, Wrong> {
+    let address = hardserver_elsewhere(text, base)?;
+    if matches!(address, HardserverAddress::Tcp(tcp) if tcp.port() == 0) {
+        return Err(Wrong::new("has the port 0", "write the port that the hardserver listens on"));
+    }
+    Ok(address)
+}
+
+fn hardserver_elsewhere(text: &str, base: &Path) -> Result<HardserverAddress, Wrong> {
     if let Some(address) = text.strip_prefix("tcp:") {
         return listener(address).map(HardserverAddress::Tcp);
     }
@@ -50,20 +82,6 @@ pub(super) fn hardserver(text: &str, base: &Path) -> Result<HardserverAddress, W
         return Err(Wrong::new(
             format!("the socket's path has {length} bytes, and the system takes {SOCKET_PATH_LIMIT}"),
             "choose a shorter path",
-        ));
-    }
-    // The parent of a name without a directory is the empty path, which is no directory to anyone.
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !directory.is_dir() {
-        return Err(Wrong::new(
-            format!("the directory {} of the socket is not there", directory.display()),
-            "make it, or choose another path",
-        ));
-    }
-    if path.symlink_metadata().is_ok_and(|metadata| !is_socket(&metadata)) {
-        return Err(Wrong::new(
-            format!("{} is there and is not a socket", path.display()),
-            "move it away, or choose another path",
         ));
     }
     Ok(HardserverAddress::Unix(path))
@@ -216,5 +234,18 @@ mod tests {
             assert!(hardserver(text, base).expect_err(text).fix.contains("unix:/path"));
         }
         assert!(hardserver("tcp:0.0.0.0:9000", base).expect_err("not loopback").what.contains("loopback"));
+    }
+
+    #[test]
+    fn the_hardserver_behind_this_one_may_start_later() {
+        let base = Path::new("/nowhere");
+        let unix = HardserverAddress::Unix("/nowhere/no/s".into());
+        assert_eq!(upstream_hardserver("unix:no/s", base), Ok(unix));
+        let tcp = HardserverAddress::Tcp("127.0.0.1:9000".parse().expect("an address"));
+        assert_eq!(upstream_hardserver("tcp:localhost:9000", base), Ok(tcp));
+        assert!(upstream_hardserver("tcp:127.0.0.1:0", base).expect_err("no port").what.contains("port 0"));
+        assert!(upstream_hardserver(&format!("unix:{}", "x".repeat(108)), base).is_err());
+        assert!(upstream_hardserver("tcp:192.0.2.1:9000", base).is_err());
+        assert!(upstream_hardserver("/run/s", base).is_err());
     }
 }

@@ -71,9 +71,8 @@ impl Build<'_> {
         let grpc = self.text(section, "grpc", off_or_listener);
         let hardserver = self.hardserver(section);
         let admin = self.text(section, "admin", off_or_listener);
-        let base = self.base;
         let upstream_hardserver = match section.given("upstream_hardserver") {
-            Some(_) => self.text(section, "upstream_hardserver", |text| address::hardserver(text, base)).map(Some),
+            Some(_) => self.upstream_hardserver(section, hardserver.as_deref().unwrap_or_default()).map(Some),
             None => Some(None),
         };
         let socket_mode = self.text(section, "socket_mode", |text| {
@@ -109,6 +108,25 @@ impl Build<'_> {
             })
             .collect();
         (found.len() == list.value.len()).then_some(found)
+    }
+
+    /// Where commands go that are not Seeway's. Not to Seeway itself: each connection would open another one, without end.
+    fn upstream_hardserver(
+        &mut self,
+        section: &Section,
+        listeners: &[Located<HardserverAddress>],
+    ) -> Option<HardserverAddress> {
+        let base = self.base;
+        self.text(section, "upstream_hardserver", |text| {
+            let address = address::upstream_hardserver(text, base)?;
+            if listeners.iter().any(|listener| listener.value == address) {
+                return Err(Wrong::new(
+                    format!("{address} is where Seeway listens itself, as listen.hardserver"),
+                    "write where the real hardserver listens, and give Seeway another address",
+                ));
+            }
+            Ok(address)
+        })
     }
 
     /// Notes each address that two listeners want.

@@ -175,7 +175,7 @@ impl Jobs {
         self.table.get_mut(id)
     }
 
-    pub(super) fn insert(&mut self, new: Admitted) -> JobId {
+    pub(super) fn insert(&mut self, new: &Admitted) -> JobId {
         let caller = &mut self.callers[new.caller];
         let next = caller.first;
         let id = self.table.insert(Job {

@@ -47,7 +47,7 @@ pub(super) struct Channel {
     pub(super) class: SizeClass,
     /// Each job by its id; `None` is a NoOp that asks whether the machine is there.
     pub(super) mux: Outgoing<Option<JobId>>,
-    /// NoOps that are not answered: tags that no job holds.
+    /// Each `NoOp` that is not answered: tags that no job holds.
     pub(super) probes: usize,
     pub(super) is_draining: bool,
     /// Groups whose next job waits until this channel has been written.
@@ -64,6 +64,17 @@ pub(super) struct Machines {
     pub(super) chance: Chance,
     /// Machines that have room, while one is chosen; kept so that choosing allocates nothing.
     candidates: Vec<(MachineId, ChannelId)>,
+}
+
+/// What a world has in its machines, the best of them counting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Others {
+    /// One that takes all that it may have.
+    Ready,
+    /// None but such as take load step by step. Then these take all of it: there is nobody else.
+    Starting,
+    /// None that is trusted. Then ejection counts for nothing: the last one is never ejected.
+    Ejected,
 }
 
 impl Machine {
@@ -91,10 +102,11 @@ impl Machine {
         !self.is_draining && !self.is_retired
     }
 
-    /// Whether what it may have in flight allows one more.
-    fn has_allowance(&self, ignores_circuit: bool) -> bool {
-        let is_allowed = self.circuit.is_closed() || ignores_circuit || self.circuit.wants_trial();
-        is_allowed && self.slow_start.is_none_or(|start| self.in_flight.used() < start.limit())
+    /// Whether what it may have in flight allows one more, beside the others of the world.
+    fn has_allowance(&self, others: Others) -> bool {
+        let is_allowed = self.circuit.is_closed() || self.circuit.wants_trial() || others == Others::Ejected;
+        let is_within = self.slow_start.is_none_or(|start| self.in_flight.used() < start.limit());
+        is_allowed && (is_within || others != Others::Ready)
     }
 }
 
@@ -120,15 +132,22 @@ impl Machines {
         self.all[id.0].circuit.is_closed() && self.is_up(id)
     }
 
-    /// Whether none of these is trusted. Then ejection counts for nothing: the last one is never ejected.
-    fn is_last_resort(&self, machines: &[MachineId]) -> bool {
-        !machines.iter().any(|machine| self.is_trusted(*machine))
+    /// What a world has in its machines.
+    fn others(&self, machines: &[MachineId]) -> Others {
+        let mut others = Others::Ejected;
+        for &machine in machines.iter().filter(|machine| self.is_trusted(**machine)) {
+            if self.all[machine.0].slow_start.is_none() {
+                return Others::Ready;
+            }
+            others = Others::Starting;
+        }
+        others
     }
 
     /// Whether a world with these machines sends jobs to this one, once that has room.
     pub(super) fn is_usable(&self, id: MachineId, machines: &[MachineId]) -> bool {
         let circuit = &self.all[id.0].circuit;
-        self.is_up(id) && (circuit.is_closed() || circuit.wants_trial() || self.is_last_resort(machines))
+        self.is_up(id) && (circuit.is_closed() || circuit.wants_trial() || self.others(machines) == Others::Ejected)
     }
 
     /// Whether each world of a machine has another one to go to.
@@ -143,10 +162,10 @@ impl Machines {
     /// The machine's permit is taken; [`settle`](Self::settle) releases it when the tag is free again.
     pub(super) fn choose(&mut self, world_machines: &[MachineId], lane: LaneId) -> Option<ChannelId> {
         let mut candidates = std::mem::take(&mut self.candidates);
-        let ignores_circuit = self.is_last_resort(world_machines);
+        let others = self.others(world_machines);
         let has_room = |id: MachineId| {
             let machine = &self.all[id.0];
-            if !machine.is_taking() || !machine.has_allowance(ignores_circuit) || !machine.in_flight.has_room() {
+            if !machine.is_taking() || !machine.has_allowance(others) || !machine.in_flight.has_room() {
                 return None;
             }
             Some((id, self.channel_with_room(id, lane.class)?))

@@ -179,7 +179,7 @@ impl Scheduler {
                 return None;
             }
         };
-        let id = self.jobs.insert(Admitted {
+        let id = self.jobs.insert(&Admitted {
             caller,
             ticket: new.ticket,
             world: new.world,

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
 
-use seeway_proto::mux::Incoming;
-use seeway_proto::outcome::{Outcome, Rejected};
-use seeway_proto::wire::Profile;
+use seeway_proto::mux::{Incoming, Received};
+use seeway_proto::outcome::{NotSent, Outcome, Rejected, Unknown};
+use seeway_proto::wire::{Command, OpaqueReply, Profile};
 use slotmap::SecondaryMap;
 use tokio::sync::{Notify, oneshot};
 
 use super::finished::{Failure, Finished};
+use super::handles::{Handles, Meaning};
+use super::passage::{Loss, Passage, PassageWakes, Passed};
 use super::thread::WorldChange;
 use crate::config::Config;
 use crate::schedule::{CallerId, ChannelId, Concluded, Effects, WorldId};
@@ -27,6 +29,8 @@ pub struct Front {
     world_changes: Arc<dyn WorldChange>,
     /// Jobs that were rejected before the scheduler saw them, for no world that is configured.
     pub rejected: u64,
+    /// Commands that were passed on to the hardserver and have ended.
+    pub passed: Passed,
 }
 
 /// Where a caller's outcomes go.
@@ -41,8 +45,9 @@ enum Port {
 pub struct LegacyPort {
     /// Commands in, replies out.
     pub incoming: Incoming,
-    /// The worlds whose handles this connection was given; a handle is [`FIRST_HANDLE`] and the place here.
-    handles: Vec<WorldId>,
+    handles: Handles,
+    /// Where commands that are not Seeway's go; `None` where there is no hardserver behind this one.
+    passage: Option<Box<Passage>>,
     /// Notified when there is something to write.
     output: Arc<Notify>,
     /// Notified when a reader that is paused may go on.
@@ -52,8 +57,14 @@ pub struct LegacyPort {
     is_writing: Arc<AtomicBool>,
 }
 
-/// The first handle that a connection is given. Any number would do; this one is easy to recognise in a trace.
-const FIRST_HANDLE: u32 = 0x5ee0_0001;
+/// A reply of the hardserver's has a tag with which no command has been passed on. Nothing that it sends can be trusted to
+/// answer the right command any more: close the connection to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a reply came with tag {tag:#x}, which is not outstanding there")]
+pub struct StrayReply {
+    /// The reply's tag.
+    pub tag: u32,
+}
 
 /// What has become of a gRPC stream's jobs, waiting to be sent to its caller.
 #[derive(Default)]
@@ -68,7 +79,17 @@ impl LegacyPort {
     /// The port of a connection whose writer waits on `output`, and whose reader waits on `room` after
     /// [`pause`](Self::pause).
     pub fn new(incoming: Incoming, output: Arc<Notify>, room: Arc<Notify>, is_writing: Arc<AtomicBool>) -> Self {
-        Self { incoming, handles: Vec::new(), output, room, is_paused: false, is_writing }
+        Self { incoming, handles: Handles::alone(), passage: None, output, room, is_paused: false, is_writing }
+    }
+
+    /// The same, with a hardserver behind it: what [`pass_on`](Self::pass_on) is given is staged for it. `worlds` is how many
+    /// worlds the caller may ask for.
+    pub fn beside_hardserver(mut self, worlds: usize, wakes: Arc<PassageWakes>) -> Self {
+        // Without a source of randomness handles are as unambiguous, and only lost more often to a hardserver that happens
+        // to use the same numbers.
+        self.handles = Handles::beside_hardserver(worlds, getrandom::u64().unwrap_or(1));
+        self.passage = Some(Box::new(Passage::new(wakes)));
+        self
     }
 
     /// The reader waits until an answer has made room.
@@ -89,19 +110,15 @@ impl LegacyPort {
         }
     }
 
-    /// The world that a handle stands for on this connection.
-    pub fn world_of(&self, handle: u32) -> Option<WorldId> {
-        let place = usize::try_from(handle.checked_sub(FIRST_HANDLE)?).ok()?;
-        self.handles.get(place).copied()
+    /// What a handle stands for on this connection.
+    pub fn meaning_of(&self, handle: u32) -> Meaning {
+        self.handles.meaning(handle)
     }
 
-    /// The handle of a world on this connection; the same one each time it is asked for.
-    pub fn handle_of(&mut self, world: WorldId) -> u32 {
-        let place = self.handles.iter().position(|other| *other == world).unwrap_or_else(|| {
-            self.handles.push(world);
-            self.handles.len() - 1
-        });
-        FIRST_HANDLE + u32::try_from(place).expect("there are not that many worlds")
+    /// The handle of a world on this connection; the same one each time it is asked for, as long as that is unambiguous.
+    /// `None` where the hardserver has used up the numbers that there are for handles.
+    pub fn handle_of(&mut self, world: WorldId) -> Option<u32> {
+        self.handles.give(world)
     }
 
     /// Tells the job's outcome to its caller.
@@ -111,6 +128,116 @@ impl LegacyPort {
             _ => self.incoming.answer_error(tag, outcome.status(profile), outcome.errorinfo()),
         }
         self.wake();
+    }
+
+    /// How many bytes wait for the hardserver to take them.
+    pub fn staged_len(&self) -> usize {
+        self.passage.as_ref().map_or(0, |passage| passage.staged().len())
+    }
+
+    /// Stages a command for the hardserver, unchanged. Its answer is [`passed_back`](Self::passed_back).
+    ///
+    /// Returns false where the connection to the hardserver has been lost since the caller was last answered over it: the
+    /// caller's objects there are gone with it. The command is refused then, so that the caller learns of that before anything
+    /// of its reaches the next connection, and so are all others of its [batch](Self::batch_served).
+    pub fn pass_on(&mut self, profile: &Profile, received: Received<'_>) -> bool {
+        let passage = self.passage.as_mut().expect("commands are passed on where there is a hardserver");
+        if passage.loss != Loss::Known {
+            passage.loss = Loss::BeingTold;
+            let outcome = Outcome::NotSent(NotSent::NowhereToGo);
+            let info = "the connection to the hardserver was lost, and with it what it had given";
+            self.incoming.answer_error(received.tag, outcome.status(profile), Some(info));
+            return false;
+        }
+        let may_bring_handles = !matches!(received.command, Some(Command::SeeJob { .. }));
+        passage.stage(received.tag, may_bring_handles, received.message);
+        true
+    }
+
+    /// A batch of commands has been served. Where one of them was refused for a loss of the connection to the hardserver, the
+    /// caller has been told: what it sends from now on goes to the next one.
+    pub fn batch_served(&mut self) {
+        if let Some(passage) = &mut self.passage
+            && passage.loss == Loss::BeingTold
+        {
+            passage.loss = Loss::Known;
+        }
+    }
+
+    /// The connection to the hardserver is up.
+    pub fn hardserver_connected(&mut self) {
+        if let Some(passage) = &mut self.passage {
+            passage.is_connected = true;
+        }
+    }
+
+    /// What is to be written to the hardserver.
+    pub fn staged(&self) -> &[u8] {
+        self.passage.as_ref().map_or(&[], |passage| passage.staged())
+    }
+
+    /// The first `count` bytes of [`staged`](Self::staged) have been written. A reader that waits for room looks again.
+    pub fn wrote(&mut self, count: usize) {
+        if let Some(passage) = &mut self.passage {
+            passage.wrote(count);
+            self.resume();
+        }
+    }
+
+    /// Hands a reply of the hardserver's to the caller, unchanged. `message` is all of it, its length word included.
+    pub fn passed_back(&mut self, reply: OpaqueReply<'_>, message: &[u8]) -> Result<(), StrayReply> {
+        let stray = StrayReply { tag: reply.tag };
+        let asked = self.passage.as_mut().and_then(|passage| passage.replied(reply.tag)).ok_or(stray)?;
+        if asked.may_bring_handles {
+            let lost = self.handles.came_by(reply.words());
+            if lost > 0 {
+                tracing::warn!(
+                    handles = lost,
+                    "the hardserver gave a number that was a world's handle: ask for the world again"
+                );
+            }
+        }
+        self.incoming.answer_with(reply.tag, message);
+        Ok(())
+    }
+
+    /// A reply of the hardserver's is larger than the limit: the command has run, and what it said is lost.
+    pub fn passed_back_too_large(&mut self, profile: &Profile, tag: u32) -> Result<(), StrayReply> {
+        self.passage.as_mut().and_then(|passage| passage.replied(tag)).ok_or(StrayReply { tag })?;
+        let status = Outcome::Unknown(Unknown::MachineFailed).status(profile);
+        self.incoming.answer_error(tag, status, Some("the reply is larger than the limit"));
+        Ok(())
+    }
+
+    /// The connection to the hardserver was lost, or was not to be had. Each of its commands gets the status that says whether
+    /// it had left.
+    pub fn hardserver_lost(&mut self, profile: &Profile) -> Passed {
+        let mut passed = Passed::default();
+        for (tag, has_left) in self.passage.as_mut().map(|passage| passage.lost()).unwrap_or_default() {
+            let (outcome, info) = if has_left {
+                passed.unknown += 1;
+                (Outcome::Unknown(Unknown::TunnelLost), "the connection to the hardserver was lost: outcome unknown")
+            } else {
+                passed.not_sent += 1;
+                (Outcome::NotSent(NotSent::NowhereToGo), "the hardserver can not be reached")
+            };
+            self.incoming.answer_error(tag, outcome.status(profile), Some(info));
+        }
+        self.wake();
+        passed
+    }
+
+    /// Answers have been taken, so that more replies of the hardserver may be read.
+    pub fn resume_passage(&self) {
+        if let Some(passage) = &self.passage {
+            passage.wakes.room.notify_one();
+        }
+    }
+
+    fn owes_nothing(&self) -> bool {
+        self.incoming.output_len() == 0
+            && !self.is_writing.load(Ordering::Relaxed)
+            && self.passage.as_ref().is_none_or(|passage| passage.outstanding() == 0)
     }
 }
 
@@ -128,6 +255,7 @@ impl Front {
             channels: SecondaryMap::new(),
             world_changes,
             rejected: 0,
+            passed: Passed::default(),
             config,
         }
     }
@@ -213,10 +341,10 @@ impl Front {
         Failure::new(&self.config.wire.profile, world, None, Outcome::Rejected(rejected))
     }
 
-    /// Whether every caller has been sent what there is for it.
+    /// Whether every caller has been sent what there is for it, and the hardserver owes it nothing.
     pub fn is_flushed(&self) -> bool {
         self.ports.values().all(|port| match port {
-            Port::Legacy(port) => port.incoming.output_len() == 0 && !port.is_writing.load(Ordering::Relaxed),
+            Port::Legacy(port) => port.owes_nothing(),
             Port::Calls(calls) => calls.is_empty(),
             Port::Stream(answers) => answers.finished.is_empty(),
         })
@@ -226,6 +354,12 @@ impl Front {
     pub fn count(&self) -> (usize, usize) {
         let legacy = self.ports.values().filter(|port| matches!(port, Port::Legacy(_))).count();
         (legacy, self.ports.len() - legacy)
+    }
+
+    /// How many connections to the hardserver are up.
+    pub fn hardserver_connections(&self) -> usize {
+        let is_connected = |port: &&Port| matches!(port, Port::Legacy(LegacyPort { passage: Some(passage), .. }) if passage.is_connected);
+        self.ports.values().filter(is_connected).count()
     }
 
     /// Wakes every gRPC stream, to look whether it is to end.

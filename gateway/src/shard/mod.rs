@@ -8,6 +8,8 @@
 
 mod finished;
 mod front;
+mod handles;
+mod passage;
 mod report;
 mod thread;
 
@@ -23,7 +25,9 @@ use crate::schedule::{
 };
 
 pub use finished::{Failure, Finished, Reply};
-pub use front::{Front, LegacyPort};
+pub use front::{Front, LegacyPort, StrayReply};
+pub use handles::Meaning;
+pub use passage::{PassageWakes, Passed};
 pub use report::{Report, TunnelState};
 pub use thread::{Accepted, CallerCount, CallerLimit, Handed, ShardEnded, ShardHandle, WorldChange, spawn};
 

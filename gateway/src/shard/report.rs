@@ -2,7 +2,7 @@
 
 use crate::schedule::{Histogram, MachineId, WorldId, WorldStats};
 
-use super::State;
+use super::{Passed, State};
 
 /// A shard's numbers at one moment. Counts are since the shard began.
 #[derive(Debug)]
@@ -21,6 +21,10 @@ pub struct Report {
     pub tasks: usize,
     /// Jobs rejected for no world that is configured.
     pub rejected: u64,
+    /// Connections to the hardserver that are up.
+    pub hardserver_connections: usize,
+    /// Commands that were passed on to the hardserver and have ended.
+    pub passed: Passed,
 }
 
 /// A world's part of a [`Report`].
@@ -111,6 +115,8 @@ impl State {
             jobs: scheduler.jobs(),
             tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks(),
             rejected: front.rejected,
+            hardserver_connections: front.hardserver_connections(),
+            passed: front.passed,
         }
     }
 }

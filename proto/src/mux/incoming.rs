@@ -1,10 +1,39 @@
 //! The answering end of a stream.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
 
 use crate::wiped::WipedBuffer;
 use crate::wire::{self, Command, Direction, Fault, Frame, FrameError, Framer, Limits, Profile};
+
+/// What becomes of a command with a `cmd` that the profile does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnknownCommands {
+    /// It is answered with UnknownCommand here.
+    Refused,
+    /// It is taken like any other one; somebody else knows what to do with it.
+    Taken,
+}
+
+/// A command, and the bytes that it came as.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Received<'a> {
+    /// The client's tag.
+    pub tag: u32,
+    /// What it says; `None` where its `cmd` is unknown.
+    pub command: Option<Command<'a>>,
+    /// The whole message, its length word included.
+    pub message: &'a [u8],
+}
+
+impl fmt::Debug for Received<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The message may hold a job.
+        let Self { tag, command, message } = self;
+        write!(f, "Received {{ tag: {tag}, command: {command:?}, message: {} bytes }}", message.len())
+    }
+}
 
 /// The answering end: commands come in, replies go out in any order.
 #[derive(Debug)]
@@ -37,25 +66,40 @@ impl Incoming {
     /// Commands that are wrong are answered here and not returned. An error means that the stream can't be followed any
     /// further: close it.
     pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Command<'a>>, FrameError> {
+        let received = self.next_received(input, UnknownCommands::Refused)?;
+        Ok(received.and_then(|received| received.command))
+    }
+
+    /// [`next`](Self::next) for somebody who passes commands on: with each comes the message that it was, and commands that
+    /// the profile does not have come too, where they are [`UnknownCommands::Taken`].
+    pub fn next_received<'a>(
+        &mut self,
+        input: &mut &'a [u8],
+        unknown: UnknownCommands,
+    ) -> Result<Option<Received<'a>>, FrameError> {
         while self.has_room() {
+            let before = *input;
             let Some(frame) = self.framer.next(input)? else {
                 return Ok(None);
             };
-            let command = match frame {
+            let body = match frame {
                 Frame::TooLong { tag, .. } => {
                     self.refuse_too_large(tag);
-                    None
+                    continue;
                 }
-                Frame::Body(body) => match wire::decode_command(&self.profile, body) {
-                    Ok(command) => self.accept(command),
-                    Err(bad) => {
-                        self.refuse(bad.tag, bad.fault);
-                        None
-                    }
-                },
+                Frame::Body(body) => body,
             };
-            if command.is_some() {
-                return Ok(command);
+            let (tag, command) = match wire::decode_command(&self.profile, body) {
+                Ok(command) => (command.tag(), Some(command)),
+                Err(bad) if bad.fault == Fault::UnknownCommand && unknown == UnknownCommands::Taken => (bad.tag, None),
+                Err(bad) => {
+                    self.refuse(bad.tag, bad.fault);
+                    continue;
+                }
+            };
+            if self.accept(tag, command) {
+                let message = &before[..before.len() - input.len()];
+                return Ok(Some(Received { tag, command, message }));
             }
         }
         Ok(None)
@@ -106,6 +150,12 @@ impl Incoming {
         self.put_error(tag, status, info);
     }
 
+    /// Answers any command with a whole message that somebody else wrote, its length word included. It has the tag.
+    pub fn answer_with(&mut self, tag: u32, message: &[u8]) {
+        self.answered(tag);
+        self.output.extend(message);
+    }
+
     /// How many bytes wait to be written.
     pub fn output_len(&self) -> usize {
         self.output.len()
@@ -120,18 +170,18 @@ impl Incoming {
         std::mem::swap(&mut self.output, empty);
     }
 
-    fn accept<'a>(&mut self, command: Command<'a>) -> Option<Command<'a>> {
-        let (Command::NoOp { tag } | Command::SeeJob { tag, .. } | Command::GetPublishedObject { tag, .. }) = command;
-        if matches!(command, Command::SeeJob { job, .. } if job.0.len() > self.limits.max_job_bytes as usize) {
+    /// Whether a command may become outstanding, and is now; it has been answered otherwise.
+    fn accept(&mut self, tag: u32, command: Option<Command<'_>>) -> bool {
+        if matches!(command, Some(Command::SeeJob { job, .. }) if job.0.len() > self.limits.max_job_bytes as usize) {
             self.refuse_too_large(tag);
-            return None;
+            return false;
         }
         if self.outstanding.insert(tag) {
-            return Some(command);
+            return true;
         }
         let status = self.profile.statuses.invalid_parameter;
         self.put_error(tag, status, Some("tag in use"));
-        None
+        false
     }
 
     fn refuse(&mut self, tag: u32, fault: Fault) {

@@ -10,5 +10,5 @@
 mod incoming;
 mod outgoing;
 
-pub use incoming::Incoming;
+pub use incoming::{Incoming, Received, UnknownCommands};
 pub use outgoing::{Answer, Broken, Outgoing, Refused, Tag};

@@ -29,6 +29,14 @@ pub enum Command<'a> {
     },
 }
 
+impl Command<'_> {
+    /// The client's tag.
+    pub fn tag(&self) -> u32 {
+        let (Self::NoOp { tag } | Self::SeeJob { tag, .. } | Self::GetPublishedObject { tag, .. }) = self;
+        *tag
+    }
+}
+
 /// A job's or reply's bytes, in a wrapper that does not show them when it is printed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct JobBytes<'a>(pub &'a [u8]);

@@ -21,7 +21,7 @@ pub use encode::{
 };
 pub use frame::{Direction, Frame, FrameError, Framer};
 pub use profile::{Commands, OPEN_1, Profile, ProfileError, ReplyFlags, Statuses};
-pub use reply::{BadReply, Reply, ReplyBody, decode_reply};
+pub use reply::{BadReply, OpaqueReply, Reply, ReplyBody, decode_reply};
 
 /// A message longer than this closes the connection, whatever is configured: 16 MiB. Shorter ones that exceed
 /// [`Limits::max_message`] are read and dropped.

@@ -1,6 +1,6 @@
 //! What machines send.
 
-use super::fields::Fields;
+use super::fields::{Fields, WORD};
 use super::{JobBytes, Profile};
 
 /// A reply that parses.
@@ -36,6 +36,38 @@ pub enum ReplyBody<'a> {
 pub struct BadReply {
     /// The length of its body, in bytes.
     pub length: usize,
+}
+
+/// A reply of which nothing is known but that it is one, as it comes from somebody who knows more commands than the profile.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct OpaqueReply<'a> {
+    /// The tag of the command that it answers.
+    pub tag: u32,
+    /// What follows the reply's head.
+    rest: &'a [u8],
+}
+
+impl<'a> OpaqueReply<'a> {
+    /// Of the body of a reply, which has at least 16 bytes (see [`super::Framer`]).
+    ///
+    /// # Panics
+    /// If it has fewer.
+    pub fn new(body: &'a [u8]) -> Self {
+        let (head, rest) = body.split_at(4 * WORD);
+        Self { tag: Fields::new(head).word().expect("a reply begins with its tag"), rest }
+    }
+
+    /// All words that follow the reply's head, in order. Whatever number the reply brings is one of them: fields are words,
+    /// and byte blocks begin and end between two of them.
+    pub fn words(self) -> impl Iterator<Item = u32> {
+        self.rest.as_chunks::<WORD>().0.iter().map(|word| u32::from_le_bytes(*word))
+    }
+}
+
+impl std::fmt::Debug for OpaqueReply<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "OpaqueReply {{ tag: {}, rest: {} bytes }}", self.tag, self.rest.len())
+    }
 }
 
 /// Decodes the body of a reply, which has at least 16 bytes (see [`super::Framer`]).

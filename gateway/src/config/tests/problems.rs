@@ -141,6 +141,16 @@ fn each_problem_has_its_line_its_key_and_what_to_do() {
         (with("\"unix:s\"", "\"/s\""), "3: listen.hardserver: `/s` is neither", "\"unix:/path\""),
         (with("\"unix:s\"", "\"unix:s\", \"unix:s\""), "3: listen.hardserver: unix:", "of its own"),
         (
+            with("admin = \"\"", "admin = \"\"\nupstream_hardserver = \"unix:s\""),
+            "5: listen.upstream_hardserver: unix:",
+            "where the real hardserver listens",
+        ),
+        (
+            with("admin = \"\"", "admin = \"\"\nupstream_hardserver = \"tcp:127.0.0.1:0\""),
+            "5: listen.upstream_hardserver: has the port 0",
+            "the port that",
+        ),
+        (
             with("\"127.0.0.1:0\"", "\"127.0.0.1:7\"").replace("admin = \"\"", "admin = \"localhost:7\""),
             "4: listen.admin: tcp:127.0.0.1:7 is already listen.grpc",
             "of its own",

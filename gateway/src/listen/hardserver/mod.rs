@@ -4,92 +4,29 @@
 //! hands the batch to the shard in one call; the writer sends everything that has been answered in one write. An idle
 //! connection holds no buffer: what is read passes through one that the whole shard shares, and only a message that is cut
 //! in two is kept until the rest has come.
+//!
+//! Where `listen.upstream_hardserver` is set, commands that are not Seeway's are passed on to that (`pass`).
 
-use std::cell::RefCell;
+mod pass;
+mod socket;
+
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
-use seeway_proto::mux::Incoming;
+use seeway_proto::mux::{Incoming, Received, UnknownCommands};
 use seeway_proto::outcome::{Outcome, Rejected};
 use seeway_proto::wiped::WipedBuffer;
 use seeway_proto::wire::{Command, FrameError};
-use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
-use zeroize::Zeroize;
 
 use crate::schedule::{CallerId, NewJob, Priority};
-use crate::shard::{CallerCount, LegacyPort, Shard};
+use crate::shard::{CallerCount, LegacyPort, Meaning, Shard, State};
 
-/// What one read takes at most: enough for a few hundred small jobs, small enough to stay in a core's cache.
-const READ_BYTES: usize = 64 * 1024;
-
-/// A buffer that grew beyond this for a large message is given back when it is empty.
-const KEPT_BYTES: usize = 64 * 1024;
-
-thread_local! {
-    /// What the shard's connections read into. Empty and zero between two reads.
-    static SHARED_READ_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
-}
-
-/// A legacy caller's socket.
-pub enum Socket {
-    /// Over TCP.
-    Tcp(TcpStream),
-    /// Over a Unix socket.
-    Unix(UnixStream),
-}
-
-impl From<TcpStream> for Socket {
-    fn from(stream: TcpStream) -> Self {
-        Self::Tcp(stream)
-    }
-}
-
-impl From<UnixStream> for Socket {
-    fn from(stream: UnixStream) -> Self {
-        Self::Unix(stream)
-    }
-}
-
-impl Socket {
-    async fn readable(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.readable().await,
-            Self::Unix(stream) => stream.readable().await,
-        }
-    }
-
-    async fn writable(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.writable().await,
-            Self::Unix(stream) => stream.writable().await,
-        }
-    }
-
-    fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.try_read(into),
-            Self::Unix(stream) => stream.try_read(into),
-        }
-    }
-
-    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.try_write(bytes),
-            Self::Unix(stream) => stream.try_write(bytes),
-        }
-    }
-
-    fn peer(&self) -> String {
-        match self {
-            Self::Tcp(stream) => stream.peer_addr().map_or_else(|_| "a TCP peer".into(), |peer| peer.to_string()),
-            Self::Unix(stream) => {
-                stream.peer_cred().map_or_else(|_| "a Unix peer".into(), |peer| format!("uid {}", peer.uid()))
-            }
-        }
-    }
-}
+use pass::Passing;
+pub use socket::Socket;
+use socket::{KEPT_BYTES, decode_partial};
 
 /// Serves a connection until its caller goes away.
 pub fn start(shard: &Shard, socket: Socket, count: CallerCount) {
@@ -105,6 +42,8 @@ struct Connection {
     room: Arc<Notify>,
     /// Whether answers were taken from the port and have not been written yet.
     is_writing: Arc<AtomicBool>,
+    /// Where commands go that are not Seeway's; `None` where they are refused.
+    passing: Option<Passing>,
     _count: CallerCount,
 }
 
@@ -130,19 +69,24 @@ impl Connection {
         let config = shard.config();
         let incoming = Incoming::new(config.wire.profile.clone(), config.wire_limits(), config.limits.caller_jobs);
         let is_writing = Arc::new(AtomicBool::new(false));
-        let port = LegacyPort::new(incoming, output.clone(), room.clone(), is_writing.clone());
+        let mut port = LegacyPort::new(incoming, output.clone(), room.clone(), is_writing.clone());
+        let passing = config.listen.upstream_hardserver.clone().map(Passing::to);
+        if let Some(passing) = &passing {
+            port = port.beside_hardserver(config.worlds.len(), passing.wakes.clone());
+        }
         let caller = shard.with(|state, _| {
             let caller = state.scheduler.caller_joined();
             state.front.add_legacy(caller, port);
             caller
         });
-        Self { shard, socket, caller, output, room, is_writing, _count: count }
+        Self { shard, socket, caller, output, room, is_writing, passing, _count: count }
     }
 
     async fn run(self) {
         let end = tokio::select! {
             end = self.read() => end,
             end = self.write() => end,
+            never = self.pass() => match never {},
         };
         match end {
             Ok(()) | Err(End::Gone) => {}
@@ -169,81 +113,28 @@ impl Connection {
 
     /// One read and everything that follows from it.
     fn take_in(&self, partial: &mut WipedBuffer) -> Result<(), End> {
-        if partial.is_empty() {
-            SHARED_READ_BUFFER.with_borrow_mut(|shared| {
-                let count = self.socket.try_read(shared)?;
-                let read = &mut shared[..count];
-                let result = if count == 0 { Err(End::Gone) } else { self.decode(read) };
-                let result = result.map(|rest| partial.extend(&read[count - rest..]));
-                read.zeroize();
-                result
-            })
+        let missing = if partial.is_empty() {
+            0
         } else {
-            let missing =
-                self.shard.with(|state, _| state.front.legacy(self.caller).incoming.missing(partial.filled()));
-            let count = self.socket.try_read(partial.unfilled(missing.max(READ_BYTES / 4)))?;
-            if count == 0 {
-                return Err(End::Gone);
-            }
-            partial.commit(count);
-            self.decode_partial(partial)
-        }
+            self.shard.with(|state, _| state.front.legacy(self.caller).incoming.missing(partial.filled()))
+        };
+        self.socket.take_in(partial, missing, End::Gone, |bytes| self.decode(bytes))
     }
 
-    fn decode_partial(&self, partial: &mut WipedBuffer) -> Result<(), End> {
-        let rest = self.decode(partial.filled())?;
-        partial.consume(partial.len() - rest);
-        if partial.is_empty() && partial.capacity() > KEPT_BYTES {
-            *partial = WipedBuffer::new();
-        }
-        Ok(())
-    }
-
-    /// Hands every whole command in `bytes` to the shard, as far as there is room; returns how many bytes are left.
+    /// Hands every whole command in `bytes` to whom it is for, as far as there is room; returns how many bytes are left.
     fn decode(&self, bytes: &[u8]) -> Result<usize, End> {
         self.shard.with(|state, now| {
-            let config = self.shard.config();
+            let unknown = if self.passing.is_some() { UnknownCommands::Taken } else { UnknownCommands::Refused };
             let mut rest = bytes;
             while !self.must_pause(state.front.legacy(self.caller)) {
-                let request = state.front.legacy(self.caller).incoming.next(&mut rest).map_err(End::Broken)?;
-                match request {
+                let port = state.front.legacy(self.caller);
+                match port.incoming.next_received(&mut rest, unknown).map_err(End::Broken)? {
                     None => break,
-                    Some(Command::SeeJob { tag, world, job }) => {
-                        let Some(world) = state.front.legacy(self.caller).world_of(world) else {
-                            let outcome = Outcome::Rejected(Rejected::NoSuchWorld);
-                            state.front.rejected += 1;
-                            state.front.legacy(self.caller).answer(&config.wire.profile, tag, outcome);
-                            continue;
-                        };
-                        let new = NewJob {
-                            ticket: tag.into(),
-                            world,
-                            bytes: job.0,
-                            deadline: now + config.limits.default_timeout,
-                            idempotent: config.worlds[world.0].idempotent,
-                            priority: Priority::Normal,
-                            affinity_key: b"",
-                        };
-                        state.submit(now, self.caller, new);
-                    }
-                    Some(Command::NoOp { tag }) => {
-                        let port = state.front.legacy(self.caller);
-                        port.incoming.answer_no_op(tag);
-                    }
-                    Some(Command::GetPublishedObject { tag, name }) => {
-                        let world = state.front.published_world(name);
-                        let port = state.front.legacy(self.caller);
-                        if let Some(world) = world {
-                            let handle = port.handle_of(world);
-                            port.incoming.answer_object(tag, handle);
-                        } else {
-                            let status = config.wire.profile.statuses.unknown_id;
-                            port.incoming.answer_error(tag, status, Some("no such world"));
-                        }
-                    }
+                    Some(received) => self.serve(state, now, received),
                 }
             }
             let port = state.front.legacy(self.caller);
+            port.batch_served();
             if port.incoming.output_len() > 0 {
                 port.wake();
             }
@@ -251,9 +142,60 @@ impl Connection {
         })
     }
 
-    /// A caller that asks faster than it reads its answers is not read from until it has caught up.
+    fn serve(&self, state: &mut State, now: Instant, received: Received<'_>) {
+        let config = self.shard.config();
+        let port = state.front.legacy(self.caller);
+        match received.command {
+            Some(Command::SeeJob { tag, world, job }) => match port.meaning_of(world) {
+                Meaning::World(world) => {
+                    let new = NewJob {
+                        ticket: tag.into(),
+                        world,
+                        bytes: job.0,
+                        deadline: now + config.limits.default_timeout,
+                        idempotent: config.worlds[world.0].idempotent,
+                        priority: Priority::Normal,
+                        affinity_key: b"",
+                    };
+                    state.submit(now, self.caller, new);
+                }
+                Meaning::NotGiven if self.passing.is_some() => self.pass_on(state, received),
+                Meaning::NotGiven => {
+                    port.answer(&config.wire.profile, tag, Outcome::Rejected(Rejected::NoSuchWorld));
+                    state.front.rejected += 1;
+                }
+                Meaning::Ambiguous => {
+                    let status = config.wire.profile.statuses.unknown_id;
+                    port.incoming.answer_error(tag, status, Some("the handle is ambiguous: ask for the world again"));
+                    state.front.rejected += 1;
+                }
+            },
+            Some(Command::NoOp { tag }) => port.incoming.answer_no_op(tag),
+            Some(Command::GetPublishedObject { tag, name }) => match state.front.published_world(name) {
+                Some(world) => {
+                    let port = state.front.legacy(self.caller);
+                    if let Some(handle) = port.handle_of(world) {
+                        port.incoming.answer_object(tag, handle);
+                    } else {
+                        let status = config.wire.profile.statuses.not_available;
+                        port.incoming.answer_error(tag, status, Some("this connection has no handle left"));
+                    }
+                }
+                None if self.passing.is_some() => self.pass_on(state, received),
+                None => {
+                    let status = config.wire.profile.statuses.unknown_id;
+                    state.front.legacy(self.caller).incoming.answer_error(tag, status, Some("no such world"));
+                }
+            },
+            None => self.pass_on(state, received),
+        }
+    }
+
+    /// A caller that asks faster than it reads its answers, or than the hardserver takes what is passed on, is not read from
+    /// until that has caught up.
     fn must_pause(&self, port: &LegacyPort) -> bool {
-        !port.incoming.has_room() || port.incoming.output_len() >= self.shard.config().limits.caller_buffer_bytes
+        let most = self.shard.config().limits.caller_buffer_bytes;
+        !port.incoming.has_room() || port.incoming.output_len() >= most || port.staged_len() >= most
     }
 
     /// Goes on with what was read and not decoded for want of room, as room comes. Notices a caller that goes away
@@ -272,7 +214,7 @@ impl Connection {
                 () = self.closed_by_peer() => return Err(End::Gone),
             }
             if !partial.is_empty() {
-                self.decode_partial(partial)?;
+                decode_partial(partial, |bytes| self.decode(bytes))?;
             }
         }
         Ok(())
@@ -281,12 +223,8 @@ impl Connection {
     /// Returns when the caller has closed its end. Bytes that it sent before can't be read meanwhile, so that this looks
     /// from time to time.
     async fn closed_by_peer(&self) {
-        let interest = tokio::io::Interest::READABLE;
         loop {
-            let ready = match &self.socket {
-                Socket::Tcp(stream) => stream.ready(interest).await,
-                Socket::Unix(stream) => stream.ready(interest).await,
-            };
+            let ready = self.socket.ready_to_read().await;
             if !ready.is_ok_and(|ready| !ready.is_read_closed()) {
                 return;
             }
@@ -322,6 +260,7 @@ impl Connection {
             port.incoming.swap_output(into);
             self.is_writing.store(!into.is_empty(), Ordering::Relaxed);
             port.resume();
+            port.resume_passage();
         });
     }
 

@@ -1,6 +1,9 @@
 //! The scheduler against machines that do what a test tells them, with a clock that moves when a test says so.
 #![allow(clippy::disallowed_methods)] // A test begins its clock somewhere.
 
+mod callers;
+mod machines;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use proptest::prelude::*;
@@ -19,6 +22,7 @@ type ToldOutcome = (OutcomeKind, bool, Vec<u8>);
 struct Told {
     outcomes: BTreeMap<(CallerId, u64), Vec<ToldOutcome>>,
     staged: BTreeSet<ChannelId>,
+    roomy: BTreeSet<CallerId>,
     ready: BTreeMap<WorldId, bool>,
 }
 
@@ -40,13 +44,16 @@ impl Effects for Told {
         self.ready.insert(world, ready);
     }
 
-    fn caller_has_room(&mut self, _caller: CallerId) {}
+    fn caller_has_room(&mut self, caller: CallerId) {
+        self.roomy.insert(caller);
+    }
 }
 
 /// A machine's end of a channel, holding the jobs that it has not answered.
 struct Peer {
     incoming: Incoming,
     held: Vec<(u32, Vec<u8>)>,
+    asked: Vec<u32>,
 }
 
 struct Bench {
@@ -57,6 +64,7 @@ struct Bench {
     /// Every job that reached a machine, as often as it did.
     ran: Vec<Vec<u8>>,
     profile: Arc<Profile>,
+    settings: Settings,
 }
 
 const HOLD: Duration = Duration::from_secs(35);
@@ -66,10 +74,21 @@ const LIMITS: Limits = Limits { max_job_bytes: 1000 };
 impl Bench {
     /// One world for each list of machines.
     fn new(worlds: &[&[usize]], max_in_flight: usize, queue: usize, hold: Duration) -> Self {
+        Self::with(worlds, max_in_flight, queue, hold, |_| {})
+    }
+
+    /// The same with other settings.
+    fn with(
+        worlds: &[&[usize]],
+        max_in_flight: usize,
+        queue: usize,
+        hold: Duration,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
         let machines = worlds.iter().flat_map(|machines| machines.iter()).max().map_or(0, |last| last + 1);
         let now = Instant::now();
         let profile = Profile::open_1();
-        let settings = Settings {
+        let mut settings = Settings {
             profile: profile.clone(),
             limits: LIMITS,
             worlds: worlds
@@ -103,26 +122,60 @@ impl Bench {
             slow_start: Duration::ZERO,
             seed: 1,
         };
+        change(&mut settings);
         Self {
-            scheduler: Scheduler::new(now, settings),
+            scheduler: Scheduler::new(now, settings.clone()),
             told: Told::default(),
             now,
             peers: HashMap::new(),
             ran: Vec::new(),
             profile,
+            settings,
         }
     }
 
     fn open(&mut self, machine: usize) -> ChannelId {
-        let channel = self.scheduler.channel_opened(self.now, MachineId(machine), SizeClass::Small, &mut self.told);
+        self.open_for(machine, SizeClass::Small)
+    }
+
+    fn open_for(&mut self, machine: usize, class: SizeClass) -> ChannelId {
+        let channel = self.scheduler.channel_opened(self.now, MachineId(machine), class, &mut self.told);
         let incoming = Incoming::new(self.profile.clone(), LIMITS, usize::MAX);
-        self.peers.insert(channel, Peer { incoming, held: Vec::new() });
+        self.peers.insert(channel, Peer { incoming, held: Vec::new(), asked: Vec::new() });
         channel
     }
 
     fn close(&mut self, channel: ChannelId) {
         self.scheduler.channel_closed(self.now, channel, &mut self.told);
         self.peers.remove(&channel);
+    }
+
+    /// Hands over a job of `size` bytes, which begin with its ticket, that `change` makes another one of.
+    fn submit_as(
+        &mut self,
+        caller: CallerId,
+        ticket: u64,
+        size: usize,
+        change: impl FnOnce(&mut NewJob<'_>),
+    ) -> Option<JobId> {
+        let mut bytes = ticket.to_le_bytes().to_vec();
+        bytes.resize(size.max(8), 0);
+        let mut new = NewJob {
+            ticket,
+            world: WorldId(0),
+            bytes: &bytes,
+            deadline: self.now + PATIENCE,
+            idempotent: false,
+            priority: Priority::Normal,
+            affinity_key: b"",
+        };
+        change(&mut new);
+        self.scheduler.submit(self.now, caller, new, &mut self.told)
+    }
+
+    /// The tickets of the jobs that reached machines, in their order.
+    fn ran(&self) -> Vec<u64> {
+        self.ran.iter().map(|job| u64::from_le_bytes(job[..8].try_into().expect("a ticket"))).collect()
     }
 
     fn submit_for(&mut self, caller: CallerId, ticket: u64, patience: Duration, idempotent: bool) -> Option<JobId> {
@@ -147,9 +200,13 @@ impl Bench {
     /// Sends what is staged on a channel to its machine.
     fn send(&mut self, channel: ChannelId) {
         let Some(bytes) = self.scheduler.take_output(self.now, channel, &mut self.told) else { return };
-        let Peer { incoming, held } = self.peers.get_mut(&channel).expect("open");
+        let Peer { incoming, held, asked } = self.peers.get_mut(&channel).expect("open");
         let mut input = &bytes[..];
         while let Some(request) = incoming.next(&mut input).expect("the scheduler writes whole commands") {
+            if let Command::NoOp { tag } = request {
+                asked.push(tag);
+                continue;
+            }
             let Command::SeeJob { tag, job, .. } = request else { panic!("a job") };
             self.ran.push(job.0.to_vec());
             held.push((tag, job.0.to_vec()));
@@ -166,12 +223,27 @@ impl Bench {
 
     /// The machine answers one of the jobs that it holds, with the job's own bytes or an error.
     fn answer(&mut self, channel: ChannelId, which: usize, error: Option<u32>) {
-        let Peer { incoming, held } = self.peers.get_mut(&channel).expect("open");
+        let Peer { incoming, held, .. } = self.peers.get_mut(&channel).expect("open");
         let (tag, bytes) = held.remove(which);
         match error {
             Some(status) => incoming.answer_error(tag, status, None),
             None => incoming.answer_job(tag, &bytes),
         }
+        self.deliver(channel);
+    }
+
+    /// The machine answers the NoOps that it was asked; returns how many there were.
+    fn answer_no_ops(&mut self, channel: ChannelId) -> usize {
+        let Peer { incoming, asked, .. } = self.peers.get_mut(&channel).expect("open");
+        let count = asked.len();
+        asked.drain(..).for_each(|tag| incoming.answer_no_op(tag));
+        self.deliver(channel);
+        count
+    }
+
+    /// What a machine has answered on a channel arrives.
+    fn deliver(&mut self, channel: ChannelId) {
+        let Peer { incoming, .. } = self.peers.get_mut(&channel).expect("open");
         let mut output = WipedBuffer::new();
         incoming.swap_output(&mut output);
         let mut input = output.filled();
@@ -551,7 +623,7 @@ proptest! {
             bench.close(channel);
         }
         bench.pass(PATIENCE * 2);
-        prop_assert!(bench.scheduler.is_idle());
+        prop_assert!(bench.scheduler.is_bare());
         prop_assert_eq!(bench.scheduler.in_flight(MachineId(0)), 0);
         prop_assert_eq!(bench.scheduler.poll_timeout(bench.now), None);
 
