@@ -110,6 +110,37 @@ async fn keys_are_exchanged_anew_under_load() {
     within("the writer", writing).await.unwrap();
 }
 
+/// One write of many packets, over which keys change many times; and its end does not overtake it.
+#[tokio::test]
+async fn a_write_across_key_exchanges_arrives_whole_and_ends_after_its_last_byte() {
+    let server = SshServer::start();
+    let options = Options { rekey_bytes: 1 << 16, ..server.options() };
+    let tunnel = connect(&options).await;
+    for _ in 0..4 {
+        let (mut read, mut write) = tunnel.open(HOST, ECHO).await.unwrap().split();
+        let sent = pattern(3 * 1024 * 1024 + 1);
+        let rest = sent.clone();
+        let writing = tokio::spawn(async move {
+            write.write(rest).await.unwrap();
+            write.eof().await.unwrap();
+            write
+        });
+        assert!(read_exactly(&mut read, sent.len()).await == sent, "the bytes came back in another order");
+        assert_eq!(within("the end", read.read()).await, None);
+        within("the writer", writing).await.unwrap();
+    }
+    assert!(tunnel.rekeys() >= 4, "only {} key exchanges", tunnel.rekeys());
+    assert!(!tunnel.is_closed());
+}
+
+#[tokio::test]
+async fn keys_are_exchanged_anew_after_a_time() {
+    let server = SshServer::start();
+    let tunnel = connect(&Options { rekey_after: Duration::from_millis(5), ..server.options() }).await;
+    until("keys are exchanged without any traffic", || tunnel.rekeys() >= 3).await;
+    assert!(!tunnel.is_closed());
+}
+
 #[tokio::test]
 async fn two_sides_that_write_before_they_read_do_not_block_each_other() {
     let server = SshServer::start();

@@ -3,19 +3,17 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
-use crate::admin::{self, Metrics, Readiness};
+use crate::admin::{self, Board, Control};
 use crate::config::{Config, HardserverAddress};
 use crate::listen::accept::{self, BindError, Listener, Refused, SocketAccess};
-use crate::listen::grpc::{Common, Health};
-use crate::schedule::WorldId;
-use crate::shard::{self, Budgets, CallerLimit, ShardHandle, WorldChange};
+use crate::listen::grpc::{Common, Health, Pipes};
+use crate::shard::{self, Budgets, CallerLimit, ShardHandle};
 
 /// Where a gateway listens.
 #[derive(Clone, Debug)]
@@ -44,11 +42,8 @@ pub enum GatewayError {
 
 /// A gateway that takes jobs until it is drained. Must be used on the runtime that it was started on.
 pub struct Gateway {
-    config: Arc<Config>,
+    control: Arc<Control>,
     shards: Arc<[ShardHandle]>,
-    board: Arc<Board>,
-    health: Health,
-    metrics: Arc<Metrics>,
     addresses: Addresses,
     acceptors: JoinSet<Result<(), shard::ShardEnded>>,
     /// Whoever tells the health service which worlds are ready.
@@ -59,11 +54,17 @@ pub struct Gateway {
 impl Gateway {
     /// Binds every listener, starts the shards, and begins to take jobs. Tunnels are made meanwhile.
     pub async fn start(config: Arc<Config>) -> Result<Self, GatewayError> {
+        Self::start_from(config, None).await
+    }
+
+    /// Starts one whose configuration was read from `file`, which a reload reads again.
+    pub async fn start_from(config: Arc<Config>, file: Option<PathBuf>) -> Result<Self, GatewayError> {
         let (listeners, addresses, admin_listener) = bind(&config).await?;
         let board = Arc::new(Board::new(&config));
-        let health = Health::new(config.worlds.iter().map(|world| world.name.as_str())).await;
+        let health = Health::new();
+        board.tell(&health).await;
         let budgets = Budgets::new(&config);
-        let pipes = Arc::new(Semaphore::new(config.limits.pipes));
+        let pipes = Pipes::new(config.limits.pipes);
         let common = Common { health: health.clone(), pipes: pipes.clone() };
         let shards: Arc<[ShardHandle]> = (0..config.runtime.shards)
             .map(|index| shard::spawn(index, config.clone(), budgets.clone(), board.clone(), common.clone()))
@@ -71,19 +72,28 @@ impl Gateway {
             .map_err(GatewayError::Shard)?;
 
         let refused = Arc::new(Refused::default());
-        let metrics = Arc::new(Metrics::new(config.clone(), refused.clone(), pipes));
-        let limit = CallerLimit::new(config.limits.callers);
+        let callers = CallerLimit::new(config.limits.callers);
         let mut acceptors = JoinSet::new();
         for listener in listeners {
-            acceptors.spawn(accept::accept(listener, shards.clone(), limit.clone(), refused.clone()));
+            acceptors.spawn(accept::accept(listener, shards.clone(), callers.clone(), refused.clone()));
         }
+        let parts = admin::Parts {
+            file,
+            shards: shards.clone(),
+            board: board.clone(),
+            health: health.clone(),
+            callers,
+            pipes,
+            refused,
+        };
+        let control = Arc::new(Control::new(parts, config, budgets));
         let mut admin = JoinSet::new();
         if let Some(listener) = admin_listener {
-            admin.spawn(admin::serve(listener, shards.clone(), metrics.clone(), board.clone()));
+            admin.spawn(admin::serve(listener, control.clone()));
         }
         let mut teller = JoinSet::new();
-        teller.spawn(tell_health(board.clone(), health.clone()));
-        Ok(Self { config, shards, board, health, metrics, addresses, acceptors, teller, admin })
+        teller.spawn(async move { board.keep_telling(&health).await });
+        Ok(Self { control, shards, addresses, acceptors, teller, admin })
     }
 
     /// Where it listens.
@@ -91,23 +101,19 @@ impl Gateway {
         &self.addresses
     }
 
+    /// What can be done to it while it runs.
+    pub fn control(&self) -> &Arc<Control> {
+        &self.control
+    }
+
     /// Waits until every world can take a job; returns whether that came true within `timeout`.
     pub async fn worlds_ready(&self, timeout: Duration) -> bool {
-        let all_ready = async {
-            while !self.board.worlds().iter().all(|(_, ready)| *ready) {
-                self.board.changed_for_waiters.notified().await;
-            }
-        };
-        tokio::time::timeout(timeout, all_ready).await.is_ok()
+        tokio::time::timeout(timeout, self.control.board().all_ready()).await.is_ok()
     }
 
     /// The text that Prometheus reads.
     pub async fn metrics(&self) -> String {
-        let mut reports = Vec::new();
-        for shard in self.shards.iter() {
-            reports.extend(shard.report().await);
-        }
-        self.metrics.render(&reports)
+        self.control.metrics().await
     }
 
     /// Waits for what must not happen: a shard that ends.
@@ -123,16 +129,9 @@ impl Gateway {
 
     /// Takes no more jobs, finishes those in hand, at most for `runtime.drain_timeout`, and ends.
     pub async fn drain(self) -> Result<(), GatewayError> {
-        let Self { config, shards, board, health, mut acceptors, mut teller, mut admin, .. } = self;
-        tracing::info!(timeout = ?config.runtime.drain_timeout, "draining");
-        board.is_draining.store(true, Ordering::Relaxed);
-        // Once nobody else tells it, what it is told here stands.
-        teller.shutdown().await;
-        health.set_draining().await;
-        health.set_any_world(false).await;
-        for world in &config.worlds {
-            health.set_world(&world.name, false).await;
-        }
+        let Self { control, shards, mut acceptors, mut teller, mut admin, .. } = self;
+        tracing::info!(timeout = ?control.config().runtime.drain_timeout, "draining, to stop then");
+        control.begin_stop().await;
         acceptors.shutdown().await;
         // The admin port answers to the end, so that an operator can watch.
         let mut drains = JoinSet::new();
@@ -146,6 +145,7 @@ impl Gateway {
                 result = Err(shard::ShardEnded.into());
             }
         }
+        teller.shutdown().await;
         admin.shutdown().await;
         result
     }
@@ -176,63 +176,6 @@ async fn bind(config: &Config) -> Result<Bound, BindError> {
     Ok((listeners, addresses, admin))
 }
 
-/// On how many shards each world can take jobs.
-struct Board {
-    names: Vec<String>,
-    ready_shards: Vec<AtomicUsize>,
-    is_draining: AtomicBool,
-    changed_for_health: Notify,
-    changed_for_waiters: Notify,
-}
-
-impl Board {
-    fn new(config: &Config) -> Self {
-        Self {
-            names: config.worlds.iter().map(|world| world.name.clone()).collect(),
-            ready_shards: config.worlds.iter().map(|_| AtomicUsize::new(0)).collect(),
-            is_draining: AtomicBool::new(false),
-            changed_for_health: Notify::new(),
-            changed_for_waiters: Notify::new(),
-        }
-    }
-}
-
-impl WorldChange for Board {
-    fn world_ready(&self, world: WorldId, ready: bool) {
-        let shards = &self.ready_shards[world.0];
-        if ready {
-            shards.fetch_add(1, Ordering::Relaxed);
-        } else {
-            shards.fetch_sub(1, Ordering::Relaxed);
-        }
-        self.changed_for_health.notify_one();
-        self.changed_for_waiters.notify_one();
-    }
-}
-
-impl Readiness for Board {
-    fn worlds(&self) -> Vec<(String, bool)> {
-        let ready = self.ready_shards.iter().map(|shards| shards.load(Ordering::Relaxed) > 0);
-        self.names.iter().cloned().zip(ready).collect()
-    }
-
-    fn is_draining(&self) -> bool {
-        self.is_draining.load(Ordering::Relaxed)
-    }
-}
-
-/// Keeps the health service true, until it is dropped.
-async fn tell_health(board: Arc<Board>, health: Health) {
-    loop {
-        board.changed_for_health.notified().await;
-        let worlds = board.worlds();
-        health.set_any_world(worlds.iter().any(|(_, ready)| *ready)).await;
-        for (world, ready) in &worlds {
-            health.set_world(world, *ready).await;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::OpenOptionsExt as _;
@@ -250,11 +193,13 @@ mod tests {
     use tonic_health::pb::health_client::HealthClient;
 
     use super::*;
+    use crate::schedule::WorldId;
+    use crate::shard::WorldChange as _;
 
     /// For what takes milliseconds on an idle computer. Far below the time-outs of [`config`].
     const BOUND: Duration = Duration::from_secs(20);
 
-    /// One world `w`, on a machine at `address`. Jobs wait for longer than a test.
+    /// One world `w`, on a machine at `address`, as `seeway.toml` in the folder has it. Jobs wait for longer than a test.
     fn config(folder: &Path, address: SocketAddr) -> Config {
         let key = PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519).expect("a key");
         let mut identity = std::fs::OpenOptions::new();
@@ -284,6 +229,7 @@ name = \"w\"
 machines = [\"hsm\"]
 "
         );
+        std::fs::write(folder.join("seeway.toml"), &text).expect("written");
         Config::read(&text, &folder.join("seeway.toml"), []).unwrap_or_else(|problems| panic!("{problems}"))
     }
 
@@ -329,7 +275,8 @@ machines = [\"hsm\"]
         let names = ["", "seeway.v1.SeeJobService", "world/w"];
 
         // As a shard says it.
-        let board = gateway.board.clone();
+        let control = gateway.control().clone();
+        let board = control.board();
         board.world_ready(WorldId(0), true);
         for name in names {
             until(name, async || status(&mut health, name).await == ServingStatus::Serving).await;
@@ -359,6 +306,62 @@ machines = [\"hsm\"]
         job.abort();
         let drained = tokio::time::timeout(BOUND, drained).await.expect("nothing is in hand any more");
         drained.expect("no panic").unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    #[tokio::test]
+    async fn worlds_that_come_and_go_are_seen_everywhere_or_nowhere() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let machine = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let first = config(folder.path(), machine.local_addr().expect("bound"));
+        let file = folder.path().join("seeway.toml");
+        let text = std::fs::read_to_string(&file).expect("written by config()");
+        let gateway = Gateway::start_from(Arc::new(first), Some(file.clone())).await;
+        let gateway = gateway.unwrap_or_else(|error| panic!("{error}"));
+        let Addresses { grpc: Some(grpc), admin: Some(admin), .. } = *gateway.addresses() else {
+            panic!("{:?}", gateway.addresses())
+        };
+        let channel = Endpoint::from_shared(format!("http://{grpc}")).expect("an address");
+        let channel = channel.connect().await.unwrap_or_else(|error| panic!("{error}"));
+        let mut health = HealthClient::new(channel.clone());
+        assert_eq!(status(&mut health, "world/w").await, ServingStatus::NotServing);
+
+        std::fs::write(&file, text.replace("name = \"w\"", "name = \"v\"")).expect("written");
+        let reloaded = gateway.control().reload().await.unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!((reloaded.worlds_added, reloaded.worlds_removed), (vec!["v".to_owned()], vec!["w".to_owned()]));
+        let gone = health.check(HealthCheckRequest { service: "world/w".into() }).await.expect_err("gone");
+        assert_eq!(gone.code(), tonic::Code::NotFound);
+        assert_eq!(status(&mut health, "world/v").await, ServingStatus::NotServing);
+        let board = gateway.control().board();
+        // As a shard says it of the world that is new, and of the one that is gone.
+        board.world_ready(WorldId(1), true);
+        board.world_ready(WorldId(0), true);
+        until("v is ready", async || status(&mut health, "world/v").await == ServingStatus::Serving).await;
+        let page = get(admin, "/readyz").await;
+        assert!(page.contains("world v: ready") && !page.contains("world w"), "{page}");
+        let page = get(admin, "/metrics").await;
+        assert!(page.contains("{world=\"v\"") && !page.contains("world=\"w\""), "{page}");
+        assert!(health.check(HealthCheckRequest { service: "world/w".into() }).await.is_err(), "it stays gone");
+
+        let drained = gateway.control().set_draining(None, true).await.unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!((drained.is_draining, drained.jobs), (true, 0));
+        for name in ["", "seeway.v1.SeeJobService", "world/v"] {
+            assert_eq!(status(&mut health, name).await, ServingStatus::NotServing, "{name}, when the change is done");
+        }
+        gateway.control().set_draining(None, false).await.unwrap_or_else(|error| panic!("{error}"));
+        for name in ["", "seeway.v1.SeeJobService", "world/v"] {
+            assert_eq!(status(&mut health, name).await, ServingStatus::Serving, "{name}, when the change is done");
+        }
+
+        std::fs::write(&file, text).expect("written");
+        gateway.control().reload().await.unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(status(&mut health, "world/w").await, ServingStatus::Serving, "as its shard has said");
+        let control = gateway.control().clone();
+        gateway.drain().await.unwrap_or_else(|error| panic!("{error}"));
+        assert!(matches!(control.reload().await, Err(admin::ReloadError::Stopping)));
+        assert!(matches!(control.set_draining(None, false).await, Err(admin::DrainError::Stopping)));
+        // Every shard has ended, and none of what they counted is lost.
+        let page = control.metrics().await;
+        assert!(page.contains("\nseeway_shards 1\n") && page.contains("seeway_jobs_total{world=\"w\""), "{page}");
     }
 
     #[tokio::test]

@@ -172,6 +172,7 @@ fn the_unit_leaves_a_drain_its_time_and_callers_their_file_descriptors() {
     let needed = config.limits.callers + 2 * (config.limits.pipes + tunnels) + 128;
     assert!(number("LimitNOFILE") >= needed as u64, "{needed} file descriptors may be needed");
     assert!(value("ExecStart").ends_with("/seeway serve --config /etc/seeway/seeway.toml"));
+    assert_eq!(value("ExecReload"), "/bin/kill -HUP $MAINPID", "what `serve` reloads at");
     // The socket of the default configuration is in the directory that the unit makes.
     assert_eq!(value("RuntimeDirectory"), "seeway");
     assert_eq!((value("User"), value("Group")), ("seeway", "seeway"));

@@ -4,6 +4,7 @@
 //! There is no I/O here, no task and no clock: callers hand in bytes and get bytes back. So the same code runs in the
 //! gateway, in the client library, in the emulated HSM, and in tests that never open a socket.
 
+pub mod bug;
 pub mod mux;
 pub mod outcome;
 #[cfg(feature = "grpc")]

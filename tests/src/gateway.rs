@@ -85,17 +85,6 @@ impl Gateway {
         self.process.kill();
     }
 
-    /// Writes its configuration file anew, for when it is started again or told to read it. It must have been started on fixed ports.
-    pub fn rewrite_on_fixed_ports(&self, config: &Config) {
-        assert!(!self.ports.is_empty(), "this gateway's ports were chosen by the kernel, which would choose others");
-        write_config(self.folder.path(), config, &self.ports);
-    }
-
-    /// Tells it to read its configuration file again.
-    pub fn tell_to_reload(&mut self) {
-        self.process.signal(Signal::HUP);
-    }
-
     /// Starts one, and waits until each of its machines can take a job.
     pub fn ready(config: &Config) -> Self {
         let gateway = Self::start(config);
@@ -173,6 +162,26 @@ impl Gateway {
         format!("{}{}", self.earlier_log, self.process.log())
     }
 
+    /// Writes its configuration file anew. Nothing happens until it is told to reload.
+    pub fn rewrite(&self, config: &Config) {
+        write_config(self.folder.path(), config, &self.ports);
+    }
+
+    /// Writes any text into its configuration file.
+    pub fn rewrite_as(&self, text: &str) {
+        fs::write(self.config_file(), text).expect("the temporary folder can be written");
+    }
+
+    /// Asks it to reload, as a service manager does.
+    pub fn hang_up(&mut self) {
+        self.process.signal(Signal::HUP);
+    }
+
+    /// Its admin port.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// Asks it to drain, as a service manager does.
     pub fn terminate(&mut self) {
         self.process.signal(Signal::TERM);
@@ -192,9 +201,19 @@ impl Gateway {
 
     /// Status and body of a page on the admin port; status 0 when there is none.
     pub fn get(&self, path: &str) -> (u16, String) {
+        self.ask("GET", path, &format!("Host: {}\r\n", self.admin))
+    }
+
+    /// Asks the admin port for a change; status and body of the answer.
+    pub fn post(&self, path: &str) -> (u16, String) {
+        self.ask("POST", path, &format!("Host: {}\r\nContent-Length: 0\r\n", self.admin))
+    }
+
+    /// Sends the admin port a request with these header lines; status and body of the answer, status 0 when there is none.
+    pub fn ask(&self, method: &str, path: &str, headers: &str) -> (u16, String) {
         let mut answer = String::new();
         let asked = TcpStream::connect(self.admin).and_then(|mut stream| {
-            write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.admin)?;
+            write!(stream, "{method} {path} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n")?;
             stream.read_to_string(&mut answer)
         });
         if asked.is_err() {

@@ -15,7 +15,7 @@ use super::error::{Attempt, TunnelError};
 use super::handler::Events;
 use super::host_key::Verdict;
 use super::identity::fingerprint;
-use super::options::Options;
+use super::options::{MAX_REKEY_BYTES, Options};
 use super::shared::Shared;
 use super::socket::{Pulse, Socket};
 use super::{CutOnDrop, Tunnel, watchdog};
@@ -25,8 +25,10 @@ use super::{CutOnDrop, Tunnel, watchdog};
 /// few seconds.
 const WINDOW_SIZE: u32 = 8 * 1024 * 1024;
 
-/// The largest packet the server may send; the SSH library takes no more.
-const MAX_PACKET_SIZE: u32 = 65_535;
+/// The largest packet the server may send: what OpenSSH's own client says. With more, its server exchanges keys far too often:
+/// it compares the next packet's bytes with the limit in cipher blocks (`ssh_packet_need_rekeying`), so that at 64 KiB and
+/// `RekeyLimit 1M` every second packet starts a key exchange of 3 ms.
+const MAX_PACKET_SIZE: u32 = 32 * 1024;
 
 /// The library's own queue for each channel, which is not used (see `inbox`).
 const UNUSED_QUEUE: usize = 1;
@@ -118,6 +120,8 @@ impl Attempting<'_> {
     }
 
     fn config(&self) -> client::Config {
+        let rekey_bytes = self.options.rekey_bytes.min(MAX_REKEY_BYTES);
+        let rekey_bytes = usize::try_from(rekey_bytes).expect("the most of them fit in 32 bits");
         client::Config {
             client_id: SshId::Standard(Cow::Borrowed(concat!("SSH-2.0-Seeway_", env!("CARGO_PKG_VERSION")))),
             window_size: WINDOW_SIZE,
@@ -133,6 +137,7 @@ impl Attempting<'_> {
             // write waits.
             keepalive_interval: None,
             inactivity_timeout: None,
+            limits: russh::Limits::new(rekey_bytes, rekey_bytes, self.options.rekey_after),
             ..client::Config::default()
         }
     }

@@ -2,10 +2,11 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use russh::client::{DisconnectReason, Handler, Session};
 use russh::keys::PublicKeyOrCertificate;
-use russh::{ChannelId, Error};
+use russh::{ChannelId, Error, Names};
 
 use super::error::Lost;
 use super::host_key::{HostKey, Verdict};
@@ -34,6 +35,11 @@ impl Handler for Events {
         self.shared.shown_key.get_or_init(|| key);
         // Certificates are not asked for, so a server that shows one is not what was pinned.
         Ok(shown.certificate().is_none() && verdict == Verdict::Accepted)
+    }
+
+    async fn kex_done(&mut self, _secret: Option<&[u8]>, _names: &Names, _session: &mut Session) -> Result<(), Error> {
+        self.shared.keys_exchanged.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     async fn channel_open_confirmation(

@@ -15,7 +15,7 @@ use super::options::Endpoint;
 const SSH_PORT: u16 = 22;
 
 /// The host keys to accept: at least one.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct HostKey {
     pinned: Vec<PublicKey>,
     revoked: Vec<PublicKey>,

@@ -71,6 +71,15 @@ impl Identity {
     }
 }
 
+/// The same key, wherever it was read from.
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        self.key.public_key().key_data() == other.key.public_key().key_data()
+    }
+}
+
+impl Eq for Identity {}
+
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity")

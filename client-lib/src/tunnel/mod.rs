@@ -35,6 +35,7 @@ mod watchdog;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use russh::client::Handle;
@@ -144,6 +145,11 @@ impl Tunnel {
     /// What the server calls itself, such as `SSH-2.0-OpenSSH_9.2p1`.
     pub fn server_version(&self) -> String {
         self.shared.pulse.greeting()
+    }
+
+    /// How often new keys were agreed on since it was connected.
+    pub fn rekeys(&self) -> u64 {
+        self.shared.keys_exchanged.load(Ordering::Relaxed).saturating_sub(1)
     }
 
     /// How many channels are open or being closed.

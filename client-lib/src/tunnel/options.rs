@@ -62,8 +62,11 @@ impl fmt::Display for Endpoint {
     }
 }
 
+/// The most bytes after which new keys are agreed on: what RFC 4253 recommends, and the most that the SSH library takes.
+pub(super) const MAX_REKEY_BYTES: u64 = 1 << 30;
+
 /// What [`Tunnel::connect`](super::Tunnel::connect) needs to know. The defaults are the hardserver's.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// The SSH server. Every address of its name is tried.
     pub server: Endpoint,
@@ -81,6 +84,10 @@ pub struct Options {
     pub keepalive: Duration,
     /// The tunnel is given up when nothing was heard for this long. 90 s.
     pub broken_after: Duration,
+    /// New keys are agreed on after this many bytes in either direction; 1 GiB, and never more. The server may ask earlier.
+    pub rekey_bytes: u64,
+    /// New keys are agreed on after this time. 1 h. The server may ask earlier.
+    pub rekey_after: Duration,
 }
 
 impl Options {
@@ -95,6 +102,8 @@ impl Options {
             keepalive_idle: Duration::from_secs(30),
             keepalive: Duration::from_secs(10),
             broken_after: Duration::from_secs(90),
+            rekey_bytes: MAX_REKEY_BYTES,
+            rekey_after: Duration::from_secs(3600),
         }
     }
 }

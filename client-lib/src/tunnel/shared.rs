@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::Shutdown;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use russh::ChannelId;
@@ -23,6 +24,8 @@ pub(super) struct Shared {
     pub(super) shown_key: OnceLock<PublicKey>,
     /// What the server said when it ended the connection.
     pub(super) farewell: OnceLock<String>,
+    /// How often keys were agreed on, the first time included.
+    pub(super) keys_exchanged: AtomicU64,
     lost: watch::Sender<Option<Lost>>,
     /// Whether the SSH library's task has ended.
     session_ended: watch::Sender<bool>,
@@ -37,6 +40,7 @@ impl Shared {
             pulse,
             shown_key: OnceLock::new(),
             farewell: OnceLock::new(),
+            keys_exchanged: AtomicU64::new(0),
             lost: watch::Sender::new(None),
             session_ended: watch::Sender::new(false),
             inboxes: Mutex::default(),

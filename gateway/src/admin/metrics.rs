@@ -1,90 +1,119 @@
 //! What the shards counted, as Prometheus has it. Nothing is summed up before somebody asks.
 
-use std::sync::Arc;
-
 use metrics::{counter, gauge, with_local_recorder};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
+use metrics_exporter_prometheus::PrometheusBuilder;
 use seeway_proto::outcome::OutcomeKind;
-use tokio::sync::Semaphore;
 
+use super::control::ReloadCounts;
 use super::histogram::HistogramText;
 use crate::config::Config;
-use crate::listen::accept::Refused;
-use crate::schedule::Histogram;
-use crate::shard::{Passed, Report, TunnelState};
+use crate::schedule::{Histogram, MachineState};
+use crate::shard::{MachineReport, Passed, PoolCounts, Report, TunnelState, WorldReport};
 
 const QUEUE_SECONDS: &str = "seeway_queue_seconds";
 const MACHINE_SECONDS: &str = "seeway_machine_seconds";
 
-/// The gateway's metrics.
-pub struct Metrics {
-    config: Arc<Config>,
-    recorder: PrometheusRecorder,
-    refused: Arc<Refused>,
-    pipes: Arc<Semaphore>,
+/// What a page of metrics is made of.
+pub(super) struct Seen<'a> {
+    /// The configuration that is in force.
+    pub(super) config: &'a Config,
+    /// What each shard has to say.
+    pub(super) reports: &'a [Report],
+    /// Pipes that are open.
+    pub(super) pipes: usize,
+    /// Connections closed at once because there were too many.
+    pub(super) callers_refused: u64,
+    /// Whether the gateway takes no new jobs.
+    pub(super) is_draining: bool,
+    /// How reloads ended.
+    pub(super) reloads: &'a ReloadCounts,
 }
 
-impl Metrics {
-    /// Metrics with nothing counted.
-    pub fn new(config: Arc<Config>, refused: Arc<Refused>, pipes: Arc<Semaphore>) -> Self {
-        let recorder = PrometheusBuilder::new().build_recorder();
-        with_local_recorder(&recorder, describe);
-        Self { config, recorder, refused, pipes }
+/// The text that Prometheus reads. It is written into a recorder that is made for it, so that a world or a machine that is
+/// gone leaves no series behind.
+pub(super) fn render(seen: &Seen<'_>) -> String {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    with_local_recorder(&recorder, || {
+        describe();
+        seen.publish();
+    });
+    let mut page = recorder.handle().render();
+    seen.write_histograms(&mut page);
+    page
+}
+
+impl Seen<'_> {
+    /// A world's part of each report. A shard that has not heard of the world yet has none.
+    fn of_world(&self, index: usize) -> impl Iterator<Item = &WorldReport> {
+        self.reports.iter().filter_map(move |report| report.worlds.get(index))
     }
 
-    /// The text that Prometheus reads, of what the shards report now.
-    pub fn render(&self, reports: &[Report]) -> String {
-        with_local_recorder(&self.recorder, || self.publish(reports));
-        let mut page = self.recorder.handle().render();
-        self.write_histograms(&mut page, reports);
-        page
+    /// A machine's part of each report. A shard that has not heard of the machine yet has none.
+    fn of_machine(&self, index: usize) -> impl Iterator<Item = &MachineReport> {
+        self.reports.iter().filter_map(move |report| report.machines.get(index))
+    }
+
+    /// The worlds that are shown, by their positions: those that the configuration has.
+    fn worlds(&self) -> impl Iterator<Item = (usize, &str)> {
+        let worlds = self.config.worlds.iter().enumerate().filter(|(_, world)| !world.is_retired);
+        worlds.map(|(index, world)| (index, world.name.as_str()))
+    }
+
+    /// The machines that are shown, by their positions: those that the configuration has, and those that still finish
+    /// what they had when it lost them.
+    fn machines(&self) -> impl Iterator<Item = (usize, &str)> {
+        let is_at_work = |index| self.of_machine(index).any(|machine| machine.in_flight > 0 || machine.channels > 0);
+        let machines = self.config.machines.iter().enumerate();
+        let shown = machines.filter(move |(index, machine)| !machine.is_retired || is_at_work(*index));
+        shown.map(|(index, machine)| (index, machine.name.as_str()))
     }
 
     /// The recorder would keep a sample for each job; the shards have counted them into buckets already.
-    fn write_histograms(&self, page: &mut String, reports: &[Report]) {
+    fn write_histograms(&self, page: &mut String) {
         let mut queue = HistogramText::begin(
             QUEUE_SECONDS,
             "world",
             "From a job's admission to when it was last handed to a channel, or to its end where it never was",
         );
-        for (index, world) in self.config.worlds.iter().enumerate() {
-            queue.write(&world.name, &merged(reports.iter().map(|report| &report.worlds[index].stats.queue_time)));
+        for (index, name) in self.worlds() {
+            queue.write(name, &merged(self.of_world(index).map(|world| &world.stats.queue_time)));
         }
         let mut machine_time =
             HistogramText::begin(MACHINE_SECONDS, "machine", "From when a job was handed to a channel to its reply");
-        for (index, machine) in self.config.machines.iter().enumerate() {
-            let of_machine = reports.iter().map(|report| &report.machines[index].machine_time);
-            machine_time.write(&machine.name, &merged(of_machine));
+        for (index, name) in self.machines() {
+            machine_time.write(name, &merged(self.of_machine(index).map(|machine| &machine.machine_time)));
         }
         page.push_str(&queue.end());
         page.push_str(&machine_time.end());
     }
 
-    fn publish(&self, reports: &[Report]) {
+    fn publish(&self) {
         gauge!("seeway_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-        gauge!("seeway_shards").set(number(reports.len()));
-        let sum = |of: fn(&Report) -> usize| number(reports.iter().map(of).sum());
+        gauge!("seeway_shards").set(number(self.reports.len()));
+        let sum = |of: fn(&Report) -> usize| number(self.reports.iter().map(of).sum());
         gauge!("seeway_callers", "listener" => "hardserver").set(sum(|report| report.legacy_callers));
         gauge!("seeway_callers", "listener" => "grpc").set(sum(|report| report.grpc_callers));
+        gauge!("seeway_callers_paused", "listener" => "hardserver").set(sum(|report| report.legacy_paused));
+        gauge!("seeway_callers_paused", "listener" => "grpc").set(sum(|report| report.grpc_paused));
         gauge!("seeway_jobs").set(sum(|report| report.jobs));
         gauge!("seeway_tasks").set(sum(|report| report.tasks));
-        gauge!("seeway_pipes").set(number(self.config.limits.pipes - self.pipes.available_permits()));
-        counter!("seeway_callers_refused_total").absolute(self.refused.count());
-        counter!("seeway_rejected_total").absolute(reports.iter().map(|report| report.rejected).sum());
+        gauge!("seeway_pipes").set(number(self.pipes));
+        gauge!("seeway_draining").set(f64::from(u8::from(self.is_draining)));
+        counter!("seeway_callers_refused_total").absolute(self.callers_refused);
+        counter!("seeway_rejected_total").absolute(self.reports.iter().map(|report| report.rejected).sum());
+        counter!("seeway_reloads_total", "result" => "ok").absolute(self.reloads.ok);
+        counter!("seeway_reloads_total", "result" => "refused").absolute(self.reloads.refused);
+        gauge!("seeway_config_loaded_timestamp_seconds").set(seconds(self.reloads.loaded));
         gauge!("seeway_upstream_hardserver_connections").set(sum(|report| report.hardserver_connections));
-        Self::publish_passed(reports);
+        self.publish_passed();
         self.publish_limits();
-        for index in 0..self.config.worlds.len() {
-            self.publish_world(index, reports);
-        }
-        for index in 0..self.config.machines.len() {
-            self.publish_machine(index, reports);
-        }
+        self.worlds().for_each(|(index, name)| self.publish_world(index, name));
+        self.machines().for_each(|(index, name)| self.publish_machine(index, name));
     }
 
-    fn publish_passed(reports: &[Report]) {
+    fn publish_passed(&self) {
         let mut passed = Passed::default();
-        for report in reports {
+        for report in self.reports {
             passed += report.passed;
         }
         for (outcome, count) in
@@ -99,46 +128,69 @@ impl Metrics {
         for (name, limit) in [
             ("max_job_bytes", limits.max_job_bytes as usize),
             ("queue", limits.queue),
+            ("queue_bytes", limits.queue_bytes),
             ("callers", limits.callers),
             ("caller_jobs", limits.caller_jobs),
+            ("caller_queued", limits.caller_queued),
+            ("caller_in_flight", limits.caller_in_flight),
+            ("caller_bytes", limits.caller_bytes),
             ("caller_buffer_bytes", limits.caller_buffer_bytes),
             ("channel_buffer_bytes", limits.channel_buffer_bytes),
             ("pipes", limits.pipes),
+            ("bulk_above", limits.bulk_above),
         ] {
             gauge!("seeway_limit", "limit" => name).set(number(limit));
         }
+        gauge!("seeway_limit_seconds", "limit" => "hold").set(limits.hold.as_secs_f64());
+        gauge!("seeway_limit_seconds", "limit" => "default_timeout").set(limits.default_timeout.as_secs_f64());
     }
 
-    fn publish_world(&self, index: usize, reports: &[Report]) {
-        let name = self.config.worlds[index].name.clone();
-        let of_world = || reports.iter().map(|report| &report.worlds[index]);
+    fn publish_world(&self, index: usize, name: &str) {
+        let name = name.to_owned();
+        let of_world = || self.of_world(index);
         let ready = of_world().any(|world| world.is_ready);
         gauge!("seeway_world_ready", "world" => name.clone()).set(f64::from(u8::from(ready)));
         gauge!("seeway_jobs_queued", "world" => name.clone()).set(number(of_world().map(|world| world.queued).sum()));
+        gauge!("seeway_queue_bytes", "world" => name.clone())
+            .set(number(of_world().map(|world| world.queued_bytes).sum()));
         for kind in OutcomeKind::ALL {
             counter!("seeway_jobs_total", "world" => name.clone(), "outcome" => kind.label())
                 .absolute(of_world().map(|world| world.stats.outcomes(kind)).sum());
         }
         counter!("seeway_retries_total", "world" => name.clone())
             .absolute(of_world().map(|world| world.stats.retries).sum());
+        counter!("seeway_retries_refused_total", "world" => name)
+            .absolute(of_world().map(|world| world.stats.retries_refused).sum());
     }
 
-    fn publish_machine(&self, index: usize, reports: &[Report]) {
-        let machine = &self.config.machines[index];
-        let name = machine.name.clone();
-        let of_machine = || reports.iter().map(|report| &report.machines[index]);
+    fn publish_machine(&self, index: usize, name: &str) {
+        let name = name.to_owned();
+        let of_machine = || self.of_machine(index);
         gauge!("seeway_jobs_in_flight", "machine" => name.clone())
             .set(number(of_machine().map(|machine| machine.in_flight).sum()));
-        gauge!("seeway_max_in_flight", "machine" => name.clone()).set(number(machine.max_in_flight));
+        gauge!("seeway_max_in_flight", "machine" => name.clone())
+            .set(number(self.config.machines[index].max_in_flight));
         gauge!("seeway_channels", "machine" => name.clone())
             .set(number(of_machine().map(|machine| machine.channels).sum()));
+        for state in MachineState::ALL {
+            gauge!("seeway_machine_state", "machine" => name.clone(), "state" => state.label())
+                .set(number(of_machine().filter(|machine| machine.state == state).count()));
+        }
         for (place, state) in TunnelState::ALL.into_iter().enumerate() {
             gauge!("seeway_tunnels", "machine" => name.clone(), "state" => state.label())
                 .set(number(of_machine().map(|machine| machine.tunnels[place]).sum()));
         }
+        let counted = |of: fn(&PoolCounts) -> u64| of_machine().map(|machine| of(&machine.pool)).sum();
+        counter!("seeway_tunnels_made_total", "machine" => name.clone()).absolute(counted(|pool| pool.made));
+        counter!("seeway_tunnels_refused_total", "machine" => name.clone()).absolute(counted(|pool| pool.refused));
+        counter!("seeway_channels_prohibited_total", "machine" => name.clone())
+            .absolute(counted(|pool| pool.prohibited));
+        counter!("seeway_rekeys_total", "machine" => name.clone()).absolute(counted(|pool| pool.rekeys));
         counter!("seeway_connects_failed_total", "machine" => name.clone())
-            .absolute(of_machine().map(|machine| machine.failed_connects).sum());
-        counter!("seeway_late_replies_total", "machine" => name.clone())
+            .absolute(counted(|pool| pool.failed_connects));
+        counter!("seeway_ejections_total", "machine" => name.clone())
+            .absolute(of_machine().map(|machine| machine.ejections).sum());
+        counter!("seeway_late_replies_total", "machine" => name)
             .absolute(of_machine().map(|machine| machine.late_replies).sum());
     }
 }
@@ -156,6 +208,12 @@ fn number(count: usize) -> f64 {
     count as f64
 }
 
+/// Seconds since 1970 are below 2^52 for a hundred million years.
+#[allow(clippy::cast_precision_loss)]
+fn seconds(since_1970: u64) -> f64 {
+    since_1970 as f64
+}
+
 fn describe() {
     use metrics::{describe_counter, describe_gauge};
     describe_gauge!("seeway_build_info", "Always 1; its label is the gateway's version");
@@ -164,25 +222,53 @@ fn describe() {
         "seeway_callers",
         "Callers: connections at the hardserver front end, connections and streams at gRPC's"
     );
+    describe_gauge!(
+        "seeway_callers_paused",
+        "Connections and streams that are not read from now, because one of their caller's limits is reached"
+    );
+    describe_gauge!("seeway_draining", "Whether the gateway takes no new jobs");
+    describe_counter!("seeway_reloads_total", "Reloads, by whether the file was taken or refused");
+    describe_gauge!("seeway_config_loaded_timestamp_seconds", "When the configuration that is in force was read");
     describe_gauge!("seeway_jobs", "Jobs in hand: queued, or sent and waited for");
     describe_gauge!("seeway_tasks", "Tasks on the shards");
     describe_gauge!("seeway_pipes", "Pipes that are open");
     describe_gauge!("seeway_upstream_hardserver_connections", "Connections to the hardserver behind this one");
     describe_gauge!("seeway_limit", "What the configuration limits, by the name of its key in [limits]");
+    describe_gauge!(
+        "seeway_limit_seconds",
+        "How long the configuration has jobs wait, by the name of its key in [limits]"
+    );
+    describe_gauge!("seeway_queue_bytes", "Bytes of the jobs that wait");
+    describe_gauge!(
+        "seeway_machine_state",
+        "Shards by what the machine is to them: whether it takes jobs, and why not"
+    );
+    describe_counter!(
+        "seeway_ejections_total",
+        "How often the machine was ejected, because it failed jobs or was silent"
+    );
+    describe_counter!("seeway_retries_refused_total", "Idempotent jobs not sent again because of the retry budget");
     describe_gauge!("seeway_world_ready", "Whether the world can take a job now");
     describe_gauge!("seeway_jobs_queued", "Jobs that wait");
     describe_gauge!("seeway_jobs_in_flight", "Jobs sent and unanswered, waited for or not");
     describe_gauge!("seeway_max_in_flight", "The machine's max_in_flight");
     describe_gauge!("seeway_channels", "SEEJob streams that are up");
-    describe_gauge!("seeway_tunnels", "Tunnels, by what their keepers are doing");
+    describe_gauge!("seeway_tunnels", "Tunnels, by what they are doing");
     describe_counter!("seeway_callers_refused_total", "Connections closed at once because of limits.callers");
-    describe_counter!("seeway_rejected_total", "Requests that never became a job: no such world, or they do not parse");
+    describe_counter!(
+        "seeway_rejected_total",
+        "Requests that never became a job: no such world, or something is wrong with them"
+    );
     describe_counter!(
         "seeway_upstream_hardserver_commands_total",
         "Commands that were passed on to the hardserver and ended, by what became of them"
     );
     describe_counter!("seeway_jobs_total", "Jobs that ended, by what became of them");
     describe_counter!("seeway_retries_total", "Idempotent jobs sent again after an unknown outcome");
-    describe_counter!("seeway_connects_failed_total", "Tunnels that could not be made");
+    describe_counter!("seeway_tunnels_made_total", "Tunnels that were made");
+    describe_counter!("seeway_tunnels_refused_total", "Connects that failed for the host key or the login");
+    describe_counter!("seeway_channels_prohibited_total", "Channels that the SSH server's policy forbade");
+    describe_counter!("seeway_rekeys_total", "Key exchanges on tunnels that stood already");
+    describe_counter!("seeway_connects_failed_total", "Connects that failed, for whatever reason");
     describe_counter!("seeway_late_replies_total", "Replies that nobody waited for any more");
 }

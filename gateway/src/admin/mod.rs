@@ -1,11 +1,14 @@
-//! The operator's view: `/metrics`, `/healthz` and `/readyz`, on a listener and a thread of their own, so that no dashboard
-//! ever delays a job.
+//! The operator's view, and the operator's hand: `/metrics`, `/healthz`, `/readyz`, and reload, drain and resume; on a listener
+//! and a thread of their own, so that no dashboard ever delays a job.
 
+mod board;
+mod control;
 mod histogram;
 mod metrics;
 mod server;
 
-pub use metrics::Metrics;
+pub use board::Board;
+pub use control::{Control, DrainError, Draining, Parts, ReloadError};
 #[cfg(test)]
 pub(crate) use server::MAX_CONNECTIONS;
-pub use server::{Readiness, serve};
+pub use server::serve;

@@ -1,22 +1,24 @@
-//! The admin port: HTTP/1.1, three pages to read and nothing to change.
+//! The admin port: HTTP/1.1, pages to read, and reload, drain and resume to ask for.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use super::Metrics;
-use crate::shard::{Report, ShardHandle};
+use super::{Board, Control, DrainError, Draining, ReloadError};
 
 /// Connections at the admin port; one more is closed at once.
 pub(crate) const MAX_CONNECTIONS: usize = 64;
@@ -27,21 +29,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection may last: one that does not read its answer would keep its place for ever.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Whether the gateway takes jobs, as the control plane sees it.
-pub trait Readiness: Send + Sync {
-    /// Each world's name and whether it can take a job now.
-    fn worlds(&self) -> Vec<(String, bool)>;
-    /// Whether the gateway is stopping.
-    fn is_draining(&self) -> bool;
-}
-
 /// Serves the admin port until it is dropped.
-pub async fn serve(
-    listener: TcpListener,
-    shards: Arc<[ShardHandle]>,
-    metrics: Arc<Metrics>,
-    readiness: Arc<dyn Readiness>,
-) {
+pub async fn serve(listener: TcpListener, control: Arc<Control>) {
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let stream = match listener.accept().await {
@@ -56,11 +45,11 @@ pub async fn serve(
             tracing::debug!(limit = MAX_CONNECTIONS, "a connection to the admin port was closed: there are too many");
             continue;
         };
-        let (shards, metrics, readiness) = (shards.clone(), metrics.clone(), readiness.clone());
+        let control = control.clone();
         tokio::spawn(async move {
             let answer = service_fn(|request| {
-                let (shards, metrics, readiness) = (shards.clone(), metrics.clone(), readiness.clone());
-                async move { Ok::<_, Infallible>(answer(&request, &shards, &metrics, readiness.as_ref()).await) }
+                let control = control.clone();
+                async move { Ok::<_, Infallible>(answer(&request, &control).await) }
             });
             let serving = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -78,33 +67,148 @@ pub async fn serve(
     }
 }
 
-async fn answer(
-    request: &Request<Incoming>,
-    shards: &[ShardHandle],
-    metrics: &Metrics,
-    readiness: &dyn Readiness,
-) -> Response<Full<Bytes>> {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".into());
-    }
+async fn answer(request: &Request<Incoming>, control: &Arc<Control>) -> Response<Full<Bytes>> {
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     match request.uri().path() {
-        "/metrics" => {
-            let mut reports: Vec<Report> = Vec::with_capacity(shards.len());
-            for shard in shards {
-                reports.extend(shard.report().await);
+        "/reload" | "/resume" if is_read => only(&Method::POST),
+        path @ ("/reload" | "/drain" | "/resume") => {
+            if !is_read && *request.method() != Method::POST {
+                return only(&Method::POST);
             }
-            text(StatusCode::OK, metrics.render(&reports))
+            if !is_read && let Err(why) = from_here(request) {
+                return text(StatusCode::FORBIDDEN, why);
+            }
+            let machine = match machine(request) {
+                Ok(machine) => machine,
+                Err(why) => return text(StatusCode::BAD_REQUEST, why),
+            };
+            match path {
+                "/reload" if machine.is_some() => text(StatusCode::BAD_REQUEST, "a reload is of everything\n".into()),
+                "/reload" => finished(control, |control| async move { reload(&control).await }).await,
+                "/drain" if is_read => draining(machine.as_deref(), control.draining(machine.as_deref()).await),
+                _ => {
+                    let drains = path == "/drain";
+                    let change = |control: Arc<Control>| async move {
+                        let changed = control.set_draining(machine.as_deref(), drains).await;
+                        draining(machine.as_deref(), changed)
+                    };
+                    finished(control, change).await
+                }
+            }
         }
+        _ if !is_read => only(&Method::GET),
+        "/metrics" => text(StatusCode::OK, control.metrics().await),
         "/healthz" => text(StatusCode::OK, "ok\n".into()),
-        "/readyz" => ready(readiness),
-        _ => text(StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz\n".into()),
+        "/readyz" => ready(control.board()),
+        _ => text(
+            StatusCode::NOT_FOUND,
+            "there are /metrics, /healthz, /readyz and /drain, and to POST to /reload, /drain and /resume\n".into(),
+        ),
     }
 }
 
-/// Ready is a gateway that is not stopping and has a world that can take a job.
-fn ready(readiness: &dyn Readiness) -> Response<Full<Bytes>> {
-    let worlds = readiness.worlds();
-    let is_draining = readiness.is_draining();
+/// Makes a change to its end, even if whoever asked for it goes away: half of one is none that anybody wanted.
+async fn finished<F: Future<Output = Response<Full<Bytes>>> + Send + 'static>(
+    control: &Arc<Control>,
+    change: impl FnOnce(Arc<Control>) -> F,
+) -> Response<Full<Bytes>> {
+    let changed = tokio::spawn(change(control.clone())).await;
+    changed.unwrap_or_else(|_| text(StatusCode::INTERNAL_SERVER_ERROR, "the change has failed; see the log\n".into()))
+}
+
+/// Whether a request to change something comes from a program on this machine's behalf, and not from a page in somebody's
+/// browser: that names where it comes from (`Origin`), or it was led here by a name that its author gave this address (`Host`).
+fn from_here(request: &Request<Incoming>) -> Result<(), String> {
+    if request.headers().contains_key(header::ORIGIN) {
+        return Err("a page in a browser may not change this gateway\n".into());
+    }
+    let hosts: Vec<_> = request.headers().get_all(header::HOST).iter().collect();
+    let asked = request.uri().authority().map(Authority::host);
+    let named = match hosts.as_slice() {
+        [host] => host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()),
+        _ => None,
+    };
+    let is_here = |host: &str| {
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        host.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok()
+    };
+    let hosts = [named.as_ref().map(Authority::host), asked];
+    if named.is_some() && hosts.into_iter().flatten().all(is_here) {
+        return Ok(());
+    }
+    Err("ask for a change by an IP address or as localhost: another name may be a browser's\n".into())
+}
+
+/// The machine that a request is about: `?machine=NAME`; `None`: all of the gateway. Other parameters are mistakes.
+fn machine(request: &Request<Incoming>) -> Result<Option<String>, String> {
+    let Some(query) = request.uri().query().filter(|query| !query.is_empty()) else { return Ok(None) };
+    let name = query.strip_prefix("machine=").filter(|name| !name.is_empty() && !name.contains('&'));
+    let name = name.and_then(unescaped).ok_or("the only parameter is ?machine=NAME\n")?;
+    Ok(Some(name))
+}
+
+/// A query's value without its percent-encoding.
+fn unescaped(value: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        rest = after;
+        if *first != b'%' {
+            bytes.push(*first);
+            continue;
+        }
+        let (digits, after) = after.split_at_checked(2)?;
+        bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+        rest = after;
+    }
+    String::from_utf8(bytes).ok()
+}
+
+async fn reload(control: &Control) -> Response<Full<Bytes>> {
+    let refused = |status, problems: Value, why: String| {
+        json(status, &json!({ "result": "refused", "problems": problems, "message": why }))
+    };
+    match control.reload().await {
+        Ok(reloaded) => json(
+            StatusCode::OK,
+            &json!({
+                "result": "ok",
+                "machines": { "added": reloaded.machines_added, "removed": reloaded.machines_removed },
+                "worlds": { "added": reloaded.worlds_added, "removed": reloaded.worlds_removed },
+            }),
+        ),
+        Err(ReloadError::Problems(problems)) => {
+            let status = if problems.need_restart() { StatusCode::CONFLICT } else { StatusCode::BAD_REQUEST };
+            refused(status, problems.to_json(), problems.to_string())
+        }
+        Err(error @ (ReloadError::NoFile | ReloadError::Stopping)) => {
+            refused(StatusCode::CONFLICT, json!([]), error.to_string())
+        }
+        Err(error @ ReloadError::Ended(_)) => refused(StatusCode::INTERNAL_SERVER_ERROR, json!([]), error.to_string()),
+    }
+}
+
+/// What is so, now that a change was made or asked for.
+fn draining(machine: Option<&str>, draining: Result<Draining, DrainError>) -> Response<Full<Bytes>> {
+    match draining {
+        Ok(Draining { is_draining, jobs }) => {
+            json(StatusCode::OK, &json!({ "machine": machine, "draining": is_draining, "jobs": jobs }))
+        }
+        Err(error) => {
+            let status = match error {
+                DrainError::NoSuchMachine(_) => StatusCode::NOT_FOUND,
+                DrainError::Stopping => StatusCode::CONFLICT,
+                DrainError::Ended(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            };
+            json(status, &json!({ "message": error.to_string() }))
+        }
+    }
+}
+
+/// Ready is a gateway that does not drain and has a world that can take a job.
+fn ready(board: &Board) -> Response<Full<Bytes>> {
+    let worlds = board.worlds();
+    let is_draining = board.is_draining();
     let is_ready = !is_draining && worlds.iter().any(|(_, ready)| *ready);
     let mut body = String::from(match (is_draining, is_ready) {
         (true, _) => "not ready: draining\n",
@@ -116,6 +220,20 @@ fn ready(readiness: &dyn Readiness) -> Response<Full<Bytes>> {
         let _ = writeln!(body, "world {world}: {}", if ready { "ready" } else { "no machine is up" });
     }
     text(if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, body)
+}
+
+fn only(method: &Method) -> Response<Full<Bytes>> {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, format!("only {method}\n"));
+    if let Ok(method) = header::HeaderValue::from_str(method.as_str()) {
+        response.headers_mut().insert(header::ALLOW, method);
+    }
+    response
+}
+
+fn json(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
+    let mut response = text(status, format!("{body}\n"));
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    response
 }
 
 fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {

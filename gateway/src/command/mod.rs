@@ -6,12 +6,15 @@
 pub mod check;
 #[cfg(feature = "emulator")]
 pub mod demo;
+pub mod drain;
 #[cfg(feature = "emulator")]
 pub mod emulate;
 pub mod forward;
 pub mod job;
 pub mod keygen;
 pub mod logging;
+mod operator;
+pub mod reload;
 pub mod serve;
 mod table;
 #[cfg(test)]
@@ -42,11 +45,14 @@ pub enum Command {
     Check(check::Args),
     #[cfg(feature = "emulator")]
     Demo(demo::Args),
+    Drain(drain::DrainArgs),
     #[cfg(feature = "emulator")]
     Emulate(emulate::Args),
     Forward(forward::Args),
     Job(Box<job::Args>),
     Keygen(keygen::Args),
+    Reload(reload::Args),
+    Resume(drain::ResumeArgs),
     Serve(serve::Args),
 }
 
@@ -55,6 +61,7 @@ impl Command {
     pub fn default_log(&self) -> &'static str {
         match self {
             Self::Check(_) | Self::Job(_) | Self::Keygen(_) => "warn",
+            Self::Drain(_) | Self::Reload(_) | Self::Resume(_) => "warn",
             #[cfg(feature = "emulator")]
             Self::Emulate(_) => "warn",
             // What it breaks on purpose is in its tables.
@@ -71,11 +78,14 @@ impl Command {
             Self::Check(args) => check::run(args, out),
             #[cfg(feature = "emulator")]
             Self::Demo(args) => demo::run(args, out),
+            Self::Drain(args) => drain::drain(args, out),
             #[cfg(feature = "emulator")]
             Self::Emulate(args) => emulate::run(args, out),
             Self::Forward(args) => forward::run(args, out),
             Self::Job(args) => job::run(args, out),
             Self::Keygen(args) => keygen::run(args, out),
+            Self::Reload(args) => reload::run(args, out),
+            Self::Resume(args) => drain::resume(args, out),
             Self::Serve(args) => serve::run(args, out),
         }
     }

@@ -1,7 +1,7 @@
-//! `seeway serve`: the gateway, until SIGTERM or SIGINT.
+//! `seeway serve`: the gateway, until SIGTERM or SIGINT. SIGHUP reloads it.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,9 +22,12 @@ Prints one line when it takes jobs:
   ready grpc=127.0.0.1:50051 hardserver=unix:/run/seeway/nserver,tcp:127.0.0.1:9000 admin=127.0.0.1:9464
 
 SIGTERM and SIGINT drain it: jobs in hand are finished, at most for runtime.drain_timeout, and it ends with 0.
+SIGHUP reloads the configuration: worlds, machines, keys and limits change, and jobs in hand notice nothing. A file with a problem
+changes nothing; the log says why. `seeway reload` does the same and prints what came of it.
 
 Examples:
   seeway serve --config /etc/seeway/seeway.toml
+  kill -HUP $(pidof seeway)
   SEEWAY_LISTEN__GRPC=127.0.0.1:7000 SEEWAY_LOG=debug seeway serve --config seeway.toml")]
 pub struct Args {
     /// The configuration file
@@ -35,26 +38,36 @@ pub struct Args {
 /// Runs the gateway.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     let config = Config::load(&args.config).map_err(|problems| Failure::Failed(problems.to_string()))?;
-    block_on(serve(config, out))?
+    block_on(serve(config, &args.config, out))?
 }
 
-async fn serve(config: Config, out: &mut dyn Write) -> Result<(), Failure> {
+async fn serve(config: Config, file: &Path, out: &mut dyn Write) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let failed = |error: crate::gateway::GatewayError| Failure::Failed(error.to_string());
-    let mut gateway = Gateway::start(Arc::new(config)).await.map_err(failed)?;
+    let mut gateway = Gateway::start_from(Arc::new(config), Some(file.to_owned())).await.map_err(failed)?;
     tokio::select! {
         ready = gateway.worlds_ready(MACHINES_HEAD_START) => {
             if !ready {
                 tracing::warn!("not every world has a machine that is up; jobs for the others are held meanwhile");
             }
         }
+        // A signal to reload is kept until there is something to reload.
         () = signals.stop() => {}
     }
     writeln!(out, "{}", ready_line(gateway.addresses()))?;
     out.flush()?;
-    tokio::select! {
-        () = signals.stop() => {}
-        error = gateway.failed() => return Err(failed(error)),
+    loop {
+        tokio::select! {
+            wanted = signals.next() => match wanted {
+                Wanted::Stop => break,
+                Wanted::Reload => {
+                    let control = gateway.control().clone();
+                    // It says itself what came of it, and a signal to stop is heard meanwhile.
+                    tokio::spawn(async move { control.reload().await });
+                }
+            },
+            error = gateway.failed() => return Err(failed(error)),
+        }
     }
     tokio::select! {
         drained = gateway.drain() => drained.map_err(failed),
@@ -72,7 +85,7 @@ fn ready_line(addresses: &Addresses) -> String {
     )
 }
 
-/// The signals that a running command knows.
+/// The signals that a running command knows. SIGHUP, which a terminal that is closed sends too, ends none.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -90,16 +103,27 @@ impl Signals {
         })
     }
 
-    /// Returns when the command is to stop.
+    /// Returns when the command is to stop. What is to be reloaded is kept for [`next`](Self::next).
     pub(super) async fn stop(&mut self) {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                _ = self.hang_up.recv() => {
-                    tracing::warn!("SIGHUP: this version can not reload; restart it to read the configuration again");
-                }
-            }
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
+
+    /// What the next signal asks for.
+    async fn next(&mut self) -> Wanted {
+        tokio::select! {
+            _ = self.terminate.recv() => Wanted::Stop,
+            _ = self.interrupt.recv() => Wanted::Stop,
+            _ = self.hang_up.recv() => Wanted::Reload,
+        }
+    }
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Stop,
+    Reload,
 }

@@ -211,6 +211,7 @@ impl Build<'_> {
             channels: section.number("channels")?,
             bulk_channels: section.number("bulk_channels")?,
             max_in_flight: section.number("max_in_flight")?,
+            is_retired: false,
         })
     }
 
@@ -294,6 +295,7 @@ impl Build<'_> {
                     machines: machines?,
                     idempotent: section.boolean("idempotent")?,
                     affinity: affinity?,
+                    is_retired: false,
                 })
             })());
         }

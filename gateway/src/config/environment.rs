@@ -11,6 +11,12 @@ use super::problem::{Gathered, Place};
 
 const PREFIX: &str = "SEEWAY_";
 
+/// The variables of this process that are text.
+pub(super) fn of_process() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(variable, value)| Some((variable.into_string().ok()?, value.to_string_lossy().into_owned())))
+}
+
 /// What the environment overrides.
 #[derive(Debug, Default)]
 pub(super) struct Overrides {

@@ -99,7 +99,8 @@ pub(super) const TABLES: &[Table] = &[
                 "admin",
                 Text,
                 Default("127.0.0.1:9464"),
-                "Where `/metrics`, `/healthz` and `/readyz` are; written like `grpc`. `\"\"` switches them off.",
+                "Where `/metrics`, `/healthz` and `/readyz` are, and where `seeway reload`, `drain` and `resume` come in; written like `grpc`. \
+                 `\"\"` switches them off.",
             ),
             key(
                 "socket_mode",
@@ -349,7 +350,7 @@ pub(super) const TABLES: &[Table] = &[
             ),
             key(
                 "rekey_bytes",
-                Integer(1 << 16, 1 << 32),
+                Integer(1 << 16, 1 << 30),
                 Default("1073741824"),
                 "New SSH keys are agreed on after this many bytes in either direction. The server may ask for them earlier.",
             ),

@@ -1,6 +1,6 @@
 //! `seeway.toml`: one TOML file → one checked value.
 //!
-//! Called by `serve`, `check` and `forward`. Reading accumulates: every problem in a file is reported, each with its line and what
+//! Called by `serve`, `check`, `forward` and the control plane's reload. Reading accumulates: every problem in a file is reported, each with its line and what
 //! to do about it. `keys` is the one table of keys that reading, environment variables and the reference page go by;
 //! `document` turns a text into values by it, and `build` turns those into a [`Config`].
 
@@ -14,6 +14,7 @@ mod keys;
 mod kind;
 mod problem;
 mod reference;
+mod reload;
 mod statement;
 mod value;
 
@@ -49,25 +50,7 @@ impl Config {
     /// # Errors
     /// Everything that is wrong, each problem with its place.
     pub fn load(file: &Path) -> Result<Self, Problems> {
-        let whole = |what: String, fix: &str| Problems {
-            file: file.to_owned(),
-            list: vec![Problem { place: Place::Whole, key: String::new(), what, fix: fix.to_owned() }],
-        };
-        let metadata = std::fs::metadata(file)
-            .map_err(|error| whole(format!("can not be read: {error}"), "name the configuration file with --config"))?;
-        if !metadata.is_file() || metadata.len() > FILE_LIMIT {
-            return Err(whole("is not a configuration file".to_owned(), "name a file in TOML form, of at most 4 MiB"));
-        }
-        let bytes =
-            std::fs::read(file).map_err(|error| whole(format!("can not be read: {error}"), "let this user read it"))?;
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let place = statement::place(&String::from_utf8_lossy(error.as_bytes()), error.utf8_error().valid_up_to());
-            let (what, fix) = ("is not UTF-8 text from here on".to_owned(), "save it as UTF-8".to_owned());
-            Problems { file: file.to_owned(), list: vec![Problem { place, key: String::new(), what, fix }] }
-        })?;
-        let environment = std::env::vars_os()
-            .filter_map(|(variable, value)| Some((variable.into_string().ok()?, value.to_string_lossy().into_owned())));
-        Self::read(&text, file, environment)
+        Self::read(&text_of(file)?, file, environment::of_process())
     }
 
     /// Reads a text as if it stood in `file`, whose directory relative file names are taken from, with the overrides that
@@ -80,11 +63,44 @@ impl Config {
         file: &Path,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, Problems> {
+        Self::read_and(text, file, environment, |_, _, _| {})
+    }
+
+    /// Reads a text; where a configuration came of it, `look` may note more that is wrong with it.
+    fn read_and(
+        text: &str,
+        file: &Path,
+        environment: impl IntoIterator<Item = (String, String)>,
+        look: impl FnOnce(&Self, &document::Document, &mut Gathered),
+    ) -> Result<Self, Problems> {
         let mut gathered = Gathered::default();
         let overrides = Overrides::pick(environment, &mut gathered);
         let document = document::read(text, &overrides, &mut gathered);
         let base = file.parent().unwrap_or(Path::new(""));
         let config = build::build(&document, base, &mut gathered);
+        if let Some(config) = &config {
+            look(config, &document, &mut gathered);
+        }
         gathered.verdict(file, config)
     }
+}
+
+/// The text of a configuration file.
+fn text_of(file: &Path) -> Result<String, Problems> {
+    let whole = |what: String, fix: &str| Problems {
+        file: file.to_owned(),
+        list: vec![Problem { place: Place::Whole, key: String::new(), what, fix: fix.to_owned() }],
+    };
+    let metadata = std::fs::metadata(file)
+        .map_err(|error| whole(format!("can not be read: {error}"), "name the configuration file with --config"))?;
+    if !metadata.is_file() || metadata.len() > FILE_LIMIT {
+        return Err(whole("is not a configuration file".to_owned(), "name a file in TOML form, of at most 4 MiB"));
+    }
+    let bytes =
+        std::fs::read(file).map_err(|error| whole(format!("can not be read: {error}"), "let this user read it"))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let place = statement::place(&String::from_utf8_lossy(error.as_bytes()), error.utf8_error().valid_up_to());
+        let (what, fix) = ("is not UTF-8 text from here on".to_owned(), "save it as UTF-8".to_owned());
+        Problems { file: file.to_owned(), list: vec![Problem { place, key: String::new(), what, fix }] }
+    })
 }

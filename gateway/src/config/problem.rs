@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use serde_json::{Value, json};
+
 /// Where something was configured.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
@@ -41,6 +43,35 @@ pub struct Problems {
     pub file: PathBuf,
     /// Its problems.
     pub list: Vec<Problem>,
+}
+
+impl Problems {
+    /// The list, as `seeway check --json` and the admin port have it.
+    pub fn to_json(&self) -> Value {
+        self.list
+            .iter()
+            .map(|problem| {
+                let (line, column, variable) = match &problem.place {
+                    Place::Whole => (None, None, None),
+                    Place::File { line, column } => (Some(line), Some(column), None),
+                    Place::Environment(variable) => (None, None, Some(variable)),
+                };
+                json!({
+                    "line": line,
+                    "column": column,
+                    "variable": variable,
+                    "key": problem.key,
+                    "what": problem.what,
+                    "fix": problem.fix,
+                })
+            })
+            .collect()
+    }
+
+    /// Whether the file would do for a gateway that starts, and only the one that runs can't take it over.
+    pub fn need_restart(&self) -> bool {
+        self.list.iter().all(|problem| problem.what == super::reload::NEEDS_RESTART)
+    }
 }
 
 impl fmt::Display for Problems {

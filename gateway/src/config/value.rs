@@ -40,6 +40,16 @@ pub struct Config {
 }
 
 impl Config {
+    /// The worlds that take jobs: those that are not retired.
+    pub fn live_worlds(&self) -> impl Iterator<Item = &World> {
+        self.worlds.iter().filter(|world| !world.is_retired)
+    }
+
+    /// The machines that jobs go to: those that are not retired.
+    pub fn live_machines(&self) -> impl Iterator<Item = &Machine> {
+        self.machines.iter().filter(|machine| !machine.is_retired)
+    }
+
     /// What the wire's messages are held to.
     pub fn wire_limits(&self) -> wire::Limits {
         wire::Limits { max_job_bytes: self.limits.max_job_bytes }
@@ -106,6 +116,9 @@ pub struct Machine {
     pub bulk_channels: usize,
     /// `machine.max_in_flight`: jobs sent and unanswered, over all its channels; 1 to 65 536.
     pub max_in_flight: usize,
+    /// The file that was read last has it no more: it keeps its position, finishes what it has, and takes nothing. Never true
+    /// of what a gateway starts with.
+    pub is_retired: bool,
 }
 
 impl Machine {
@@ -120,6 +133,8 @@ impl Machine {
             keepalive_idle: ssh.keepalive_idle,
             keepalive: ssh.keepalive,
             broken_after: ssh.broken_after,
+            rekey_bytes: ssh.rekey_bytes,
+            rekey_after: ssh.rekey_after,
         }
     }
 }
@@ -137,6 +152,9 @@ pub struct World {
     pub idempotent: bool,
     /// `world.affinity`: what becomes of a job whose key's machine is down.
     pub affinity: Affinity,
+    /// The file that was read last has it no more: it keeps its position, and takes no job. Never true of what a gateway
+    /// starts with.
+    pub is_retired: bool,
 }
 
 /// `[runtime]`: threads and their end.

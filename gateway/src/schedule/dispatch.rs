@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use seeway_proto::bug::{self, Bug};
 use seeway_proto::outcome::{NotSent, Outcome};
 use seeway_proto::wiped::WipedBuffer;
 
@@ -45,6 +46,7 @@ impl Scheduler {
         if usable(&&first) {
             return Home::Machine(first);
         }
+        let affinity = if bug::is_on(Bug::StrictMovesOn) { &Affinity::Prefer } else { affinity };
         match (affinity, machines.iter().filter(usable).max_by_key(|machine| weight(machine))) {
             (_, None) => Home::Machine(first),
             (Affinity::Prefer, Some(next)) => Home::Machine(*next),
@@ -185,6 +187,9 @@ impl Scheduler {
 
     /// The channel on which a group's last job is staged and has not left.
     pub(super) fn must_follow(&self, id: GroupId) -> Option<ChannelId> {
+        if bug::is_on(Bug::OrderIgnored) {
+            return None;
+        }
         let (channel, tag) = self.groups.get(id)?.last?;
         self.machines.channels.get(channel)?.mux.is_staged(tag).then_some(channel)
     }
@@ -252,7 +257,9 @@ impl Scheduler {
             self.worlds[job.world.0].retries.earn(&self.retry);
         }
         job.attempts += 1;
-        let copy = (job.idempotent && job.attempts < self.retry.max_attempts).then(|| WipedBuffer::from(bytes));
+        let is_idempotent = job.idempotent || bug::is_on(Bug::RetryOfNonIdempotent);
+        let may_be_repeated = job.attempts < self.retry.max_attempts || bug::is_on(Bug::RetryBeyondAttempts);
+        let copy = (is_idempotent && may_be_repeated).then(|| WipedBuffer::from(bytes));
         job.place = Place::OnChannel { channel, tag, copy };
         job.staged = Some((at.machine, now));
         let (caller, group) = (job.caller, job.group);

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use seeway_proto::bug::{self, Bug};
 use slotmap::{SlotMap, new_key_type};
 
 use super::{CallerId, JobId, MachineId, Priority, SizeClass};
@@ -84,6 +85,7 @@ pub(super) struct FairQueue {
 
 fn weight(priority: Priority) -> u64 {
     match priority {
+        _ if bug::is_on(Bug::PrioritiesIgnored) => 2,
         Priority::High => 4,
         Priority::Normal => 2,
         Priority::Low => 1,
@@ -198,8 +200,8 @@ impl FairQueue {
             let flow = &mut self.flows[flow_id];
             flow.give(id, lane.round);
             let cost = flow.next_cost(id);
-            if flow.deficit >= cost {
-                flow.deficit -= cost;
+            if flow.deficit >= cost || bug::is_on(Bug::OneCallerHogs) {
+                flow.deficit = flow.deficit.saturating_sub(cost);
                 lane.has_sent = true;
                 let (_, (job, _)) = flow.line(id).jobs.pop_first()?;
                 self.tidy(InLine { flow: flow_id, lane: id });

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use seeway_proto::bug::{self, Bug};
 use seeway_proto::mux::Tag;
 use seeway_proto::outcome::{NotSent, Outcome, Unknown};
 use seeway_proto::wiped::WipedBuffer;
@@ -44,7 +45,8 @@ impl Job {
     /// What its caller is to be told: what became of the last attempt, unless an earlier one may have run and that would
     /// deny it.
     pub(super) fn honest<'a>(&self, outcome: Outcome<'a>) -> Outcome<'a> {
-        match (self.earlier, outcome) {
+        let earlier = self.earlier.filter(|_| !bug::is_on(Bug::EarlierAttemptForgotten));
+        match (earlier, outcome) {
             (Some(_), Outcome::NotSent(NotSent::TooLate)) => Outcome::Unknown(Unknown::TooLate),
             // A status that says that nothing ran says so of the last attempt only.
             (Some(earlier), Outcome::NotSent(_) | Outcome::MachineStatus { may_have_run: false, .. }) => {
@@ -210,7 +212,9 @@ impl Jobs {
         let job = self.table.remove(id)?;
         let caller = &mut self.callers[job.caller];
         caller.jobs -= 1;
-        caller.bytes -= job.size;
+        if !bug::is_on(Bug::CallerBytesKept) {
+            caller.bytes -= job.size;
+        }
         match job.previous {
             Some(previous) => self.table[previous].next = job.next,
             None => caller.first = job.next,

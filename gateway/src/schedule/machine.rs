@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use seeway_proto::bug::{self, Bug};
 use seeway_proto::mux::Outgoing;
 use slotmap::SlotMap;
 
@@ -99,7 +100,7 @@ impl Machine {
 
     /// Whether it may have jobs at all.
     fn is_taking(&self) -> bool {
-        !self.is_draining && !self.is_retired
+        (!self.is_draining || bug::is_on(Bug::DrainIgnored)) && !self.is_retired
     }
 
     /// Whether what it may have in flight allows one more, beside the others of the world.
@@ -232,6 +233,9 @@ impl Machines {
 
     /// Releases the permits of tags that no job holds any more.
     pub(super) fn settle(&mut self, now: Instant, id: MachineId) {
+        if bug::is_on(Bug::PermitLeakedOnLoss) && self.all[id.0].channels.is_empty() {
+            return;
+        }
         let machine = &mut self.all[id.0];
         let on_channel = |id: &ChannelId| self.channels[*id].mux.in_flight() - self.channels[*id].probes;
         let taken: usize = machine.channels.iter().map(on_channel).sum();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use seeway_proto::bug::{self, Bug};
 use seeway_proto::mux::{Broken, Outgoing};
 use seeway_proto::outcome::{NotSent, Outcome, Rejected, Unknown};
 use seeway_proto::wiped::WipedBuffer;
@@ -134,7 +135,9 @@ impl Scheduler {
     pub fn caller_left(&mut self, now: Instant, caller: CallerId, effects: &mut impl Effects) {
         // The last first, so that no job moves up that goes next.
         for job in self.jobs.of(caller) {
-            self.detach(now, job, effects);
+            if !bug::is_on(Bug::CancelledStillSent) {
+                self.detach(now, job, effects);
+            }
             self.forget(job);
         }
         self.jobs.remove_caller(caller);
@@ -238,7 +241,9 @@ impl Scheduler {
     pub fn cancel(&mut self, now: Instant, job: JobId, effects: &mut impl Effects) {
         if self.jobs.get(job).is_some() {
             self.detach(now, job, effects);
-            self.forget(job);
+            if !bug::is_on(Bug::LeakOnCancel) {
+                self.forget(job);
+            }
             self.settle_all(now, effects);
         }
     }
@@ -400,6 +405,12 @@ impl Scheduler {
         while let Some(&(deadline, id)) = self.deadlines.first()
             && deadline <= now
         {
+            if bug::is_on(Bug::DeadlineIgnoredInQueue)
+                && self.jobs.get(id).is_some_and(|job| matches!(job.place, Place::Queued { .. }))
+            {
+                self.deadlines.remove(&(deadline, id));
+                continue;
+            }
             let staged = self.jobs.get(id).and_then(|job| job.staged);
             let outcome = if self.detach(now, id, effects) {
                 if let Some((machine, at)) = staged
@@ -408,7 +419,11 @@ impl Scheduler {
                     // Nothing has come from there since it was sent: it is not this job that is slow.
                     self.machine_failed(now, machine, id, effects);
                 }
-                Outcome::Unknown(Unknown::TooLate)
+                if bug::is_on(Bug::NotSentAfterItLeft) {
+                    Outcome::NotSent(NotSent::TooLate)
+                } else {
+                    Outcome::Unknown(Unknown::TooLate)
+                }
             } else {
                 Outcome::NotSent(NotSent::TooLate)
             };
@@ -520,7 +535,7 @@ impl Scheduler {
         if let Outcome::Unknown(reason) = outcome
             && let Some(bytes) = copy
             && let Some(job) = self.jobs.get_mut(id)
-            && job.deadline > now
+            && (job.deadline > now || bug::is_on(Bug::RetryPastDeadline))
         {
             let world = &mut self.worlds[job.world.0];
             if world.retries.spend() {
@@ -548,7 +563,7 @@ impl Scheduler {
         if let (Some(machine), Outcome::Replied(_) | Outcome::MachineStatus { .. }) = (machine, &outcome) {
             self.machines.all[machine.0].stats.machine_time.record(machine_time);
         }
-        effects.concluded(Concluded {
+        let concluded = Concluded {
             caller: job.caller,
             ticket: job.ticket,
             world: job.world,
@@ -556,11 +571,18 @@ impl Scheduler {
             queue_time,
             machine_time,
             outcome,
-        });
+        };
+        if bug::is_on(Bug::DuplicateOutcome) {
+            effects.concluded(concluded);
+        }
+        effects.concluded(concluded);
     }
 
     /// Ends the jobs that have waited long enough for a machine to come up.
     fn expire_held(&mut self, now: Instant, effects: &mut impl Effects) {
+        if bug::is_on(Bug::HeldNeverExpires) {
+            return;
+        }
         for world in 0..self.worlds.len() {
             while let Some((_, &id)) = self.worlds[world].waiting.first_key_value() {
                 let admitted = self.jobs.get(id).expect("queued jobs are in hand").admitted;
@@ -585,7 +607,7 @@ impl Scheduler {
     /// Takes a caller's flows off the rings when it has as much in flight as it may, and puts them back when it has less.
     pub(super) fn park_if_needed(&mut self, caller: CallerId) {
         let of_caller = self.jobs.caller(caller);
-        let is_parked = of_caller.in_flight >= self.quota.in_flight;
+        let is_parked = of_caller.in_flight >= self.quota.in_flight && !bug::is_on(Bug::CallerInFlightIgnored);
         if is_parked != of_caller.is_parked {
             of_caller.is_parked = is_parked;
             self.has_unparked |= !is_parked;
@@ -608,7 +630,7 @@ impl Scheduler {
             if self.jobs.has_caller(id) {
                 let caller = self.jobs.caller(id);
                 let has_room = caller.has_room(&self.quota, self.limits.max_job_bytes as usize);
-                if has_room && std::mem::take(&mut caller.waits_for_room) {
+                if has_room && !bug::is_on(Bug::RoomNeverTold) && std::mem::take(&mut caller.waits_for_room) {
                     effects.caller_has_room(id);
                 }
             }

@@ -27,7 +27,7 @@ pub struct Front {
     ports: SecondaryMap<CallerId, Port>,
     channels: SecondaryMap<ChannelId, Arc<Notify>>,
     world_changes: Arc<dyn WorldChange>,
-    /// Jobs that were rejected before the scheduler saw them, for no world that is configured.
+    /// Requests that were rejected before the scheduler saw them, and so are counted for no world.
     pub rejected: u64,
     /// Commands that were passed on to the hardserver and have ended.
     pub passed: Passed,
@@ -67,12 +67,15 @@ pub struct StrayReply {
 }
 
 /// What has become of a gRPC stream's jobs, waiting to be sent to its caller.
-#[derive(Default)]
 pub struct Answers {
     /// Ended jobs by the caller's id for each.
     pub finished: VecDeque<(u64, Finished)>,
     /// The stream, where it waits for more.
     pub waker: Option<Waker>,
+    /// Notified when the stream's reader, which waits for room, may go on.
+    room: Arc<Notify>,
+    /// Whether the reader waits for room.
+    pub is_paused: bool,
 }
 
 impl LegacyPort {
@@ -244,20 +247,31 @@ impl LegacyPort {
 impl Front {
     /// A front with nobody on it.
     pub fn new(config: Arc<Config>, world_changes: Arc<dyn WorldChange>) -> Self {
-        let by = |name: fn(&crate::config::World) -> &str| {
-            config.worlds.iter().enumerate().map(|(id, world)| (name(world).to_owned(), WorldId(id))).collect()
-        };
-        Self {
-            machine_names: config.machines.iter().map(|machine| machine.name.as_str().into()).collect(),
-            worlds_by_name: by(|world| &world.name),
-            worlds_by_publication: by(|world| &world.published_as),
+        let mut front = Self {
+            machine_names: Vec::new(),
+            worlds_by_name: HashMap::new(),
+            worlds_by_publication: HashMap::new(),
             ports: SecondaryMap::new(),
             channels: SecondaryMap::new(),
             world_changes,
             rejected: 0,
             passed: Passed::default(),
-            config,
-        }
+            config: config.clone(),
+        };
+        front.reconfigure(config);
+        front
+    }
+
+    /// The configuration has changed. A world that is retired is found by no name and no handle any more.
+    pub fn reconfigure(&mut self, config: Arc<Config>) {
+        let by = |name: fn(&crate::config::World) -> &str| {
+            let live = config.worlds.iter().enumerate().filter(|(_, world)| !world.is_retired);
+            live.map(|(id, world)| (name(world).to_owned(), WorldId(id))).collect()
+        };
+        self.machine_names = config.machines.iter().map(|machine| machine.name.as_str().into()).collect();
+        self.worlds_by_name = by(|world| &world.name);
+        self.worlds_by_publication = by(|world| &world.published_as);
+        self.config = config;
     }
 
     /// The world of this name.
@@ -307,9 +321,10 @@ impl Front {
         }
     }
 
-    /// A gRPC stream waits for outcomes.
-    pub fn add_stream(&mut self, caller: CallerId) {
-        self.ports.insert(caller, Port::Stream(Answers::default()));
+    /// A gRPC stream waits for outcomes. Its reader, where the caller's quota is full, waits on `room`.
+    pub fn add_stream(&mut self, caller: CallerId, room: Arc<Notify>) {
+        let answers = Answers { finished: VecDeque::new(), waker: None, room, is_paused: false };
+        self.ports.insert(caller, Port::Stream(answers));
     }
 
     /// The answers for a stream; `None` where it has ended.
@@ -354,6 +369,14 @@ impl Front {
     pub fn count(&self) -> (usize, usize) {
         let legacy = self.ports.values().filter(|port| matches!(port, Port::Legacy(_))).count();
         (legacy, self.ports.len() - legacy)
+    }
+
+    /// How many legacy connections and how many gRPC streams are not read from now, because one of the caller's limits is
+    /// reached.
+    pub fn paused(&self) -> (usize, usize) {
+        let legacy = self.ports.values().filter(|port| matches!(port, Port::Legacy(port) if port.is_paused)).count();
+        let streams = self.ports.values().filter(|port| matches!(port, Port::Stream(answers) if answers.is_paused));
+        (legacy, streams.count())
     }
 
     /// How many connections to the hardserver are up.
@@ -418,8 +441,11 @@ impl Effects for Front {
     }
 
     fn caller_has_room(&mut self, caller: CallerId) {
-        if let Some(Port::Legacy(port)) = self.ports.get_mut(caller) {
-            port.resume();
+        match self.ports.get_mut(caller) {
+            Some(Port::Legacy(port)) => port.resume(),
+            Some(Port::Stream(answers)) => answers.room.notify_one(),
+            // A unary call that is one too many is refused: nobody waits.
+            Some(Port::Calls(_)) | None => {}
         }
     }
 }

@@ -10,10 +10,11 @@ mod finished;
 mod front;
 mod handles;
 mod passage;
+mod pool;
 mod report;
 mod thread;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
 use tokio::sync::Notify;
@@ -28,7 +29,8 @@ pub use finished::{Failure, Finished, Reply};
 pub use front::{Front, LegacyPort, StrayReply};
 pub use handles::Meaning;
 pub use passage::{PassageWakes, Passed};
-pub use report::{Report, TunnelState};
+pub use pool::{Pool, PoolCounts, TunnelState};
+pub use report::{MachineReport, Report, WorldReport};
 pub use thread::{Accepted, CallerCount, CallerLimit, Handed, ShardEnded, ShardHandle, WorldChange, spawn};
 
 /// A shard, for everything that runs on it.
@@ -37,7 +39,7 @@ pub struct Shard {
     shared: Arc<Shared>,
 }
 
-/// What the shards have together.
+/// What the shards have together: by the positions of machines and worlds in the configuration.
 #[derive(Clone)]
 pub struct Budgets {
     /// The jobs that each machine may have in flight.
@@ -57,10 +59,36 @@ impl Budgets {
         let queue_bytes = config.worlds.iter().map(|_| Budget::new(config.limits.queue_bytes, shards)).collect();
         Self { machines, queues, queue_bytes }
     }
+
+    /// What a configuration allows that takes the place of the one that these were made for. What both have stays the same
+    /// budget, of which the shards have leased parts, with the new limit.
+    #[must_use]
+    pub fn reconfigured(&self, config: &Config) -> Self {
+        let shards = config.runtime.shards;
+        let kept_or_new = |budget: Option<&Arc<Budget>>, limit: usize| match budget {
+            Some(budget) => {
+                budget.set_limit(limit);
+                budget.clone()
+            }
+            None => Budget::new(limit, shards),
+        };
+        let of_worlds = |budgets: &[Arc<Budget>], limit| {
+            (0..config.worlds.len()).map(|world| kept_or_new(budgets.get(world), limit)).collect()
+        };
+        let machines = config.machines.iter().enumerate();
+        Self {
+            machines: machines
+                .map(|(index, machine)| kept_or_new(self.machines.get(index), machine.max_in_flight))
+                .collect(),
+            queues: of_worlds(&self.queues, config.limits.queue),
+            queue_bytes: of_worlds(&self.queue_bytes, config.limits.queue_bytes),
+        }
+    }
 }
 
 struct Shared {
-    config: Arc<Config>,
+    /// Locked for as long as it takes to clone or swap the pointer. Written before the state is locked, never while it is.
+    config: RwLock<Arc<Config>>,
     state: Mutex<State>,
     /// Wakes the timer when it has to go off earlier than it was set to.
     timer: Notify,
@@ -77,43 +105,32 @@ pub struct State {
     armed: Option<Instant>,
 }
 
-/// A machine's tunnels on one shard, as far as others than their keepers need to know.
-#[derive(Default)]
-pub struct Pool {
-    /// By the tunnels' places in the pool.
-    pub tunnels: Vec<PooledTunnel>,
-}
-
-/// One tunnel's place in a pool.
-#[derive(Default)]
-pub struct PooledTunnel {
-    /// What its keeper is doing.
-    pub state: TunnelState,
-    /// How often a connect failed since the shard began.
-    pub failed_connects: u64,
-}
-
 impl Shard {
     /// A shard with no callers and no channels.
     pub fn new(config: Arc<Config>, budgets: &Budgets, world_changes: Arc<dyn WorldChange>) -> Self {
         let settings = settings(&config, budgets);
-        let pools = config
-            .machines
-            .iter()
-            .map(|machine| Pool { tunnels: (0..machine.tunnels).map(|_| PooledTunnel::default()).collect() })
-            .collect();
+        let pools = config.machines.iter().map(|_| Pool::default()).collect();
         let state = State {
             scheduler: Scheduler::new(Instant::now(), settings),
             front: Front::new(config.clone(), world_changes),
             pools,
             armed: None,
         };
+        let config = RwLock::new(config);
         Self { shared: Arc::new(Shared { config, state: Mutex::new(state), timer: Notify::new() }) }
     }
 
-    /// The configuration that the shard was made with.
-    pub fn config(&self) -> &Arc<Config> {
-        &self.shared.config
+    /// The configuration as it is now. Positions of machines and worlds mean the same in each that follows.
+    pub fn config(&self) -> Arc<Config> {
+        self.shared.config.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes a configuration in the place of the one that it has. It is aligned with that one
+    /// ([`Config::aligned_with`]), and `budgets` are those of that one, reconfigured. Jobs in hand notice nothing, except
+    /// that limits change.
+    pub fn reconfigure(&self, config: &Arc<Config>, budgets: &Budgets) {
+        *self.shared.config.write().unwrap_or_else(PoisonError::into_inner) = config.clone();
+        self.with(|state, now| state.reconfigure(now, config, budgets));
     }
 
     /// Calls `act` with the shard's state and the time. Wake-ups of callers and writers are given while it runs, but nothing
@@ -166,12 +183,12 @@ fn settings(config: &Config, budgets: &Budgets) -> Settings {
         queue: queue.clone(),
         queue_bytes: queue_bytes.clone(),
         affinity: world.affinity,
-        is_retired: false,
+        is_retired: world.is_retired,
     };
     let machine = |(machine, in_flight): (&config::Machine, &Arc<Budget>)| MachineSettings {
         name: machine.name.as_str().into(),
         in_flight: in_flight.clone(),
-        is_retired: false,
+        is_retired: machine.is_retired,
     };
     Settings {
         profile: config.wire.profile.clone(),
@@ -204,6 +221,13 @@ fn settings(config: &Config, budgets: &Budgets) -> Settings {
 }
 
 impl State {
+    fn reconfigure(&mut self, now: Instant, config: &Arc<Config>, budgets: &Budgets) {
+        self.pools.resize_with(config.machines.len(), Pool::default);
+        // First the names of what the scheduler then speaks about.
+        self.front.reconfigure(config.clone());
+        self.scheduler.reconfigure(now, settings(config, budgets), &mut self.front);
+    }
+
     /// Hands a job to the scheduler.
     pub fn submit(&mut self, now: Instant, caller: CallerId, job: NewJob<'_>) -> Option<JobId> {
         self.scheduler.submit(now, caller, job, &mut self.front)

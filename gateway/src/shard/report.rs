@@ -1,11 +1,11 @@
 //! What a shard tells the control plane when somebody wants to see metrics.
 
-use crate::schedule::{Histogram, MachineId, WorldId, WorldStats};
+use crate::schedule::{Histogram, MachineId, MachineState, WorldId, WorldStats};
 
-use super::{Passed, State};
+use super::{Passed, PoolCounts, State, TunnelState};
 
 /// A shard's numbers at one moment. Counts are since the shard began.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Report {
     /// By [`WorldId`].
     pub worlds: Vec<WorldReport>,
@@ -15,11 +15,15 @@ pub struct Report {
     pub legacy_callers: usize,
     /// gRPC connections and streams.
     pub grpc_callers: usize,
+    /// Legacy connections that are not read from, because one of the caller's limits is reached.
+    pub legacy_paused: usize,
+    /// gRPC streams that are not read from, because one of the caller's limits is reached.
+    pub grpc_paused: usize,
     /// Jobs in hand.
     pub jobs: usize,
     /// Tasks that run on the shard.
     pub tasks: usize,
-    /// Jobs rejected for no world that is configured.
+    /// Requests rejected that were counted for no world.
     pub rejected: u64,
     /// Connections to the hardserver that are up.
     pub hardserver_connections: usize,
@@ -28,10 +32,12 @@ pub struct Report {
 }
 
 /// A world's part of a [`Report`].
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct WorldReport {
     /// Jobs that wait.
     pub queued: usize,
+    /// Their bytes.
+    pub queued_bytes: usize,
     /// Whether a job could be sent now.
     pub is_ready: bool,
     /// What was counted.
@@ -39,49 +45,24 @@ pub struct WorldReport {
 }
 
 /// A machine's part of a [`Report`].
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct MachineReport {
+    /// Whether it takes jobs, and why not.
+    pub state: MachineState,
     /// Tags that are taken.
     pub in_flight: usize,
     /// Channels that are up.
     pub channels: usize,
     /// How many tunnels are in each state, in the order of [`TunnelState::ALL`].
     pub tunnels: [usize; TunnelState::ALL.len()],
-    /// How often a connect failed.
-    pub failed_connects: u64,
+    /// What its pool has counted.
+    pub pool: PoolCounts,
     /// Replies that nobody waited for any more.
     pub late_replies: u64,
+    /// How often it was ejected.
+    pub ejections: u64,
     /// From sending to reply.
     pub machine_time: Histogram,
-}
-
-/// What the keeper of a tunnel is doing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TunnelState {
-    /// It connects.
-    #[default]
-    Connecting,
-    /// The tunnel is up.
-    Ready,
-    /// It waits before it connects again.
-    BackingOff,
-    /// The host key or the login was refused: it waits long, since somebody has to do something about it.
-    Refused,
-}
-
-impl TunnelState {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Connecting, Self::Ready, Self::BackingOff, Self::Refused];
-
-    /// Its name as a metric's label.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Connecting => "connecting",
-            Self::Ready => "ready",
-            Self::BackingOff => "backing_off",
-            Self::Refused => "refused",
-        }
-    }
 }
 
 impl State {
@@ -89,15 +70,17 @@ impl State {
     pub fn report(&self) -> Report {
         let Self { scheduler, front, pools, .. } = self;
         let (legacy_callers, grpc_callers) = front.count();
+        let (legacy_paused, grpc_paused) = front.paused();
         let machine = |(index, pool): (usize, &super::Pool)| {
             let stats = scheduler.machine_stats(MachineId(index));
             MachineReport {
+                state: scheduler.machine_state(MachineId(index)),
                 in_flight: scheduler.in_flight(MachineId(index)),
                 channels: scheduler.channels(MachineId(index)),
-                tunnels: TunnelState::ALL
-                    .map(|state| pool.tunnels.iter().filter(|tunnel| tunnel.state == state).count()),
-                failed_connects: pool.tunnels.iter().map(|tunnel| tunnel.failed_connects).sum(),
+                tunnels: pool.states(),
+                pool: pool.counts(),
                 late_replies: stats.late_replies,
+                ejections: stats.ejections,
                 machine_time: stats.machine_time.clone(),
             }
         };
@@ -105,6 +88,7 @@ impl State {
             worlds: (0..scheduler.worlds())
                 .map(|index| WorldReport {
                     queued: scheduler.queued(WorldId(index)),
+                    queued_bytes: scheduler.queued_bytes(WorldId(index)),
                     is_ready: scheduler.is_ready(WorldId(index)),
                     stats: scheduler.world_stats(WorldId(index)).clone(),
                 })
@@ -112,6 +96,8 @@ impl State {
             machines: pools.iter().enumerate().map(machine).collect(),
             legacy_callers,
             grpc_callers,
+            legacy_paused,
+            grpc_paused,
             jobs: scheduler.jobs(),
             tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks(),
             rejected: front.rejected,

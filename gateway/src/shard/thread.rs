@@ -4,8 +4,8 @@ use std::io;
 use std::net::TcpStream as StdTcpStream;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use socket2::{SockRef, TcpKeepalive};
@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Budgets, Report, Shard};
 use crate::config::Config;
 use crate::listen::{grpc, hardserver};
-use crate::schedule::WorldId;
+use crate::schedule::{MachineId, WorldId};
 use crate::upstream;
 
 /// Told when a world gains its first channel on a shard or loses its last. Called under the shard's lock: must not block.
@@ -41,6 +41,12 @@ pub enum Handed {
     Caller(Accepted, CallerCount),
     /// Somebody wants to see the numbers.
     Report(oneshot::Sender<Report>),
+    /// The configuration has changed: [`Shard::reconfigure`], and the pools follow.
+    Reload(Arc<Config>, Budgets, oneshot::Sender<()>),
+    /// Take no more jobs from now on and go on living, or take jobs again. Answered with the jobs in hand.
+    SetDraining(bool, oneshot::Sender<usize>),
+    /// Send no more jobs to a machine, or send it jobs again. Answered with the jobs that it has in flight.
+    SetMachineDraining(MachineId, bool, oneshot::Sender<usize>),
     /// Take no more jobs; finish those in hand, at most until the configured time-out; then end. Answered at the end.
     Drain(oneshot::Sender<()>),
 }
@@ -52,6 +58,8 @@ const INBOX: usize = 1024;
 pub struct ShardHandle {
     inbox: mpsc::Sender<Handed>,
     callers: Arc<AtomicUsize>,
+    /// What it had counted when its drain was over.
+    last_report: Arc<OnceLock<Report>>,
 }
 
 impl ShardHandle {
@@ -70,25 +78,44 @@ impl ShardHandle {
         CallerCount::reserve(limit, &self.callers)
     }
 
-    /// The shard's numbers; `None` where it has ended.
+    /// The shard's numbers; the last ones where it was drained and has ended, so that no count ever falls. `None` where it has
+    /// ended unasked.
     pub async fn report(&self) -> Option<Report> {
+        let answer = self.ask(Handed::Report).await.ok();
+        answer.or_else(|| self.last_report.get().cloned())
+    }
+
+    /// Hands the shard an aligned configuration and the reconfigured budgets; returns when it goes by them.
+    pub async fn reload(&self, config: Arc<Config>, budgets: Budgets) -> Result<(), ShardEnded> {
+        self.ask(|done| Handed::Reload(config, budgets, done)).await
+    }
+
+    /// Has the shard refuse new jobs, or take them again; returns how many are in hand.
+    pub async fn set_draining(&self, is_draining: bool) -> Result<usize, ShardEnded> {
+        self.ask(|done| Handed::SetDraining(is_draining, done)).await
+    }
+
+    /// Has the shard send no more jobs to a machine, or send them again; returns how many the machine has in flight.
+    pub async fn set_machine_draining(&self, machine: MachineId, is_draining: bool) -> Result<usize, ShardEnded> {
+        self.ask(|done| Handed::SetMachineDraining(machine, is_draining, done)).await
+    }
+
+    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Handed) -> Result<T, ShardEnded> {
         let (sender, receiver) = oneshot::channel();
-        self.hand(Handed::Report(sender)).await.ok()?;
-        receiver.await.ok()
+        self.hand(question(sender)).await?;
+        receiver.await.map_err(|_| ShardEnded)
     }
 
     /// A shard that takes nothing out of its inbox but what the test does.
     #[cfg(test)]
     pub(crate) fn stalled() -> (Self, mpsc::Receiver<Handed>) {
         let (inbox, messages) = mpsc::channel(INBOX);
-        (Self { inbox, callers: Arc::default() }, messages)
+        (Self { inbox, callers: Arc::default(), last_report: Arc::default() }, messages)
     }
 
     /// Drains the shard. It ends, and so does its thread.
     pub async fn drain(&self) -> Result<(), ShardEnded> {
-        let (sender, receiver) = oneshot::channel();
-        self.hand(Handed::Drain(sender)).await?;
-        receiver.await.map_err(|_| ShardEnded)
+        self.ask(Handed::Drain).await
     }
 }
 
@@ -100,19 +127,24 @@ pub struct ShardEnded;
 /// How many connections there may be at once, over all shards and front ends.
 #[derive(Debug)]
 pub struct CallerLimit {
-    limit: usize,
+    limit: AtomicUsize,
     callers: AtomicUsize,
 }
 
 impl CallerLimit {
     /// A limit with nobody connected.
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, callers: AtomicUsize::new(0) })
+        Arc::new(Self { limit: AtomicUsize::new(limit), callers: AtomicUsize::new(0) })
     }
 
     /// The most connections there may be.
     pub fn limit(&self) -> usize {
-        self.limit
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Changes the limit. Where there are more connections already, they stay, and no other comes in until enough have gone.
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 }
 
@@ -126,7 +158,7 @@ pub struct CallerCount {
 impl CallerCount {
     fn reserve(limit: &Arc<CallerLimit>, of_shard: &Arc<AtomicUsize>) -> Option<Self> {
         // In one step, since acceptors may run side by side.
-        let one_more = |callers| (callers < limit.limit).then_some(callers + 1);
+        let one_more = |callers| (callers < limit.limit()).then_some(callers + 1);
         limit.callers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
         of_shard.fetch_add(1, Ordering::Relaxed);
         Some(Self { limit: limit.clone(), of_shard: of_shard.clone() })
@@ -150,21 +182,23 @@ pub fn spawn(
 ) -> io::Result<ShardHandle> {
     let (inbox, messages) = mpsc::channel(INBOX);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let last_report = Arc::new(OnceLock::new());
+    let last = last_report.clone();
     std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
         runtime.block_on(async move {
             let shard = Shard::new(config, &budgets, world_changes);
-            run(shard, messages, common).await;
+            run(shard, messages, common, &last).await;
         });
         // Whatever still runs is dropped with the runtime, and not waited for.
         runtime.shutdown_background();
     })?;
-    Ok(ShardHandle { inbox, callers: Arc::default() })
+    Ok(ShardHandle { inbox, callers: Arc::default(), last_report })
 }
 
-async fn run(shard: Shard, mut inbox: mpsc::Receiver<Handed>, common: grpc::Common) {
+async fn run(shard: Shard, mut inbox: mpsc::Receiver<Handed>, common: grpc::Common, last_report: &OnceLock<Report>) {
     let timer = shard.clone();
     tokio::spawn(async move { timer.run_timer().await });
-    let keepers = upstream::start(&shard);
+    let mut keepers = upstream::start(&shard);
     let grpc = grpc::Server::start(&shard, common);
     while let Some(handed) = inbox.recv().await {
         match handed {
@@ -174,8 +208,22 @@ async fn run(shard: Shard, mut inbox: mpsc::Receiver<Handed>, common: grpc::Comm
                 }
             }
             Handed::Report(wanted) => report(&shard, wanted),
+            Handed::Reload(config, budgets, done) => {
+                shard.reconfigure(&config, &budgets);
+                keepers.reconfigure(&shard);
+                // Who asked may have gone, here and below.
+                let _ = done.send(());
+            }
+            Handed::SetDraining(is_draining, done) => {
+                let _ = done.send(set_draining(&shard, is_draining));
+            }
+            Handed::SetMachineDraining(machine, is_draining, done) => {
+                let _ = done.send(set_machine_draining(&shard, machine, is_draining));
+            }
             Handed::Drain(done) => {
                 answer_while(&shard, &mut inbox, drain(&shard, keepers, grpc)).await;
+                // Before the inbox goes, so that whoever finds it gone finds this.
+                let _ = last_report.set(shard.with(|state, _| state.report()));
                 // Who asked may have gone.
                 let _ = done.send(());
                 return;
@@ -207,11 +255,39 @@ async fn answer_while(shard: &Shard, inbox: &mut mpsc::Receiver<Handed>, drainin
             () = &mut draining => return,
             Some(handed) = inbox.recv() => match handed {
                 Handed::Report(wanted) => report(shard, wanted),
-                // A second wish to drain is not answered: whoever has it sees the shard end.
-                Handed::Caller(..) | Handed::Drain(_) => {}
+                // Other wishes are not answered any more: whoever has one sees the shard end.
+                Handed::Caller(..)
+                | Handed::Reload(..)
+                | Handed::SetDraining(..)
+                | Handed::SetMachineDraining(..)
+                | Handed::Drain(_) => {}
             },
         }
     }
+}
+
+fn set_draining(shard: &Shard, is_draining: bool) -> usize {
+    shard.with(|state, _| {
+        if is_draining {
+            state.scheduler.begin_drain();
+        } else {
+            state.scheduler.end_drain();
+        }
+        // Streams with nothing in hand end, so that their callers go elsewhere.
+        state.front.wake_streams();
+        state.scheduler.jobs()
+    })
+}
+
+fn set_machine_draining(shard: &Shard, machine: MachineId, is_draining: bool) -> usize {
+    shard.with(|state, now| {
+        if is_draining {
+            state.scheduler.begin_machine_drain(now, machine, &mut state.front);
+        } else {
+            state.scheduler.end_machine_drain(now, machine, &mut state.front);
+        }
+        state.scheduler.in_flight(machine)
+    })
 }
 
 /// How long callers get to read what they were answered, once no job is in hand any more.
@@ -221,10 +297,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 const DRAIN_CHECK: Duration = Duration::from_millis(10);
 
 async fn drain(shard: &Shard, keepers: upstream::Keepers, grpc: grpc::Server) {
-    shard.with(|state, _| {
-        state.scheduler.begin_drain();
-        state.front.wake_streams();
-    });
+    set_draining(shard, true);
     let timeout = shard.config().runtime.drain_timeout;
     if !until(timeout, || shard.with(|state, _| state.scheduler.is_idle())).await {
         let left = shard.with(|state, now| {

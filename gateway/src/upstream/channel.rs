@@ -10,7 +10,8 @@ use seeway_proto::wire::ReplyBody;
 use tokio::sync::{Notify, watch};
 
 use super::backoff::{Backoff, chance};
-use super::stopping;
+use super::keeper::{Orders, reloaded};
+use crate::config::Config;
 use crate::schedule::{ChannelId, MachineId, SizeClass};
 use crate::shard::Shard;
 
@@ -29,46 +30,94 @@ enum Unusable {
     Closed,
 }
 
-/// Keeps one channel open for as long as its tunnel stands.
-pub(super) async fn keep(shard: Shard, machine: MachineId, tunnel: Arc<Tunnel>, mut stopped: watch::Receiver<bool>) {
-    tokio::select! {
-        () = reopen(&shard, machine, &tunnel) => {}
-        () = stopping(&mut stopped) => {}
-    }
+/// What a channel's keeper needs to know.
+pub(super) struct Keeper {
+    pub(super) shard: Shard,
+    pub(super) machine: MachineId,
+    /// The machine's.
+    pub(super) name: Arc<str>,
+    /// Where the machine's SEEJobs port is, as the SSH server sees it.
+    pub(super) host: Arc<str>,
+    pub(super) port: u16,
+    pub(super) class: SizeClass,
+    pub(super) tunnel: Arc<Tunnel>,
+    /// How many of the tunnel's channels are up.
+    pub(super) up: Arc<watch::Sender<usize>>,
+    /// Whether the tunnel takes no more jobs.
+    pub(super) draining: watch::Receiver<bool>,
+    pub(super) orders: watch::Receiver<Orders>,
 }
 
-async fn reopen(shard: &Shard, machine: MachineId, tunnel: &Tunnel) {
-    let config = shard.config();
-    let name = &config.machines[machine.0].name;
-    let mut backoff = Backoff::new(config.ssh.connect_retry, config.ssh.retry_max);
-    while !tunnel.is_closed() {
-        match open(shard, machine, tunnel).await {
-            Ok((read, write)) => {
-                backoff.reset();
-                // Ends by itself when the tunnel is lost: then the replies that had come before are delivered first.
-                Pump::start(shard, machine).run(read, write).await;
+impl Keeper {
+    /// Keeps one channel open for as long as its tunnel stands and is not to drain; opens it again when the machine closes it.
+    pub(super) async fn keep(mut self) {
+        let ssh = self.orders.borrow().config.ssh.clone();
+        let mut is_draining = self.draining.clone();
+        let mut backoff = Backoff::new(ssh.connect_retry, ssh.retry_max);
+        while !self.tunnel.is_closed() {
+            let reloads = self.orders.borrow().reloads;
+            let opened = tokio::select! {
+                opened = self.open() => opened,
+                () = draining(&mut is_draining) => return,
+            };
+            let wait = match opened {
+                Ok((read, write)) => {
+                    backoff.reset();
+                    self.up.send_modify(|up| *up += 1);
+                    // Ends by itself when the tunnel is lost: then the replies that had come before are delivered first.
+                    let end = Pump::start(&self).run(read, write).await;
+                    self.up.send_modify(|up| *up -= 1);
+                    if matches!(end, End::Drained) {
+                        return;
+                    }
+                    backoff.wait(chance())
+                }
+                Err(unusable) => self.refused(&unusable, &mut backoff, ssh.refused_retry),
+            };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                _ = self.tunnel.closed() => {}
+                () = reloaded(&mut self.orders, reloads) => {}
+                () = draining(&mut is_draining) => return,
             }
-            Err(unusable) => tracing::warn!(machine = name, error = %unusable, "no channel"),
         }
-        tokio::select! {
-            () = tokio::time::sleep(backoff.wait(chance())) => {}
-            _ = tunnel.closed() => {}
+    }
+
+    fn refused(&self, unusable: &Unusable, backoff: &mut Backoff, refused_retry: Duration) -> Duration {
+        let machine = &*self.name;
+        if matches!(unusable, Unusable::Tunnel(error) if error.is_permanent()) {
+            self.shard.with(|state, _| state.pools[self.machine.0].prohibited());
+            tracing::error!(
+                machine,
+                error = %unusable,
+                retry_in = ?refused_retry,
+                "the machine's SSH server forbids the channel: none until that is mended"
+            );
+            return refused_retry;
         }
+        tracing::warn!(machine, error = %unusable, "no channel");
+        backoff.wait(chance())
+    }
+
+    /// Opens a channel to the machine's SEEJobs port and makes sure that a machine answers there: an SSH server may well open a
+    /// channel to a port behind which nobody speaks.
+    async fn open(&self) -> Result<(ReadHalf, WriteHalf), Unusable> {
+        let channel = self.tunnel.open(&self.host, self.port).await?;
+        let config = self.orders.borrow().config.clone();
+        let limit = config.ssh.connect_timeout;
+        tokio::time::timeout(limit, no_op(&config, channel)).await.map_err(|_| Unusable::Silent(limit))?
     }
 }
 
-/// Opens a channel to the machine's SEEJobs port and makes sure that a machine answers there: an SSH server may well open a
-/// channel to a port behind which nobody speaks.
-async fn open(shard: &Shard, machine: MachineId, tunnel: &Tunnel) -> Result<(ReadHalf, WriteHalf), Unusable> {
-    let config = shard.config();
-    let machine = &config.machines[machine.0];
-    let channel = tunnel.open(&machine.seejobs_host, machine.seejobs_port).await?;
-    let limit = config.ssh.connect_timeout;
-    tokio::time::timeout(limit, no_op(shard, channel)).await.map_err(|_| Unusable::Silent(limit))?
+/// Returns when the tunnel takes no more jobs.
+async fn draining(draining: &mut watch::Receiver<bool>) {
+    if draining.wait_for(|is_draining| *is_draining).await.is_err() {
+        // Its keeper is gone, and ends this one.
+        std::future::pending::<()>().await;
+    }
 }
 
-async fn no_op(shard: &Shard, channel: Channel) -> Result<(ReadHalf, WriteHalf), Unusable> {
-    let config = shard.config();
+async fn no_op(config: &Config, channel: Channel) -> Result<(ReadHalf, WriteHalf), Unusable> {
     let (mut read, mut write) = channel.split();
     let mut mux = Outgoing::new(config.wire.profile.clone(), config.wire_limits(), 1);
     // An empty mux has room for one.
@@ -92,26 +141,39 @@ async fn no_op(shard: &Shard, channel: Channel) -> Result<(ReadHalf, WriteHalf),
 /// How long the replies that came before a channel was lost have to be delivered.
 const LAST_REPLIES: Duration = Duration::from_secs(1);
 
+/// How often a channel that drains looks whether its last job has ended otherwise than by a reply.
+const DRAIN_CHECK: Duration = Duration::from_millis(10);
+
+/// How a channel has ended.
+enum End {
+    /// It is lost, or the machine has closed it.
+    Lost,
+    /// It was to take no more jobs, and has none left.
+    Drained,
+}
+
 /// A channel that is registered with the scheduler. Dropping it ends the jobs that are still on it.
-struct Pump {
-    shard: Shard,
+struct Pump<'a> {
+    keeper: &'a Keeper,
     channel: ChannelId,
-    machine: MachineId,
     wake: Arc<Notify>,
 }
 
-impl Pump {
-    fn start(shard: &Shard, machine: MachineId) -> Self {
+impl<'a> Pump<'a> {
+    fn start(keeper: &'a Keeper) -> Self {
         let wake = Arc::new(Notify::new());
-        let channel = shard.with(|state, now| state.channel_opened(now, machine, SizeClass::Small, wake.clone()));
-        Self { shard: shard.clone(), channel, machine, wake }
+        let channel =
+            keeper.shard.with(|state, now| state.channel_opened(now, keeper.machine, keeper.class, wake.clone()));
+        Self { keeper, channel, wake }
     }
 
-    async fn run(self, read: ReadHalf, write: WriteHalf) {
-        let machine = &self.shard.config().machines[self.machine.0].name;
+    async fn run(self, read: ReadHalf, write: WriteHalf) -> End {
+        let machine = &*self.keeper.name;
         let mut receive = std::pin::pin!(self.receive(read));
         let received = tokio::select! {
             received = &mut receive => received,
+            // Nothing may happen between this and the drop, which takes the channel from the scheduler: it is idle now.
+            () = self.drained() => return End::Drained,
             lost = self.send(write) => {
                 tracing::warn!(machine, error = %lost, "a channel is lost");
                 // What has come before it was lost is delivered; there is not much, and nothing more to wait for.
@@ -123,6 +185,17 @@ impl Pump {
             Err(broken) => {
                 tracing::error!(machine, error = %broken, "a channel is closed: the machine broke the protocol");
             }
+        }
+        End::Lost
+    }
+
+    /// Waits until the tunnel is to drain, and then until no job is on the channel any more.
+    async fn drained(&self) {
+        draining(&mut self.keeper.draining.clone()).await;
+        let Keeper { shard, .. } = self.keeper;
+        shard.with(|state, now| state.scheduler.drain_channel(now, self.channel, &mut state.front));
+        while !shard.with(|state, _| state.scheduler.is_channel_idle(self.channel)) {
+            tokio::time::sleep(DRAIN_CHECK).await;
         }
     }
 
@@ -136,8 +209,10 @@ impl Pump {
                 if let Some(lost) = write.lost() {
                     return lost;
                 }
-                let batch =
-                    self.shard.with(|state, now| state.scheduler.take_output(now, self.channel, &mut state.front));
+                let batch = self
+                    .keeper
+                    .shard
+                    .with(|state, now| state.scheduler.take_output(now, self.channel, &mut state.front));
                 let Some(batch) = batch else { break };
                 if let Err(lost) = write.write(batch).await {
                     return lost;
@@ -149,7 +224,7 @@ impl Pump {
     async fn receive(&self, mut read: ReadHalf) -> Result<(), Broken> {
         let mut received = WipedBuffer::new();
         while read.read_into(&mut received).await {
-            self.shard.with(|state, now| {
+            self.keeper.shard.with(|state, now| {
                 let mut input = received.filled();
                 let result = state.scheduler.receive(now, self.channel, &mut input, &mut state.front);
                 let rest = input.len();
@@ -161,9 +236,9 @@ impl Pump {
     }
 }
 
-impl Drop for Pump {
+impl Drop for Pump<'_> {
     fn drop(&mut self) {
         let channel = self.channel;
-        self.shard.with(|state, now| state.channel_closed(now, channel));
+        self.keeper.shard.with(|state, now| state.channel_closed(now, channel));
     }
 }

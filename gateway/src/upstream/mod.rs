@@ -1,51 +1,138 @@
 //! The pools: for each machine its tunnels, and on each tunnel its channels.
 //!
-//! A keeper for each tunnel connects at start, and again, with back-off, whenever the tunnel is lost. A keeper for each
-//! channel opens it on the tunnel, tries the machine with a NoOp, registers it with the scheduler, moves bytes until it
-//! ends, and opens it again as long as the tunnel stands. What becomes of jobs is none of their business.
+//! A pool has a place for each tunnel, and each place a keeper. It connects at start, and again, with back-off, whenever the
+//! tunnel is lost; where the tunnel has come of age, or the configuration is another one, it makes the next one first and drains
+//! the old one then. A keeper for each channel opens it on the tunnel, tries the machine with a NoOp, registers it with the
+//! scheduler, moves bytes until it ends, and opens it again as long as the tunnel stands. What becomes of jobs is none of their
+//! business. What a tunnel does when is decided in `life`, without I/O.
 
 mod backoff;
 mod channel;
+mod keeper;
+mod life;
+mod pacer;
 mod pipe;
-mod tunnel;
+mod serving;
+#[cfg(all(test, feature = "emulator"))]
+mod tests;
+
+use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use pipe::{PipeError, open_pipe};
 
+use crate::config::{Config, Machine, Ssh};
 use crate::schedule::MachineId;
-use crate::shard::Shard;
+use crate::shard::{Pool, Shard};
+use keeper::{End, Orders};
 
 /// The keepers of all of a shard's tunnels.
 pub struct Keepers {
-    stop: watch::Sender<bool>,
+    shard: Shard,
+    config: Arc<Config>,
+    /// By [`MachineId`]; of each machine, what the keepers of its places are told.
+    places: Vec<Vec<watch::Sender<Orders>>>,
+    /// Those of places that are to end, and may have.
+    retired: Vec<watch::Sender<Orders>>,
     tasks: JoinSet<()>,
 }
 
 /// Starts a keeper for each tunnel of each machine.
 pub fn start(shard: &Shard) -> Keepers {
-    let (stop, stopped) = watch::channel(false);
-    let mut tasks = JoinSet::new();
-    for (index, machine) in shard.config().machines.iter().enumerate() {
-        for place in 0..machine.tunnels {
-            tasks.spawn(tunnel::keep(shard.clone(), MachineId(index), place, stopped.clone()));
-        }
-    }
-    Keepers { stop, tasks }
+    let config = shard.config();
+    Keepers::start(shard, &config)
 }
 
 impl Keepers {
+    fn start(shard: &Shard, config: &Arc<Config>) -> Self {
+        let mut keepers = Self {
+            shard: shard.clone(),
+            config: config.clone(),
+            places: Vec::new(),
+            retired: Vec::new(),
+            tasks: JoinSet::new(),
+        };
+        for (index, machine) in config.machines.iter().enumerate() {
+            keepers.places.push(Vec::new());
+            keepers.fill(index, wanted(machine));
+        }
+        keepers
+    }
+
+    /// The shard's configuration has changed, and its scheduler knows. Each machine has kept its place; new ones are at the end.
+    ///
+    /// A machine's tunnels are replaced where anything has changed that they are made with: the next ones are up before the old
+    /// ones drain. (As long as the new configuration does not lead to the machine, the old tunnels stand.) A retired machine's
+    /// tunnels drain and end, and so do those that are too many. Whoever waits before it connects again does so at once.
+    pub fn reconfigure(&mut self, shard: &Shard) {
+        let config = shard.config();
+        self.take(&config);
+    }
+
+    fn take(&mut self, new: &Arc<Config>) {
+        let old = std::mem::replace(&mut self.config, new.clone());
+        self.shard.with(|state, _| {
+            let machines = state.pools.len().max(new.machines.len());
+            state.pools.resize_with(machines, Pool::default);
+        });
+        // Keepers that have retired since the last time.
+        while self.tasks.try_join_next().is_some() {}
+        self.retired.retain(|orders| !orders.is_closed());
+        self.places.resize_with(self.places.len().max(new.machines.len()), Vec::new);
+        for (index, machine) in new.machines.iter().enumerate() {
+            let wanted = wanted(machine);
+            let places = &mut self.places[index];
+            for surplus in places.drain(wanted.min(places.len())..) {
+                surplus.send_modify(|orders| {
+                    orders.config = new.clone();
+                    orders.end = Some(End::Retire);
+                });
+                self.retired.push(surplus);
+            }
+            let is_changed =
+                old.machines.get(index).is_none_or(|old_one| differ((old_one, &old.ssh), (machine, &new.ssh)));
+            for place in places {
+                place.send_modify(|orders| {
+                    orders.config = new.clone();
+                    orders.reloads += 1;
+                    orders.version += u64::from(is_changed);
+                });
+            }
+            self.fill(index, wanted);
+        }
+    }
+
+    /// Starts keepers until a machine has as many as are wanted.
+    fn fill(&mut self, machine: usize, wanted: usize) {
+        while self.places[machine].len() < wanted {
+            let (orders, ordered) =
+                watch::channel(Orders { config: self.config.clone(), version: 0, reloads: 0, end: None });
+            self.tasks.spawn(keeper::keep(self.shard.clone(), MachineId(machine), ordered));
+            self.places[machine].push(orders);
+        }
+    }
+
     /// Closes every channel and tunnel and waits for it. Jobs that are still out get their outcome.
     pub async fn stop(mut self) {
-        // Keepers that have all ended listen no more.
-        let _ = self.stop.send(true);
+        for place in self.places.iter().flatten().chain(&self.retired) {
+            place.send_modify(|orders| orders.end = Some(End::Stop));
+        }
         while self.tasks.join_next().await.is_some() {}
     }
 }
 
-/// Returns when the keepers are to stop.
-async fn stopping(stopped: &mut watch::Receiver<bool>) {
-    // A sender that is gone has stopped too.
-    let _ = stopped.wait_for(|stop| *stop).await;
+/// How many tunnels a machine is to have.
+fn wanted(machine: &Machine) -> usize {
+    if machine.is_retired { 0 } else { machine.tunnels }
+}
+
+/// Whether tunnels that were made with one of the two are others than those made with the other one.
+fn differ(one: (&Machine, &Ssh), other: (&Machine, &Ssh)) -> bool {
+    let made_with = |(machine, ssh): (&Machine, &Ssh)| {
+        let target = (machine.seejobs_host.clone(), machine.seejobs_port);
+        (machine.tunnel_options(ssh), target, machine.channels, machine.bulk_channels)
+    };
+    made_with(one) != made_with(other)
 }

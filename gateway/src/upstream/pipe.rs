@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use seeway_client::tunnel::{Channel, Tunnel, TunnelError};
 
+use super::pacer;
 use crate::config::Machine;
 use crate::schedule::WorldId;
 use crate::shard::Shard;
@@ -32,7 +33,8 @@ pub enum PipeError {
 /// A machine need not speak SEEJobs to be piped to. So where none of the world's takes jobs, the first is taken whose SSH server
 /// opens a channel to the port.
 pub async fn open_pipe(shard: &Shard, world: WorldId, port: Option<u16>) -> Result<(Arc<Tunnel>, Channel), PipeError> {
-    let machines = &shard.config().machines;
+    let config = shard.config();
+    let machines = &config.machines;
     let ready = shard.with(|state, _| state.scheduler.ready_machines(world).first().copied());
     if let Some(ready) = ready {
         let machine = &machines[ready.0];
@@ -41,7 +43,7 @@ pub async fn open_pipe(shard: &Shard, world: WorldId, port: Option<u16>) -> Resu
             .map_err(|error| PipeError::Tunnel { machine: machine.name.clone(), error });
     }
     let mut failed = None;
-    for &machine in &shard.config().worlds[world.0].machines {
+    for &machine in &config.worlds[world.0].machines {
         match open_on(shard, &machines[machine], port).await {
             Ok(pipe) => return Ok(pipe),
             Err(error) => failed = Some(error),
@@ -51,7 +53,9 @@ pub async fn open_pipe(shard: &Shard, world: WorldId, port: Option<u16>) -> Resu
 }
 
 async fn open_on(shard: &Shard, machine: &Machine, port: Option<u16>) -> Result<(Arc<Tunnel>, Channel), TunnelError> {
-    let tunnel = Tunnel::connect(&machine.tunnel_options(&shard.config().ssh)).await?;
+    let ssh = shard.config().ssh.clone();
+    pacer::turn(&machine.address, ssh.connect_pace).await;
+    let tunnel = Tunnel::connect(&machine.tunnel_options(&ssh)).await?;
     let channel = tunnel.open(&machine.seejobs_host, port.unwrap_or(machine.seejobs_port)).await?;
     Ok((Arc::new(tunnel), channel))
 }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::bug::{self, Bug};
 use crate::wiped::WipedBuffer;
 use crate::wire::{self, Command, Direction, Fault, Frame, FrameError, Framer, Limits, Profile};
 
@@ -44,6 +45,7 @@ pub struct Incoming {
     framer: Framer,
     outstanding: HashSet<u32>,
     output: WipedBuffer,
+    refused: u64,
 }
 
 impl Incoming {
@@ -56,6 +58,7 @@ impl Incoming {
             max_outstanding,
             outstanding: HashSet::new(),
             output: WipedBuffer::new(),
+            refused: 0,
         }
     }
 
@@ -120,6 +123,11 @@ impl Incoming {
         self.outstanding.len()
     }
 
+    /// How many commands were answered here, because they were wrong, since this was last asked.
+    pub fn take_refused(&mut self) -> u64 {
+        std::mem::take(&mut self.refused)
+    }
+
     /// Answers a NoOp.
     pub fn answer_no_op(&mut self, tag: u32) {
         self.answered(tag);
@@ -176,15 +184,17 @@ impl Incoming {
             self.refuse_too_large(tag);
             return false;
         }
-        if self.outstanding.insert(tag) {
+        if self.outstanding.insert(tag) || bug::is_on(Bug::DuplicateTagAccepted) {
             return true;
         }
+        self.refused += 1;
         let status = self.profile.statuses.invalid_parameter;
         self.put_error(tag, status, Some("tag in use"));
         false
     }
 
     fn refuse(&mut self, tag: u32, fault: Fault) {
+        self.refused += 1;
         let statuses = &self.profile.statuses;
         let (status, info) = match fault {
             Fault::Malformed => (statuses.malformed, "the command does not parse"),
@@ -195,6 +205,7 @@ impl Incoming {
     }
 
     fn refuse_too_large(&mut self, tag: u32) {
+        self.refused += 1;
         let info = format!("larger than the limit of {} bytes", self.limits.max_job_bytes);
         self.put_error(tag, self.profile.statuses.buffer_full, Some(&info));
     }
@@ -204,6 +215,9 @@ impl Incoming {
     }
 
     fn answered(&mut self, tag: u32) {
+        if bug::is_on(Bug::AnsweredTagKept) {
+            return;
+        }
         let was_outstanding = self.outstanding.remove(&tag);
         debug_assert!(was_outstanding, "every command is answered once");
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::bug::{self, Bug};
 use crate::wiped::WipedBuffer;
 use crate::wire::{self, BadReply, Direction, Frame, FrameError, Framer, Limits, Profile, ReplyBody};
 
@@ -214,6 +215,9 @@ impl<T> Outgoing<T> {
 
     /// Nobody waits for this command's reply any more. Its tag stays taken until the reply comes.
     pub fn abandon(&mut self, tag: Tag) -> Option<T> {
+        if bug::is_on(Bug::TagFreedAtDeadline) {
+            return self.place_of(tag).is_some().then(|| self.free_place(tag.place())).flatten();
+        }
         match &mut self.place_of(tag)?.state {
             Use::Asked { token, .. } => token.take(),
             Use::Free | Use::Withdrawn => None,
@@ -254,7 +258,9 @@ impl<T> Outgoing<T> {
         let mut rest = staged.filled();
         while !rest.is_empty() {
             let message = wire::StagedMessage::split_off(&self.profile, &mut rest);
-            if let Some(token) = self.free_place(Tag(message.tag).place()) {
+            if let Some(token) = self.free_place(Tag(message.tag).place())
+                && !bug::is_on(Bug::UnsentLostOnClose)
+            {
                 unsent(token, message.job);
             }
         }
@@ -263,7 +269,9 @@ impl<T> Outgoing<T> {
     /// Ends the stream: every command that is still wanted comes back, those that have not left with their job's bytes,
     /// in the order in which they were staged.
     pub fn close(mut self, unsent: impl FnMut(T, &[u8]), mut sent: impl FnMut(T)) {
-        self.withdraw_all(unsent);
+        if !bug::is_on(Bug::UnsentTakenForSent) {
+            self.withdraw_all(unsent);
+        }
         for place in self.places.drain(..) {
             if let Use::Asked { token: Some(token), .. } = place.state {
                 sent(token);
@@ -326,7 +334,8 @@ impl<T> Outgoing<T> {
     }
 
     fn place_of(&mut self, tag: Tag) -> Option<&mut Place<T>> {
-        self.places.get_mut(tag.place()).filter(|place| place.use_count == tag.0 >> PLACE_BITS)
+        let is_any_use = bug::is_on(Bug::UseCountIgnored);
+        self.places.get_mut(tag.place()).filter(|place| is_any_use || place.use_count == tag.0 >> PLACE_BITS)
     }
 
     /// What stands for a reply that is larger than the limit: its job ran, and what it said is lost, as if the machine had
@@ -340,6 +349,7 @@ impl<T> Outgoing<T> {
     fn answered(&mut self, tag: Tag, reply: &ReplyBody<'_>) -> Result<Option<T>, Broken> {
         let current_batch = self.batch;
         let stray = Broken::StrayTag { tag: tag.0 };
+        let tag = if bug::is_on(Bug::ReplyMatchedByPosition) { self.first_sent().unwrap_or(tag) } else { tag };
         match self.place_of(tag).ok_or(stray)?.state {
             // An answer to what has not been sent is as stray as one to nothing.
             Use::Asked { kind, batch, .. } if batch != current_batch => {
@@ -350,6 +360,13 @@ impl<T> Outgoing<T> {
             Use::Asked { .. } | Use::Free | Use::Withdrawn => return Err(stray),
         }
         Ok(self.free_place(tag.place()))
+    }
+
+    /// What a reply is taken for by [`Bug::ReplyMatchedByPosition`].
+    fn first_sent(&self) -> Option<Tag> {
+        let is_sent = |place: &&Place<T>| matches!(place.state, Use::Asked { batch, .. } if batch != self.batch);
+        let (index, place) = self.places.iter().enumerate().find(|(_, place)| is_sent(place))?;
+        Some(Tag::new(index, place.use_count))
     }
 
     /// Takes what was withdrawn out of the staged bytes.
@@ -365,6 +382,9 @@ impl<T> Outgoing<T> {
             let index = Tag(message.tag).place();
             if matches!(self.places[index].state, Use::Withdrawn) {
                 self.free_place(index);
+                if bug::is_on(Bug::WithdrawnStillSent) {
+                    self.staged.extend(message.bytes);
+                }
             } else {
                 self.staged.extend(message.bytes);
             }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::table::write_table;
 use super::{Failure, block_on, write_json};
-use crate::config::{self, Config, Place, Problems};
+use crate::config::{self, Config};
 use connect::Trial;
 
 /// Say every problem in a configuration file; with --connect, try its machines
@@ -52,7 +52,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         Ok(config) => config,
         Err(problems) => {
             if args.json {
-                write_json(out, &json!({ "file": file, "problems": problems_json(&problems) }))?;
+                write_json(out, &json!({ "file": file, "problems": problems.to_json() }))?;
             } else {
                 writeln!(out, "{problems}")?;
                 writeln!(out, "{}", counted(problems.list.len(), "problem"))?;
@@ -81,28 +81,6 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
 
 fn counted(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
-}
-
-fn problems_json(problems: &Problems) -> Value {
-    problems
-        .list
-        .iter()
-        .map(|problem| {
-            let (line, column, variable) = match &problem.place {
-                Place::Whole => (None, None, None),
-                Place::File { line, column } => (Some(line), Some(column), None),
-                Place::Environment(variable) => (None, None, Some(variable)),
-            };
-            json!({
-                "line": line,
-                "column": column,
-                "variable": variable,
-                "key": problem.key,
-                "what": problem.what,
-                "fix": problem.fix,
-            })
-        })
-        .collect()
 }
 
 fn config_json(config: &Config) -> Value {

@@ -1,6 +1,7 @@
 //! What is wrong with a file is said with its exact line, and everything at once.
 
 mod problems;
+mod reload;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use tonic::Status;
 
 use super::connection::Caller;
+use super::limits::check_affinity_key;
 use super::priority;
 use crate::schedule::{JobId, NewJob};
 use crate::shard::{Finished, Shard};
@@ -28,6 +29,7 @@ pub(super) async fn submit(
     request: SubmitRequest,
     deadline: Option<Instant>,
 ) -> Result<SubmitResponse, Status> {
+    check_affinity_key(shard, &request.world, &request.affinity_key)?;
     let mut call = Call { shard, ticket: caller.ticket(), caller, job: None };
     let outcome = call.begin(&request, deadline)?;
     // The bytes are with the scheduler now, as long as it needs them.
@@ -45,6 +47,7 @@ impl Call<'_> {
         request: &SubmitRequest,
         deadline: Option<Instant>,
     ) -> Result<oneshot::Receiver<Finished>, Status> {
+        let default_timeout = self.shard.config().limits.default_timeout;
         self.shard.with(|state, now| {
             let Some(world) = state.front.world(&request.world) else {
                 return Err(state.front.reject(&request.world, Rejected::NoSuchWorld).into());
@@ -54,7 +57,7 @@ impl Call<'_> {
                 ticket: self.ticket,
                 world,
                 bytes: &request.job,
-                deadline: deadline.unwrap_or(now + self.shard.config().limits.default_timeout),
+                deadline: deadline.unwrap_or(now + default_timeout),
                 idempotent: request.idempotent,
                 priority: priority(request),
                 affinity_key: request.affinity_key.as_bytes(),

@@ -8,21 +8,20 @@ use tonic_health::server::{HealthReporter, HealthService};
 const JOB_SERVICE: &str = "seeway.v1.SeeJobService";
 
 /// What is told to whoever asks for health, on any shard.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Health {
     reporter: HealthReporter,
 }
 
 impl Health {
-    /// The gateway is up; no world can take a job yet.
-    pub async fn new(worlds: impl IntoIterator<Item = &str>) -> Self {
-        let health = Self { reporter: HealthReporter::new() };
-        health.set("", true).await;
-        health.set(JOB_SERVICE, false).await;
-        for world in worlds {
-            health.set_world(world, false).await;
-        }
-        health
+    /// A service that knows of nothing yet.
+    pub fn new() -> Self {
+        Self { reporter: HealthReporter::new() }
+    }
+
+    /// Whether the gateway takes jobs.
+    pub async fn set_gateway(&self, ready: bool) {
+        self.set("", ready).await;
     }
 
     /// Whether a world can take a job.
@@ -35,9 +34,9 @@ impl Health {
         self.set(JOB_SERVICE, ready).await;
     }
 
-    /// The gateway takes no more jobs.
-    pub async fn set_draining(&self) {
-        self.set("", false).await;
+    /// The configuration has the world no more.
+    pub async fn remove_world(&self, world: &str) {
+        self.reporter.clone().clear_service_status(&format!("world/{world}")).await;
     }
 
     pub(super) fn service(&self) -> HealthServer<HealthService> {

@@ -5,6 +5,7 @@ mod connection;
 mod deadline;
 mod failure;
 mod health;
+mod limits;
 mod pipe;
 mod service;
 mod stream;
@@ -15,13 +16,14 @@ use std::time::Duration;
 use seeway_proto::v1::FILE_DESCRIPTOR_SET;
 use seeway_proto::v1::see_job_service_server::SeeJobServiceServer;
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::shard::{CallerCount, Shard};
 use connection::Connection;
 pub use health::Health;
+pub use limits::Pipes;
 use service::Service;
 
 /// Connections that may wait for the server to take them.
@@ -49,8 +51,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 pub struct Common {
     /// What is told to whoever asks for health.
     pub health: Health,
-    /// A permit for each pipe that may be open.
-    pub pipes: Arc<Semaphore>,
+    /// How many pipes may be open.
+    pub pipes: Arc<Pipes>,
 }
 
 /// A shard's gRPC server.
@@ -66,7 +68,8 @@ impl Server {
     pub fn start(shard: &Shard, common: Common) -> Self {
         let (connections, incoming) = mpsc::channel(BACKLOG);
         let (stop, stopped) = oneshot::channel::<()>();
-        let limits = &shard.config().limits;
+        let config = shard.config();
+        let limits = &config.limits;
         let jobs = SeeJobServiceServer::new(Service::new(shard.clone(), common.pipes))
             .max_decoding_message_size(max_decoded(limits.max_job_bytes));
         let reflection = tonic_reflection::server::Builder::configure()

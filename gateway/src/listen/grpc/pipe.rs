@@ -13,11 +13,11 @@ use seeway_proto::outcome::{NotSent, Outcome, Rejected};
 use seeway_proto::v1::pipe_request::Message;
 use seeway_proto::v1::{PipeOpen, PipeRequest, PipeResponse};
 use seeway_proto::wiped::WipedBuffer;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Status, Streaming};
 
+use super::limits::{PipePlace, Pipes, check_affinity_key};
 use crate::shard::{Failure, Shard};
 use crate::upstream::{self, PipeError};
 
@@ -34,14 +34,14 @@ pub(super) struct Pipe {
     uplink: AbortHandle,
     tunnel: Arc<Tunnel>,
     has_ended: bool,
-    _permit: OwnedSemaphorePermit,
+    _place: PipePlace,
 }
 
 /// Opens the pipe that the stream's first message asks for.
 pub(super) async fn open(
     shard: &Shard,
     mut requests: Streaming<PipeRequest>,
-    pipes: Arc<Semaphore>,
+    pipes: Arc<Pipes>,
 ) -> Result<Pipe, Status> {
     let first = tokio::time::timeout(OPEN_TIMEOUT, requests.next()).await;
     let first = first.map_err(|_| Status::invalid_argument(format!("no `open` came within {OPEN_TIMEOUT:?}")))?;
@@ -52,11 +52,12 @@ pub(super) async fn open(
         }
     };
     // Not before it is known that the caller means it.
-    let permit = pipes.try_acquire_owned().map_err(|_| too_many(shard, &open.world))?;
+    let place = pipes.take().ok_or_else(|| too_many(shard, &open.world))?;
+    check_affinity_key(shard, &open.world, &open.affinity_key)?;
     let (tunnel, channel) = connect(shard, &open).await?;
     let (read, write) = channel.split();
     let uplink = tokio::spawn(send(requests, write)).abort_handle();
-    Ok(Pipe { read, unsent: WipedBuffer::new(), uplink, tunnel, has_ended: false, _permit: permit })
+    Ok(Pipe { read, unsent: WipedBuffer::new(), uplink, tunnel, has_ended: false, _place: place })
 }
 
 fn too_many(shard: &Shard, world: &str) -> Status {

@@ -9,11 +9,11 @@ use seeway_proto::v1::{
     ListWorldsRequest, ListWorldsResponse, PipeRequest, PipeResponse, StreamRequest, SubmitRequest, SubmitResponse,
     World,
 };
-use tokio::sync::Semaphore;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::connection::Caller;
+use super::limits::Pipes;
 use super::{call, deadline, pipe, stream};
 use crate::schedule::WorldId;
 use crate::shard::Shard;
@@ -21,11 +21,11 @@ use crate::shard::Shard;
 /// The job service on one shard.
 pub(super) struct Service {
     shard: Shard,
-    pipes: Arc<Semaphore>,
+    pipes: Arc<Pipes>,
 }
 
 impl Service {
-    pub(super) fn new(shard: Shard, pipes: Arc<Semaphore>) -> Self {
+    pub(super) fn new(shard: Shard, pipes: Arc<Pipes>) -> Self {
         Self { shard, pipes }
     }
 }
@@ -62,7 +62,7 @@ impl SeeJobService for Service {
                 machines: world.machines.iter().map(|machine| config.machines[*machine].name.clone()).collect(),
                 max_job_bytes: config.limits.max_job_bytes,
             };
-            config.worlds.iter().enumerate().map(world).collect()
+            config.worlds.iter().enumerate().filter(|(_, world)| !world.is_retired).map(world).collect()
         });
         worlds.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(Response::new(ListWorldsResponse { worlds }))

@@ -17,12 +17,16 @@ use tokio::task::AbortHandle;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Status, Streaming};
 
+use super::limits::bad_affinity_key;
 use super::priority;
 use crate::schedule::{CallerId, NewJob};
 use crate::shard::{Failure, Finished, Shard};
 
 /// How many requests are handed over in one call at most, so that one stream does not keep the shard to itself.
 const BATCH: usize = 256;
+
+/// How many bytes of jobs are read ahead of what has been handed over, about: the last job read may be larger.
+const BATCH_BYTES: usize = 1024 * 1024;
 
 /// The answers of one stream, as tonic sends them. Dropping it, as tonic does when the caller goes away, drops the stream's
 /// unsent jobs.
@@ -39,8 +43,8 @@ pub struct Answering {
 /// What the reader and the sender of one stream both see. Both run on the shard's thread.
 struct Shared {
     open: Mutex<Open>,
-    /// Notified when a job was answered.
-    room: Notify,
+    /// Notified when a job was answered, and when the caller's quota has room again.
+    room: Arc<Notify>,
     reading: Mutex<Reading>,
 }
 
@@ -74,13 +78,13 @@ struct Reader {
 impl Answering {
     /// Begins to read.
     pub(super) fn start(shard: &Shard, requests: Streaming<StreamRequest>, call_deadline: Option<Instant>) -> Self {
+        let room = Arc::new(Notify::new());
         let caller = shard.with(|state, _| {
             let caller = state.scheduler.caller_joined();
-            state.front.add_stream(caller);
+            state.front.add_stream(caller, room.clone());
             caller
         });
-        let shared =
-            Arc::new(Shared { open: Mutex::default(), room: Notify::new(), reading: Mutex::new(Reading::Goes) });
+        let shared = Arc::new(Shared { open: Mutex::default(), room, reading: Mutex::new(Reading::Goes) });
         let reader =
             Reader { shard: shard.clone(), caller, shared: shared.clone(), call_deadline, world: String::new() };
         let reader = tokio::spawn(reader.run(requests)).abort_handle();
@@ -94,7 +98,9 @@ impl Answering {
             Reading::Failed(status) if is_quiet => Some(Err(status.clone())),
             Reading::Done if is_quiet => Some(Ok(())),
             // What the caller has sent and nobody has read has not run.
-            _ if is_quiet && is_draining => Some(Err(Status::unavailable("the gateway is stopping; use another one"))),
+            _ if is_quiet && is_draining => {
+                Some(Err(Status::unavailable("the gateway takes no more jobs; use another one")))
+            }
             _ => None,
         }
     }
@@ -158,24 +164,33 @@ impl Drop for Answering {
 
 impl Reader {
     async fn run(mut self, mut requests: Streaming<StreamRequest>) {
+        let mut batch = VecDeque::new();
         let end = loop {
             self.wait_for_room().await;
-            let first = match requests.next().await {
+            match requests.next().await {
                 None => break Reading::Done,
                 Some(Err(status)) => break Reading::Failed(status),
-                Some(Ok(request)) => request,
-            };
-            let mut batch = vec![first];
+                Some(Ok(request)) => batch.push_back(request),
+            }
             let mut end = None;
-            while end.is_none() && batch.len() < BATCH.min(self.room()) {
+            let (most, mut bytes) = (BATCH.min(self.room()), job_bytes(batch.back()));
+            while end.is_none() && batch.len() < most && bytes < BATCH_BYTES {
                 match ready_now(&mut requests).await {
                     None => break,
                     Some(None) => end = Some(Reading::Done),
                     Some(Some(Err(status))) => end = Some(Reading::Failed(status)),
-                    Some(Some(Ok(request))) => batch.push(request),
+                    Some(Some(Ok(request))) => {
+                        batch.push_back(request);
+                        bytes += job_bytes(batch.back());
+                    }
                 }
             }
-            self.hand_over(&batch);
+            self.hand_over(&mut batch);
+            // The rest goes as its caller's quota allows.
+            while !batch.is_empty() {
+                self.wait_for_room().await;
+                self.hand_over(&mut batch);
+            }
             if let Some(end) = end {
                 break end;
             }
@@ -189,19 +204,34 @@ impl Reader {
         self.shard.config().limits.caller_jobs.saturating_sub(lock(&self.shared.open).requests)
     }
 
-    /// A caller that asks faster than it reads its answers is not read from: HTTP/2's flow control then holds it back.
+    /// A caller that asks faster than it reads its answers, or whose quota is full, is not read from: HTTP/2's flow control
+    /// then holds it back.
     async fn wait_for_room(&self) {
-        while self.room() == 0 {
+        while self.must_pause() {
             self.shared.room.notified().await;
         }
     }
 
-    fn hand_over(&mut self, batch: &[StreamRequest]) {
+    fn must_pause(&self) -> bool {
+        let has_place = self.room() > 0;
+        self.shard.with(|state, _| {
+            let must_pause = !has_place || !state.scheduler.has_room(self.caller);
+            if let Some(answers) = state.front.stream(self.caller) {
+                answers.is_paused = must_pause;
+            }
+            must_pause
+        })
+    }
+
+    /// Hands over what the caller's quota has room for.
+    fn hand_over(&mut self, batch: &mut VecDeque<StreamRequest>) {
         let Self { shard, caller, shared, call_deadline, world: last_world } = self;
         let default_timeout = shard.config().limits.default_timeout;
         shard.with(|state, now| {
             let mut open = lock(&shared.open);
-            for request in batch {
+            while state.scheduler.has_room(*caller)
+                && let Some(request) = batch.pop_front()
+            {
                 let empty = SubmitRequest::default();
                 let submit = request.submit.as_ref().unwrap_or(&empty);
                 if !submit.world.is_empty() {
@@ -215,19 +245,21 @@ impl Reader {
                     push(state, *caller, request.id, failure);
                     continue;
                 }
-                let rejected =
-                    if request.submit.is_none() { Some((Rejected::Malformed, ": `submit` is missing")) } else { None };
-                let world = state.front.world(last_world).ok_or((Rejected::NoSuchWorld, ""));
-                let world = match rejected.map_or(world, Err) {
+                let malformed = match &request.submit {
+                    None => Some(": `submit` is missing".to_owned()),
+                    Some(submit) => bad_affinity_key(&submit.affinity_key),
+                };
+                let world = state.front.world(last_world).ok_or((Rejected::NoSuchWorld, String::new()));
+                let world = match malformed.map_or(world, |detail| Err((Rejected::Malformed, detail))) {
                     Ok(world) => world,
                     Err((rejected, detail)) => {
                         let mut failure = state.front.reject(last_world, rejected);
-                        failure.message.push_str(detail);
+                        failure.message.push_str(&detail);
                         push(state, *caller, request.id, failure);
                         continue;
                     }
                 };
-                let timeout = timeout(request).unwrap_or(default_timeout);
+                let timeout = timeout(&request).unwrap_or(default_timeout);
                 let deadline = now.checked_add(timeout).unwrap_or(now + default_timeout);
                 let new = NewJob {
                     ticket: request.id,
@@ -259,6 +291,10 @@ fn push(state: &mut crate::shard::State, caller: CallerId, id: u64, failure: Fai
             waker.wake();
         }
     }
+}
+
+fn job_bytes(request: Option<&StreamRequest>) -> usize {
+    request.and_then(|request| request.submit.as_ref()).map_or(0, |submit| submit.job.len())
 }
 
 /// The next request if it is there already.

@@ -21,6 +21,7 @@ use seeway_proto::wiped::WipedBuffer;
 use seeway_proto::wire::{Command, FrameError};
 use tokio::sync::Notify;
 
+use crate::config::Config;
 use crate::schedule::{CallerId, NewJob, Priority};
 use crate::shard::{CallerCount, LegacyPort, Meaning, Shard, State};
 
@@ -123,30 +124,37 @@ impl Connection {
 
     /// Hands every whole command in `bytes` to whom it is for, as far as there is room; returns how many bytes are left.
     fn decode(&self, bytes: &[u8]) -> Result<usize, End> {
+        let config = self.shard.config();
         self.shard.with(|state, now| {
             let unknown = if self.passing.is_some() { UnknownCommands::Taken } else { UnknownCommands::Refused };
             let mut rest = bytes;
-            while !self.must_pause(state.front.legacy(self.caller)) {
+            while !self.must_pause(&config, state) {
                 let port = state.front.legacy(self.caller);
                 match port.incoming.next_received(&mut rest, unknown).map_err(End::Broken)? {
                     None => break,
-                    Some(received) => self.serve(state, now, received),
+                    Some(received) => self.serve(&config, state, now, received),
                 }
             }
             let port = state.front.legacy(self.caller);
             port.batch_served();
+            let refused = port.incoming.take_refused();
             if port.incoming.output_len() > 0 {
                 port.wake();
             }
+            state.front.rejected += refused;
             Ok(rest.len())
         })
     }
 
-    fn serve(&self, state: &mut State, now: Instant, received: Received<'_>) {
-        let config = self.shard.config();
+    fn serve(&self, config: &Config, state: &mut State, now: Instant, received: Received<'_>) {
         let port = state.front.legacy(self.caller);
         match received.command {
             Some(Command::SeeJob { tag, world, job }) => match port.meaning_of(world) {
+                // A world that the configuration has no more is none, whoever still has a handle of it.
+                Meaning::World(world) if config.worlds[world.0].is_retired => {
+                    port.answer(&config.wire.profile, tag, Outcome::Rejected(Rejected::NoSuchWorld));
+                    state.front.rejected += 1;
+                }
                 Meaning::World(world) => {
                     let new = NewJob {
                         ticket: tag.into(),
@@ -192,23 +200,32 @@ impl Connection {
     }
 
     /// A caller that asks faster than it reads its answers, or than the hardserver takes what is passed on, is not read from
-    /// until that has caught up.
-    fn must_pause(&self, port: &LegacyPort) -> bool {
-        let most = self.shard.config().limits.caller_buffer_bytes;
-        !port.incoming.has_room() || port.incoming.output_len() >= most || port.staged_len() >= most
+    /// until that has caught up; one whose quota is full is not until it has room.
+    fn must_pause(&self, config: &Config, state: &mut State) -> bool {
+        let most = config.limits.caller_buffer_bytes;
+        let port = state.front.legacy(self.caller);
+        !port.incoming.has_room()
+            || port.incoming.output_len() >= most
+            || port.staged_len() >= most
+            || !state.scheduler.has_room(self.caller)
+    }
+
+    /// Whether the reader is to wait. Where it is, whatever makes room wakes it.
+    fn pauses(&self) -> bool {
+        let config = self.shard.config();
+        self.shard.with(|state, _| {
+            let must_pause = self.must_pause(&config, state);
+            if must_pause {
+                state.front.legacy(self.caller).pause();
+            }
+            must_pause
+        })
     }
 
     /// Goes on with what was read and not decoded for want of room, as room comes. Notices a caller that goes away
     /// meanwhile, whose jobs would otherwise run for nobody.
     async fn wait_for_room(&self, partial: &mut WipedBuffer) -> Result<(), End> {
-        while self.shard.with(|state, _| {
-            let port = state.front.legacy(self.caller);
-            let must_pause = self.must_pause(port);
-            if must_pause {
-                port.pause();
-            }
-            must_pause
-        }) {
+        while self.pauses() {
             tokio::select! {
                 () = self.room.notified() => {}
                 () = self.closed_by_peer() => return Err(End::Gone),

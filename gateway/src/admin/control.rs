@@ -1,0 +1,324 @@
+//! What an operator can have done to a gateway that runs: reload, drain, resume. Each change is the same message to all shards.
+//!
+//! Called by the admin port and, for SIGHUP and SIGTERM, by `serve` through [`Gateway`](crate::gateway::Gateway).
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::sync::Mutex;
+
+use super::{Board, metrics};
+use crate::config::{Config, Problems};
+use crate::listen::accept::Refused;
+use crate::listen::grpc::{Health, Pipes};
+use crate::schedule::MachineId;
+use crate::shard::{Budgets, CallerLimit, ShardEnded, ShardHandle};
+
+/// The control plane of one gateway.
+pub struct Control {
+    parts: Parts,
+    /// The configuration that the shards go by.
+    config: RwLock<Arc<Config>>,
+    /// Held while something is changed: one change follows the other.
+    changing: Mutex<Changing>,
+    reloads: Reloads,
+}
+
+/// What there is to control.
+pub struct Parts {
+    /// The file that a reload reads; without one there is no reload.
+    pub file: Option<PathBuf>,
+    /// The shards.
+    pub shards: Arc<[ShardHandle]>,
+    /// Which worlds are ready.
+    pub board: Arc<Board>,
+    /// What gRPC callers are told of that.
+    pub health: Health,
+    /// How many connections there may be.
+    pub callers: Arc<CallerLimit>,
+    /// How many pipes there may be.
+    pub pipes: Arc<Pipes>,
+    /// How many connections were closed at once.
+    pub refused: Arc<Refused>,
+}
+
+struct Changing {
+    budgets: Budgets,
+    drained: BTreeSet<MachineId>,
+    is_stopping: bool,
+}
+
+/// How reloads ended.
+#[derive(Default)]
+pub(super) struct Reloads {
+    ok: AtomicU64,
+    refused: AtomicU64,
+    /// Seconds since 1970 when the configuration that is in force was loaded.
+    loaded: AtomicU64,
+}
+
+/// How often reloads ended how, and when the last good one was.
+pub(super) struct ReloadCounts {
+    pub(super) ok: u64,
+    pub(super) refused: u64,
+    pub(super) loaded: u64,
+}
+
+/// Why a configuration was not reloaded. Nothing has changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The file has problems, or keys that only a restart can change.
+    #[error("{0}")]
+    Problems(Problems),
+    /// The gateway was started without a file.
+    #[error("this gateway was started without a configuration file; start it with `seeway serve --config FILE`")]
+    NoFile,
+    /// The gateway is about to end.
+    #[error("the gateway is stopping; start it again")]
+    Stopping,
+    /// A shard has ended, and the gateway with it.
+    #[error(transparent)]
+    Ended(#[from] ShardEnded),
+}
+
+/// Why nothing is drained or resumed.
+#[derive(Debug, thiserror::Error)]
+pub enum DrainError {
+    /// The configuration has no such machine.
+    #[error("there is no machine `{0}` in the configuration; /metrics names them all")]
+    NoSuchMachine(String),
+    /// The gateway is about to end.
+    #[error("the gateway is stopping; start it again")]
+    Stopping,
+    /// A shard has ended, and the gateway with it.
+    #[error(transparent)]
+    Ended(#[from] ShardEnded),
+}
+
+/// What a reload has changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    /// Machines that were not there before.
+    pub machines_added: Vec<String>,
+    /// Machines that are there no more.
+    pub machines_removed: Vec<String>,
+    /// Worlds that were not there before.
+    pub worlds_added: Vec<String>,
+    /// Worlds that are there no more.
+    pub worlds_removed: Vec<String>,
+}
+
+/// Whether the gateway, or one machine, is drained, and what it still has to do.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Draining {
+    /// Whether it takes no new jobs.
+    pub is_draining: bool,
+    /// The gateway's jobs in hand; a machine's jobs that are sent and unanswered.
+    pub jobs: usize,
+}
+
+impl Control {
+    /// The control plane of a gateway that has just started with this configuration.
+    pub fn new(parts: Parts, config: Arc<Config>, budgets: Budgets) -> Self {
+        let reloads = Reloads::default();
+        reloads.loaded.store(now(), Ordering::Relaxed);
+        let changing = Changing { budgets, drained: BTreeSet::new(), is_stopping: false };
+        Self { parts, config: RwLock::new(config), changing: Mutex::new(changing), reloads }
+    }
+
+    /// Which worlds are ready.
+    pub fn board(&self) -> &Board {
+        &self.parts.board
+    }
+
+    /// The configuration that is in force.
+    pub fn config(&self) -> Arc<Config> {
+        self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The text that Prometheus reads.
+    pub async fn metrics(&self) -> String {
+        let mut reports = Vec::new();
+        for shard in self.parts.shards.iter() {
+            reports.extend(shard.report().await);
+        }
+        metrics::render(&metrics::Seen {
+            config: &self.config(),
+            reports: &reports,
+            pipes: self.parts.pipes.open(),
+            callers_refused: self.parts.refused.count(),
+            is_draining: self.parts.board.is_draining(),
+            reloads: &self.reloads.counts(),
+        })
+    }
+
+    /// Reads the configuration file again and has everything go by it; or changes nothing, and says why. Jobs in hand notice
+    /// nothing.
+    ///
+    /// # Errors
+    /// The file has problems or changes what can't change, or the gateway is stopping.
+    pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
+        let result = self.try_reload().await;
+        match &result {
+            Ok(reloaded) => {
+                self.reloads.ok.fetch_add(1, Ordering::Relaxed);
+                self.reloads.loaded.store(now(), Ordering::Relaxed);
+                let Reloaded { machines_added, machines_removed, worlds_added, worlds_removed } = reloaded;
+                tracing::info!(?machines_added, ?machines_removed, ?worlds_added, ?worlds_removed, "reloaded");
+            }
+            Err(error) => {
+                self.reloads.refused.fetch_add(1, Ordering::Relaxed);
+                // A line for each problem, as `seeway check` has it.
+                for problem in error.to_string().lines() {
+                    tracing::error!(problem, "the configuration was not reloaded, and nothing has changed");
+                }
+            }
+        }
+        result
+    }
+
+    async fn try_reload(&self) -> Result<Reloaded, ReloadError> {
+        let mut changing = self.changing.lock().await;
+        if changing.is_stopping {
+            return Err(ReloadError::Stopping);
+        }
+        let file = self.parts.file.clone().ok_or(ReloadError::NoFile)?;
+        let running = self.config();
+        let before = running.clone();
+        // Files may be on slow disks, and connections are accepted meanwhile.
+        let read = tokio::task::spawn_blocking(move || running.load_again(&file)).await;
+        let new = read.map_err(|_| ShardEnded)?.map_err(ReloadError::Problems)?;
+        let new = Arc::new(new);
+
+        self.parts.callers.set_limit(new.limits.callers);
+        self.parts.pipes.set_limit(new.limits.pipes);
+        self.parts.board.reconfigure(&new);
+        changing.budgets = changing.budgets.reconfigured(&new);
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = new.clone();
+        for shard in self.parts.shards.iter() {
+            shard.reload(new.clone(), changing.budgets.clone()).await?;
+        }
+        // A machine that comes back some day takes jobs, whatever an operator wanted of the one that is gone.
+        let retired: Vec<MachineId> =
+            changing.drained.iter().copied().filter(|machine| new.machines[machine.0].is_retired).collect();
+        for machine in retired {
+            self.set_machine(&mut changing, machine, false).await?;
+        }
+        self.parts.board.tell(&self.parts.health).await;
+        Ok(Reloaded::between(&before, &new))
+    }
+
+    /// Has the gateway, or one machine, take no new jobs, or take them again. Doing it twice does nothing more.
+    ///
+    /// # Errors
+    /// There is no such machine, or the gateway is stopping.
+    pub async fn set_draining(&self, machine: Option<&str>, is_draining: bool) -> Result<Draining, DrainError> {
+        let mut changing = self.changing.lock().await;
+        if changing.is_stopping {
+            return Err(DrainError::Stopping);
+        }
+        let jobs = if let Some(name) = machine {
+            let machine = self.machine(name)?;
+            tracing::info!(machine = name, "{}", if is_draining { "draining a machine" } else { "resuming a machine" });
+            self.set_machine(&mut changing, machine, is_draining).await?
+        } else {
+            tracing::info!("{}", if is_draining { "draining, until told to resume" } else { "resuming" });
+            // First it is said, so that nobody is sent here whose job is then refused.
+            if is_draining {
+                self.parts.board.set_draining(true);
+                self.parts.board.tell(&self.parts.health).await;
+            }
+            let mut jobs = 0;
+            for shard in self.parts.shards.iter() {
+                jobs += shard.set_draining(is_draining).await?;
+            }
+            if !is_draining {
+                self.parts.board.set_draining(false);
+                self.parts.board.tell(&self.parts.health).await;
+            }
+            jobs
+        };
+        Ok(Draining { is_draining, jobs })
+    }
+
+    /// Whether the gateway, or one machine, is drained.
+    ///
+    /// # Errors
+    /// There is no such machine.
+    pub async fn draining(&self, machine: Option<&str>) -> Result<Draining, DrainError> {
+        let mut reports = Vec::new();
+        for shard in self.parts.shards.iter() {
+            reports.extend(shard.report().await);
+        }
+        let Some(name) = machine else {
+            let jobs = reports.iter().map(|report| report.jobs).sum();
+            return Ok(Draining { is_draining: self.parts.board.is_draining(), jobs });
+        };
+        let machine = self.machine(name)?;
+        let of_machine = reports.iter().filter_map(|report| report.machines.get(machine.0));
+        let jobs = of_machine.map(|machine| machine.in_flight).sum();
+        let is_draining = self.changing.lock().await.drained.contains(&machine);
+        Ok(Draining { is_draining, jobs })
+    }
+
+    /// The gateway is to end: from now on nothing else is changed, and everybody is told.
+    pub async fn begin_stop(&self) {
+        self.changing.lock().await.is_stopping = true;
+        self.parts.board.set_draining(true);
+        self.parts.board.tell(&self.parts.health).await;
+    }
+
+    async fn set_machine(
+        &self,
+        changing: &mut Changing,
+        machine: MachineId,
+        is_draining: bool,
+    ) -> Result<usize, ShardEnded> {
+        if is_draining {
+            changing.drained.insert(machine);
+        } else {
+            changing.drained.remove(&machine);
+        }
+        let mut jobs = 0;
+        for shard in self.parts.shards.iter() {
+            jobs += shard.set_machine_draining(machine, is_draining).await?;
+        }
+        Ok(jobs)
+    }
+
+    fn machine(&self, name: &str) -> Result<MachineId, DrainError> {
+        let config = self.config();
+        let found = config.machines.iter().position(|machine| machine.name == name && !machine.is_retired);
+        found.map(MachineId).ok_or_else(|| DrainError::NoSuchMachine(name.to_owned()))
+    }
+}
+
+impl Reloads {
+    fn counts(&self) -> ReloadCounts {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        ReloadCounts { ok: read(&self.ok), refused: read(&self.refused), loaded: read(&self.loaded) }
+    }
+}
+
+impl Reloaded {
+    fn between(before: &Config, now: &Config) -> Self {
+        let machines =
+            |config: &Config| config.live_machines().map(|machine| machine.name.clone()).collect::<BTreeSet<_>>();
+        let worlds = |config: &Config| config.live_worlds().map(|world| world.name.clone()).collect::<BTreeSet<_>>();
+        let less = |one: &BTreeSet<String>, other: &BTreeSet<String>| one.difference(other).cloned().collect();
+        Self {
+            machines_added: less(&machines(now), &machines(before)),
+            machines_removed: less(&machines(before), &machines(now)),
+            worlds_added: less(&worlds(now), &worlds(before)),
+            worlds_removed: less(&worlds(before), &worlds(now)),
+        }
+    }
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

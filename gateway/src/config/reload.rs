@@ -1,0 +1,112 @@
+//! A configuration that is to take a running one's place: what of it can't, and where its machines and worlds stand.
+//!
+//! A machine's and a world's position is its name to the shards, from which jobs in hand can't be told otherwise. So positions
+//! outlast a reload: what the new file keeps stays where it was, what it lacks stays there as retired, and what is new comes at
+//! the end.
+
+use std::path::Path;
+
+use super::document::Document;
+use super::problem::Gathered;
+use super::value::{Config, Machine, World};
+use super::{Problems, environment};
+
+/// Whether a key has the same value in both.
+type IsSame = fn(&Config, &Config) -> bool;
+
+/// What only a restart can change: threads, sockets, and what has been agreed on with connections that are open.
+const FIXED: &[(&str, &str, IsSame)] = &[
+    ("listen", "grpc", |new, running| new.listen.grpc == running.listen.grpc),
+    ("listen", "hardserver", |new, running| new.listen.hardserver == running.listen.hardserver),
+    ("listen", "upstream_hardserver", |new, running| {
+        new.listen.upstream_hardserver == running.listen.upstream_hardserver
+    }),
+    ("listen", "admin", |new, running| new.listen.admin == running.listen.admin),
+    ("listen", "socket_mode", |new, running| new.listen.socket_mode == running.listen.socket_mode),
+    ("listen", "socket_group", |new, running| new.listen.socket_group == running.listen.socket_group),
+    ("runtime", "shards", |new, running| new.runtime.shards == running.runtime.shards),
+    ("limits", "max_job_bytes", |new, running| new.limits.max_job_bytes == running.limits.max_job_bytes),
+    ("limits", "caller_jobs", |new, running| new.limits.caller_jobs == running.limits.caller_jobs),
+    ("wire", "profile", |new, running| new.wire.profile == running.wire.profile),
+];
+
+/// What a problem with a fixed key says. The admin port tells by it that nothing is wrong with the file as such.
+pub(super) const NEEDS_RESTART: &str = "can not change while the gateway runs";
+
+impl Config {
+    /// Reads a file, as [`load`](Self::load) does, that is to take this running configuration's place.
+    ///
+    /// # Errors
+    /// Everything that is wrong, and every key that only a restart can change.
+    pub fn load_again(&self, file: &Path) -> Result<Self, Problems> {
+        let text = super::text_of(file)?;
+        self.read_again(&text, file, environment::of_process())
+    }
+
+    /// Reads a text, as [`read`](Self::read) does, that is to take this running configuration's place.
+    ///
+    /// # Errors
+    /// Everything that is wrong, and every key that only a restart can change.
+    pub fn read_again(
+        &self,
+        text: &str,
+        file: &Path,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, Problems> {
+        let new = Self::read_and(text, file, environment, |new, document, gathered| {
+            note_fixed(new, self, document, gathered);
+        })?;
+        Ok(new.aligned_with(self))
+    }
+
+    /// The same configuration with machines and worlds where `running` has them. What `running` has and this one has not is
+    /// retired; what was retired and is there again has its old place.
+    #[must_use]
+    pub fn aligned_with(mut self, running: &Self) -> Self {
+        let positions: Vec<usize> = {
+            let mut added = running.machines.len()..;
+            let mut place_of = |machine: &Machine| {
+                let kept = running.machines.iter().position(|other| other.name == machine.name);
+                kept.or_else(|| added.next()).expect("there is always a next number")
+            };
+            self.machines.iter().map(&mut place_of).collect()
+        };
+        for world in &mut self.worlds {
+            for machine in &mut world.machines {
+                *machine = positions[*machine];
+            }
+        }
+        let mut worlds = running.worlds.clone();
+        for world in &mut worlds {
+            world.is_retired = true;
+        }
+        put_in_place(&mut worlds, self.worlds, |one: &World, other| one.name == other.name);
+        let mut machines = running.machines.clone();
+        for machine in &mut machines {
+            machine.is_retired = true;
+        }
+        put_in_place(&mut machines, self.machines, |one: &Machine, other| one.name == other.name);
+        self.worlds = worlds;
+        self.machines = machines;
+        self
+    }
+}
+
+fn put_in_place<T>(list: &mut Vec<T>, new: Vec<T>, is_same: impl Fn(&T, &T) -> bool) {
+    for item in new {
+        match list.iter_mut().find(|old| is_same(old, &item)) {
+            Some(old) => *old = item,
+            None => list.push(item),
+        }
+    }
+}
+
+fn note_fixed(new: &Config, running: &Config, document: &Document, gathered: &mut Gathered) {
+    for (table, key, is_same) in FIXED {
+        if !is_same(new, running) {
+            let section = document.one(table);
+            let place = section.given(key).unwrap_or(&section.place);
+            gathered.add(place, section.path(key), NEEDS_RESTART, "restart it, or leave this key as it was");
+        }
+    }
+}

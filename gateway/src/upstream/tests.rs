@@ -1,0 +1,248 @@
+//! Keepers that are given another configuration, against an emulated HSM.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use seeway_machine::apps::App;
+use seeway_machine::hsm::{Hsm, HsmConfig, MachinePort};
+use seeway_machine::runtime::Machine;
+
+use super::Keepers;
+use crate::command::keygen;
+use crate::config::Config;
+use crate::schedule::{MachineId, WorldId};
+use crate::shard::{Budgets, PoolCounts, Shard, TunnelState, WorldChange};
+
+/// How long a thing may take that takes milliseconds on an idle machine.
+const BOUND: Duration = Duration::from_secs(30);
+
+/// Two machines behind one SSH server, at ports 8888 and 8889; the gateway knows the first as `a`, the second as `b`.
+struct Scene {
+    folder: tempfile::TempDir,
+    hsm: Hsm,
+    machines: Vec<Machine>,
+}
+
+struct Nobody;
+
+impl WorldChange for Nobody {
+    fn world_ready(&self, _: WorldId, _: bool) {}
+}
+
+impl Scene {
+    async fn set() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let identity = keygen::make(folder.path(), "a test").unwrap_or_else(|error| panic!("{error}"));
+        let machines: Vec<_> =
+            (0..2).map(|_| App::Echo.start(App::Echo.config()).unwrap_or_else(|error| panic!("{error}"))).collect();
+        let ports = [8888, 8889].into_iter().zip(machines.clone());
+        let ports = ports.map(|(port, machine)| MachinePort { port, ..MachinePort::machine(machine) }).collect();
+        let config = HsmConfig::new(([127, 0, 0, 1], 0).into(), vec![identity.public], ports);
+        let hsm = Hsm::start(config).await.unwrap_or_else(|error| panic!("{error}"));
+        Self { folder, hsm, machines }
+    }
+
+    fn config(&self) -> Config {
+        let (identity, _) = keygen::paths(self.folder.path());
+        let machine = |name: &str, port: u16| {
+            let (address, host_key) = (self.hsm.ssh_address(), self.hsm.host_key());
+            let identity = identity.display();
+            format!(
+                "[[machine]]\nname = \"{name}\"\naddress = \"{address}\"\nidentity = \"{identity}\"\nhost_key = \"{host_key}\"\n\
+                 seejobs_port = {port}\nchannels = 2\nbulk_channels = 1\n"
+            )
+        };
+        let text = format!(
+            "[listen]\ngrpc = \"127.0.0.1:0\"\nhardserver = []\n[ssh]\nconnect_retry = \"10ms\"\nretry_max = \"20ms\"\n\
+             refused_retry = \"1h\"\nconnect_timeout = \"2s\"\n{}{}[[world]]\nname = \"w\"\nmachines = [\"a\", \"b\"]\n",
+            machine("a", 8888),
+            machine("b", 8889)
+        );
+        let path = self.folder.path().join("seeway.toml");
+        Config::read(&text, &path, []).unwrap_or_else(|problems| panic!("{problems}"))
+    }
+
+    /// Of which only the first machine is told of.
+    fn config_of_one(&self) -> Config {
+        let mut config = self.config();
+        config.machines.truncate(1);
+        config
+    }
+}
+
+/// A shard, and the keepers of its pools.
+struct Pools {
+    shard: Shard,
+    keepers: Keepers,
+}
+
+impl Pools {
+    /// Begins with `config`, on a shard that knows both machines.
+    fn start(scene: &Scene, config: Config) -> Self {
+        let all = Arc::new(scene.config());
+        let shard = Shard::new(all.clone(), &Budgets::new(&all), Arc::new(Nobody));
+        let keepers = Keepers::start(&shard, &Arc::new(config));
+        Self { shard, keepers }
+    }
+
+    fn take(&mut self, config: Config) {
+        self.keepers.take(&Arc::new(config));
+    }
+
+    fn counts(&self, machine: usize) -> PoolCounts {
+        self.shard.with(|state, _| state.pools[machine].counts())
+    }
+
+    /// How many tunnels are in a state.
+    fn tunnels(&self, machine: usize, wanted: TunnelState) -> usize {
+        let states = self.shard.with(|state, _| state.pools[machine].states());
+        TunnelState::ALL.into_iter().zip(states).find(|(state, _)| *state == wanted).expect("ALL has each").1
+    }
+
+    fn all_tunnels(&self, machine: usize) -> usize {
+        self.shard.with(|state, _| state.pools[machine].states().into_iter().sum())
+    }
+
+    fn channels(&self, machine: usize) -> usize {
+        self.shard.with(|state, _| state.scheduler.channels(MachineId(machine)))
+    }
+
+    /// Waits until nothing changes any more: so many tunnels are up, with all their channels, and there is no other.
+    async fn settle(&self, machine: usize, ready: usize) {
+        let is_settled = || {
+            self.all_tunnels(machine) == ready
+                && self.tunnels(machine, TunnelState::Ready) == ready
+                && self.channels(machine) == 3 * ready
+        };
+        until(&format!("{ready} tunnels stand"), is_settled).await;
+    }
+
+    async fn stop(self) {
+        tokio::time::timeout(BOUND, self.keepers.stop()).await.expect("keepers stop at once");
+        let states: usize = self.shard.with(|state, _| state.pools.iter().flat_map(|pool| pool.states()).sum());
+        assert_eq!(states, 0, "no tunnel is left");
+    }
+}
+
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < BOUND, "waited in vain until {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_changed_machine_has_its_next_tunnel_before_the_old_one_goes() {
+    let scene = Scene::set().await;
+    let mut pools = Pools::start(&scene, scene.config_of_one());
+    pools.settle(0, 1).await;
+    // What tunnels are not made with changes none.
+    let mut limits = scene.config_of_one();
+    limits.machines[0].max_in_flight /= 2;
+    limits.ssh.max_age = Duration::from_secs(7200);
+    pools.take(limits);
+    // The other machine, under the same name.
+    let mut moved = scene.config_of_one();
+    moved.machines[0].seejobs_port = 8889;
+    pools.take(moved);
+    until("there is a second tunnel, and only one", || {
+        assert!(pools.channels(0) >= 3, "the machine is up all the time");
+        pools.counts(0).made == 2 && pools.all_tunnels(0) == 1
+    })
+    .await;
+    pools.settle(0, 1).await;
+    until("the old channels are gone", || scene.machines[0].streams() == 0).await;
+    assert_eq!(scene.machines[1].streams(), 3);
+    assert_eq!(pools.counts(0).made, 2);
+    pools.stop().await;
+}
+
+#[tokio::test]
+async fn a_configuration_that_leads_nowhere_leaves_the_old_tunnel() {
+    let scene = Scene::set().await;
+    let mut pools = Pools::start(&scene, scene.config_of_one());
+    pools.settle(0, 1).await;
+    let mut astray = scene.config_of_one();
+    astray.machines[0].seejobs_port = 7;
+    astray.ssh.connect_timeout = Duration::from_millis(200);
+    pools.take(astray);
+    until("the next tunnel is made", || pools.counts(0).made == 2).await;
+    until("its channels are refused", || pools.counts(0).prohibited >= 3).await;
+    assert_eq!((pools.tunnels(0, TunnelState::Ready), pools.channels(0)), (2, 3));
+    // Back again: the one that leads nowhere goes, and so does the old one, once the third is up.
+    pools.take(scene.config_of_one());
+    until("there is a third", || {
+        assert!(pools.channels(0) >= 3, "the machine is up all the time");
+        pools.counts(0).made == 3
+    })
+    .await;
+    pools.settle(0, 1).await;
+    pools.stop().await;
+}
+
+#[tokio::test]
+async fn machines_are_added_retired_and_taken_back() {
+    let scene = Scene::set().await;
+    let mut pools = Pools::start(&scene, scene.config_of_one());
+    pools.settle(0, 1).await;
+    pools.take(scene.config());
+    pools.settle(1, 1).await;
+    assert_eq!(pools.counts(0).made, 1, "the other machine's tunnel stands");
+    let mut retired = scene.config();
+    retired.machines[0].is_retired = true;
+    pools.take(retired);
+    pools.settle(0, 0).await;
+    assert_eq!((pools.tunnels(1, TunnelState::Ready), pools.counts(1).made), (1, 1));
+    pools.take(scene.config());
+    pools.settle(0, 1).await;
+    assert_eq!(pools.counts(0).made, 2);
+    pools.stop().await;
+}
+
+#[tokio::test]
+async fn tunnels_become_more_and_fewer() {
+    let scene = Scene::set().await;
+    let with = |tunnels| {
+        let mut config = scene.config_of_one();
+        config.machines[0].tunnels = tunnels;
+        config.ssh.connect_pace = Duration::ZERO;
+        config
+    };
+    let mut pools = Pools::start(&scene, with(1));
+    for (tunnels, made) in [(1, 1), (4, 4), (2, 4), (3, 5)] {
+        pools.take(with(tunnels));
+        pools.settle(0, tunnels).await;
+        assert_eq!(pools.counts(0).made, made, "{tunnels} tunnels");
+    }
+    pools.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_refused_is_tried_again_after_a_reload() {
+    let scene = Scene::set().await;
+    let other = Scene::set().await;
+    let mut wrong = scene.config_of_one();
+    wrong.machines[0].host_key = other.config().machines[0].host_key.clone();
+    let mut pools = Pools::start(&scene, wrong.clone());
+    for refusals in 1..=3 {
+        until("it is refused", || pools.counts(0).refused == refusals).await;
+        until("it waits", || pools.tunnels(0, TunnelState::Refused) == 1).await;
+        // The same again: perhaps it is the server that was mended.
+        pools.take(wrong.clone());
+    }
+    pools.take(scene.config_of_one());
+    pools.settle(0, 1).await;
+    pools.stop().await;
+
+    // A port that is forbidden is no other.
+    let mut forbidden = scene.config_of_one();
+    forbidden.machines[0].seejobs_port = 7;
+    let mut pools = Pools::start(&scene, forbidden.clone());
+    for tries in 1..=3 {
+        until("all channels are refused", || pools.counts(0).prohibited == 3 * tries).await;
+        pools.take(forbidden.clone());
+    }
+    assert_eq!(pools.counts(0).made, 1);
+    pools.stop().await;
+}
