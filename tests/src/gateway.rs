@@ -85,17 +85,6 @@ impl Gateway {
         self.process.kill();
     }
 
-    /// Writes its configuration file anew, for when it is started again or told to read it. It must have been started on fixed ports.
-    pub fn rewrite_on_fixed_ports(&self, config: &Config) {
-        assert!(!self.ports.is_empty(), "this gateway's ports were chosen by the kernel, which would choose others");
-        write_config(self.folder.path(), config, &self.ports);
-    }
-
-    /// Tells it to read its configuration file again.
-    pub fn tell_to_reload(&mut self) {
-        self.process.signal(Signal::HUP);
-    }
-
     /// Starts one, and waits until each of its machines can take a job.
     pub fn ready(config: &Config) -> Self {
         let gateway = Self::start(config);
@@ -175,7 +164,7 @@ impl Gateway {
 
     /// Writes its configuration file anew. Nothing happens until it is told to reload.
     pub fn rewrite(&self, config: &Config) {
-        self.rewrite_as(&config.text(self.folder.path().join("nserver").to_str().expect("it was when it started")));
+        write_config(self.folder.path(), config, &self.ports);
     }
 
     /// Writes any text into its configuration file.

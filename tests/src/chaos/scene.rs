@@ -192,14 +192,10 @@ impl Scene {
     }
 
     fn reload(&mut self) {
-        if !self.gateway.get("/metrics").1.contains("seeway_reloads_total") {
-            self.gateway.tell_to_reload();
-            return;
-        }
-        self.gateway.rewrite_on_fixed_ports(&config(&self.hsms, &self.identity, self.limits, self.removed));
+        self.gateway.rewrite(&config(&self.hsms, &self.identity, self.limits, self.removed));
         let reloads = |gateway: &Gateway| gateway.metrics().sum_where("seeway_reloads_total", "result=\"ok\"");
         let before = reloads(&self.gateway);
-        self.gateway.tell_to_reload();
+        self.gateway.hang_up();
         wait::until("the gateway has read its configuration again", wait::BOUND, || {
             (reloads(&self.gateway) > before + 0.5).then_some(())
         });

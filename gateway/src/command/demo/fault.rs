@@ -26,6 +26,9 @@ const IN_FLIGHT: u32 = 16;
 /// How long each part is, the time that the machine takes to come back not counted.
 const PART: Duration = Duration::from_millis(800);
 
+/// How many jobs the machine should hold when it dies, so that there is something to see.
+const SHOWN_JOBS: usize = 8;
+
 /// How long the revived machine has to get its first job.
 const REVIVAL: Duration = Duration::from_secs(15);
 
@@ -224,7 +227,11 @@ pub(super) async fn play(stage: &Stage, keys: &Keys) -> Result<Told, Failure> {
         }
     }
     for number in 0..PARTS.len() {
-        let (began, again) = (Instant::now(), stage.sent_again().await);
+        let again = stage.sent_again().await;
+        if number == KILLED {
+            until_it_holds_jobs(stage).await;
+        }
+        let began = Instant::now();
         ledger.part.store(number, Ordering::Relaxed);
         if number == KILLED {
             stage.machine(VICTIM).kill();
@@ -272,6 +279,14 @@ async fn send(name: String, way: Way, ledger: Arc<Ledger>) {
         let job = format!("{name}: payment {number}");
         let result = way.send(&job).await;
         ledger.enter(&job, result);
+    }
+}
+
+/// A machine that dies between two batches of jobs takes none with it, and shows nothing: waits a little for a better moment.
+async fn until_it_holds_jobs(stage: &Stage) {
+    let began = Instant::now();
+    while stage.machine(VICTIM).jobs() < SHOWN_JOBS && began.elapsed() < PART {
+        tokio::task::yield_now().await;
     }
 }
 
