@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use seeway::schedule::{Affinity, MachineId};
+use seeway::schedule::{Affinity, MachineId, Priority};
 
 use crate::checks::Call;
 use crate::draw::Chance;
@@ -108,15 +108,21 @@ impl Simulation {
         if spec.world >= self.setup.worlds.len() {
             return;
         }
+        let is_legacy = self.legacy(key).is_some();
+        // A legacy caller can say nothing but the world and the bytes.
+        let spec = if is_legacy {
+            let idempotent = self.setup.worlds[spec.world].idempotent;
+            let patience = Some(self.setup.default_timeout);
+            JobSpec { key: 0, patience, idempotent, priority: Priority::Normal, ..*spec }
+        } else {
+            *spec
+        };
         self.note(|| format!("caller {slot} asks for {count} of: {spec}"));
         for place in 0..count.min(MOST_AT_ONCE) {
             if self.is_over() || self.key_in(slot) != Some(key) {
                 return;
             }
             let number = first_number(event) + u32::try_from(place).expect("few");
-            let is_legacy = self.legacy(key).is_some();
-            let spec =
-                if is_legacy { JobSpec { key: 0, patience: Some(self.setup.default_timeout), ..*spec } } else { *spec };
             let must_be_replied = self.setup.mood == Mood::Calm;
             self.write_job(key, number, &spec, must_be_replied);
             if is_legacy {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-/// A row of numbers that follows from its beginning (SplitMix64).
+/// A row of numbers that follows from its beginning (`SplitMix64`).
 #[derive(Clone, Debug)]
 pub struct Chance(u64);
 

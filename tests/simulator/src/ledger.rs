@@ -38,6 +38,7 @@ pub enum Stage {
 
 /// A job and what is true of it.
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools)] // Each is a fact of its own.
 pub struct Job {
     /// Who asks.
     pub caller: CallerKey,

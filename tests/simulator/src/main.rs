@@ -17,6 +17,7 @@ use seeway_simulator::{Options, run, try_seeds};
 ///
 /// Exits with 0 where all promises hold, 1 where one is broken, 2 where the command line is wrong.
 #[derive(Debug, Parser)]
+#[allow(clippy::struct_excessive_bools)] // Each is a switch of its own.
 #[command(after_help = "\
 Examples:
   simulate                           the 2 000 seeds of CI
@@ -78,13 +79,14 @@ fn main() -> ExitCode {
             }
             return ExitCode::SUCCESS;
         }
-        Some(name) => match Bug::ALL.into_iter().find(|bug| bug.name() == name) {
-            Some(bug) => Some(bug),
-            None => {
+        Some(name) => {
+            let bug = Bug::ALL.into_iter().find(|bug| bug.name() == name);
+            if bug.is_none() {
                 eprintln!("no bug is called `{name}`: see `simulate --bug list`");
                 return ExitCode::from(2);
             }
-        },
+            bug
+        }
     };
     let begun = Instant::now();
     let tried = match arguments.seed {
