@@ -74,7 +74,7 @@ async fn run_wire(
 }
 
 /// The last column of the wire description's table of statuses: whether the job may have run.
-fn wire_may_have_run(status: &str, info: Option<&str>) -> bool {
+pub(crate) fn wire_may_have_run(status: &str, info: Option<&str>) -> bool {
     match status {
         "UnknownCommand" | "Malformed" | "InvalidParameter" | "UnknownID" | "AccessDenied" | "BufferFull"
         | "QueueFull" | "NotAvailable" => false,

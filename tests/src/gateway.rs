@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::ExitStatus,
     time::Duration,
@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use crate::{
     Config,
     machine::{field, seeway},
+    ports,
     process::Process,
     wait,
 };
@@ -28,6 +29,11 @@ pub struct Gateway {
     admin: SocketAddr,
     hardserver: Vec<Target>,
     folder: TempDir,
+    filter: Option<String>,
+    /// Where it listens over TCP; empty where the kernel chose.
+    ports: Vec<u16>,
+    /// What its processes before this one logged.
+    earlier_log: String,
 }
 
 impl Gateway {
@@ -38,21 +44,45 @@ impl Gateway {
 
     /// Starts one that logs what this filter, `SEEWAY_LOG`, lets through.
     pub fn start_logging(config: &Config, filter: Option<&str>) -> Self {
+        Self::launch(config, filter, Vec::new())
+    }
+
+    /// Starts one on TCP ports that stay the same when it is started again.
+    pub fn start_on_fixed_ports(config: &Config, filter: Option<&str>) -> Self {
+        let ports = [
+            Ipv4Addr::LOCALHOST.into(),
+            Ipv4Addr::LOCALHOST.into(),
+            Ipv6Addr::LOCALHOST.into(),
+            Ipv4Addr::LOCALHOST.into(),
+        ];
+        Self::launch(config, filter, ports.into_iter().map(ports::free).collect())
+    }
+
+    fn launch(config: &Config, filter: Option<&str>, ports: Vec<u16>) -> Self {
         let folder = TempDir::new().expect("the temporary folder can be written");
-        let file = folder.path().join("seeway.toml");
-        let socket = folder.path().join("nserver");
-        let text = config.text(socket.to_str().expect("the temporary folder's name is UTF-8"));
-        fs::write(&file, text).expect("the temporary folder can be written");
-        let mut command = seeway();
-        command.arg("serve").arg("--config").arg(&file).envs(filter.map(|filter| ("SEEWAY_LOG", filter)));
-        let mut process = Process::start("the gateway", &mut command);
-        let ready = process.line("ready ");
+        write_config(folder.path(), config, &ports);
+        let (process, ready) = serve(folder.path(), filter);
         let address = |key| field(&ready, key).parse().unwrap_or_else(|error| panic!("{key} in {ready:?}: {error}"));
         let hardserver = field(&ready, "hardserver")
             .split(',')
             .map(|target| target.parse().unwrap_or_else(|error| panic!("hardserver in {ready:?}: {error}")))
             .collect();
-        Self { process, grpc: address("grpc"), admin: address("admin"), hardserver, folder }
+        let filter = filter.map(str::to_owned);
+        let (grpc, admin, earlier_log) = (address("grpc"), address("admin"), String::new());
+        Self { process, grpc, admin, hardserver, folder, filter, ports, earlier_log }
+    }
+
+    /// Starts it again where it listened before, after it has ended. It must have been started on fixed ports.
+    pub fn start_again(&mut self) {
+        assert!(!self.ports.is_empty(), "this gateway's ports were chosen by the kernel and may be taken by now");
+        assert!(self.process.try_exit().is_some(), "the gateway still runs");
+        self.earlier_log += &self.process.log();
+        (self.process, _) = serve(self.folder.path(), self.filter.as_deref());
+    }
+
+    /// Kills it.
+    pub fn kill(&mut self) {
+        self.process.kill();
     }
 
     /// Starts one, and waits until each of its machines can take a job.
@@ -129,12 +159,12 @@ impl Gateway {
 
     /// What it has logged.
     pub fn log(&self) -> String {
-        self.process.log()
+        format!("{}{}", self.earlier_log, self.process.log())
     }
 
     /// Writes its configuration file anew. Nothing happens until it is told to reload.
     pub fn rewrite(&self, config: &Config) {
-        self.rewrite_as(&config.text(self.folder.path().join("nserver").to_str().expect("it was when it started")));
+        write_config(self.folder.path(), config, &self.ports);
     }
 
     /// Writes any text into its configuration file.
@@ -193,6 +223,33 @@ impl Gateway {
         let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
         (status, body.to_owned())
     }
+}
+
+fn write_config(folder: &Path, config: &Config, ports: &[u16]) {
+    let socket = folder.join("nserver");
+    let mut text = config.text(socket.to_str().expect("the temporary folder's name is UTF-8"));
+    if let [grpc, tcp4, tcp6, admin] = ports {
+        let pairs = [
+            (r#"grpc = "127.0.0.1:0""#, format!(r#"grpc = "127.0.0.1:{grpc}""#)),
+            ("tcp:127.0.0.1:0", format!("tcp:127.0.0.1:{tcp4}")),
+            ("tcp:[::1]:0", format!("tcp:[::1]:{tcp6}")),
+            (r#"admin = "127.0.0.1:0""#, format!(r#"admin = "127.0.0.1:{admin}""#)),
+        ];
+        for (any, fixed) in pairs {
+            text = text.replacen(any, &fixed, 1);
+        }
+    }
+    fs::write(folder.join("seeway.toml"), text).expect("the temporary folder can be written");
+}
+
+/// Its process, and what it says when it is ready.
+fn serve(folder: &Path, filter: Option<&str>) -> (Process, String) {
+    let mut command = seeway();
+    command.arg("serve").arg("--config").arg(folder.join("seeway.toml"));
+    command.envs(filter.map(|filter| ("SEEWAY_LOG", filter)));
+    let mut process = Process::start("the gateway", &mut command);
+    let ready = process.line("ready ");
+    (process, ready)
 }
 
 /// The samples of one page of metrics.

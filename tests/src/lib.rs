@@ -5,6 +5,7 @@
 //! the binary itself) fails the test with a sentence that says what to install or to build.
 
 pub mod callers;
+pub mod chaos;
 pub mod config;
 pub mod dropbear;
 pub mod gateway;
@@ -20,6 +21,7 @@ pub mod sshd;
 pub mod tunnel;
 pub mod turn;
 pub mod wait;
+pub mod within;
 
 pub use config::Config;
 pub use dropbear::Dropbear;

@@ -7,13 +7,18 @@ use std::{
     process::Command,
 };
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::{Door, Identity, journal::Journal, keys, process::Process};
+use crate::{Door, Identity, journal::Journal, keys, process::Process, within::Within};
 
 /// A command of the binary under test: `SEEWAY_BIN`, or the one that Cargo built beside this test.
 pub fn seeway() -> Command {
-    let mut command = Command::new(binary());
+    seeway_within(&Within::default())
+}
+
+fn seeway_within(within: &Within) -> Command {
+    let mut command = within.command(binary().as_os_str());
     // A variable of the developer's shell must not change what is tested.
     for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SEEWAY_")) {
         command.env_remove(name);
@@ -48,18 +53,28 @@ pub struct Machine {
 struct Options {
     app: String,
     authorized_keys: Option<PathBuf>,
+    within: Within,
 }
 
 impl Machine {
     /// Starts one that takes SEEJobs on a plain TCP port, to stand behind a real SSH server.
     pub fn start(app: &str) -> Self {
-        Self::launch(Options { app: app.to_owned(), authorized_keys: None }, "127.0.0.1:0", "")
+        Self::start_within(app, Within::default())
+    }
+
+    /// [`Self::start`] within a network namespace.
+    pub fn start_within(app: &str, within: Within) -> Self {
+        Self::launch(Options { app: app.to_owned(), authorized_keys: None, within }, "127.0.0.1:0", "")
     }
 
     /// Starts one behind an SSH server of its own, the emulated HSM's, on `ssh`.
     pub fn start_with_ssh(app: &str, identity: &Identity, ssh: &str) -> Self {
         Self::launch(
-            Options { app: app.to_owned(), authorized_keys: Some(identity.authorized_keys()) },
+            Options {
+                app: app.to_owned(),
+                authorized_keys: Some(identity.authorized_keys()),
+                within: Within::default(),
+            },
             "127.0.0.1:0",
             ssh,
         )
@@ -92,6 +107,11 @@ impl Machine {
         self.process.kill();
     }
 
+    /// Sends it a signal: to halt, or to go on.
+    pub fn signal(&mut self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
     /// Starts it again with the same ports, keys and journal, after [`Self::kill`].
     pub fn start_again(&mut self) {
         let ssh = self.door.as_ref().map(|door| door.address.to_string()).unwrap_or_default();
@@ -107,7 +127,7 @@ fn run(
     journal: &Journal,
     folder: &Path,
 ) -> (Process, SocketAddr, Option<Door>) {
-    let mut command = seeway();
+    let mut command = seeway_within(&options.within);
     command.args(["emulate", "--app", &options.app, "--seejobs", seejobs, "--journal"]).arg(journal.path());
     if let Some(keys) = &options.authorized_keys {
         let state = folder.join("state");

@@ -99,6 +99,19 @@ impl Process {
         }
     }
 
+    /// Sends everything that it started, and that is still its descendant, a signal, but not itself.
+    pub fn signal_descendants(&self, signal: Signal) {
+        for process in descendants(self.child.id()) {
+            send(process, signal);
+        }
+    }
+
+    /// Kills it alone and waits until it is gone; what it started lives on.
+    pub fn kill_alone(&mut self) {
+        self.signal(Signal::KILL);
+        self.child.wait().unwrap_or_else(|error| panic!("can't wait for {}: {error}", self.name));
+    }
+
     /// Kills it and everything it started, at once, and waits until it is gone. An SSH server's connections are processes
     /// that leave its process group, so they are looked up one by one; it is halted first, so that none is added meanwhile.
     pub fn kill(&mut self) {

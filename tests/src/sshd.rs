@@ -8,10 +8,10 @@ use std::{
     process::Command,
 };
 
-use rustix::process::geteuid;
+use rustix::process::{Signal, geteuid};
 use tempfile::TempDir;
 
-use crate::{Door, Identity, keys, ports, process::Process, wait};
+use crate::{Door, Identity, keys, ports, process::Process, wait, within::Within};
 
 const PROGRAM: &str = "/usr/sbin/sshd";
 /// Where OpenSSH's server insists on a folder when it runs as root. Its init script makes it; nothing else does.
@@ -24,6 +24,7 @@ pub struct Sshd {
     process: Process,
     door: Door,
     config: PathBuf,
+    within: Within,
     _folder: TempDir,
 }
 
@@ -35,11 +36,20 @@ impl Sshd {
 
     /// Starts one on `ip`, with further lines of configuration.
     pub fn start_with(identity: &Identity, ip: IpAddr, further_lines: &str) -> Self {
+        Self::start_on(identity, &|| SocketAddr::new(ip, ports::free(ip)), Within::default(), further_lines)
+    }
+
+    /// Starts one on `address`, within a network namespace.
+    pub fn start_within(identity: &Identity, address: SocketAddr, within: Within) -> Self {
+        Self::start_on(identity, &|| address, within, "")
+    }
+
+    fn start_on(identity: &Identity, choose: &dyn Fn() -> SocketAddr, within: Within, further_lines: &str) -> Self {
         assert!(
             fs::metadata(PROGRAM).is_ok(),
             "{PROGRAM} is missing: install openssh-server, or run tests/run, which does"
         );
-        if geteuid().is_root() {
+        if geteuid().is_root() && within.user.is_none() {
             fs::create_dir_all(PRIVILEGE_SEPARATION).expect("root can make folders in /run");
         }
         let folder = TempDir::new().expect("the temporary folder can be written");
@@ -48,7 +58,7 @@ impl Sshd {
         let config = folder.path().join("sshd_config");
         let mut tries = 0;
         let (process, address) = loop {
-            let address = SocketAddr::new(ip, ports::free(ip));
+            let address = choose();
             let mut text = format!(
                 "ListenAddress {address}\nHostKey {}\nAuthorizedKeysFile {}\n",
                 host_key_file.display(),
@@ -59,14 +69,15 @@ impl Sshd {
                      PermitRootLogin prohibit-password\nAllowTcpForwarding local\nLogLevel VERBOSE\nMaxStartups 1000\nMaxSessions 1000\n";
             writeln!(text, "{further_lines}").expect("writing to a string can't fail");
             fs::write(&config, text).expect("the temporary folder can be written");
-            let mut process = launch(&config);
+            let mut process = launch(&config, &within);
             if ready(&mut process, address) {
                 break (process, address);
             }
             tries += 1;
             assert!(tries < PORTS_TRIED && process.log().contains("Address already in use"), "sshd does not start");
         };
-        Self { process, door: Door { address, user: user(), host_key }, config, _folder: folder }
+        let user = within.user.clone().unwrap_or_else(user);
+        Self { process, door: Door { address, user, host_key }, config, within, _folder: folder }
     }
 
     /// How to reach it.
@@ -79,9 +90,25 @@ impl Sshd {
         self.process.kill();
     }
 
+    /// Kills the server alone; the connections that it carries live on.
+    pub fn kill_listener(&mut self) {
+        self.process.kill_alone();
+    }
+
+    /// Sends every connection that it carries a signal, but not the server.
+    pub fn signal_connections(&self, signal: Signal) {
+        self.process.signal_descendants(signal);
+    }
+
+    /// Halts the server and every connection that it carries, or lets them go on.
+    pub fn signal_all(&mut self, signal: Signal) {
+        self.process.signal(signal);
+        self.process.signal_descendants(signal);
+    }
+
     /// Starts it again, on the same port with the same keys, after [`Self::kill`].
     pub fn start_again(&mut self) {
-        self.process = launch(&self.config);
+        self.process = launch(&self.config, &self.within);
         assert!(ready(&mut self.process, self.door.address), "sshd does not start again");
     }
 
@@ -91,8 +118,8 @@ impl Sshd {
     }
 }
 
-fn launch(config: &std::path::Path) -> Process {
-    Process::start("sshd", Command::new(PROGRAM).args(["-D", "-e", "-f"]).arg(config))
+fn launch(config: &std::path::Path, within: &Within) -> Process {
+    Process::start("sshd", within.command(PROGRAM.as_ref()).args(["-D", "-e", "-f"]).arg(config))
 }
 
 /// Waits until the server takes connections; false when it ended instead.

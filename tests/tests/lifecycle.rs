@@ -22,8 +22,9 @@ fn the_demonstration_ends_well() {
     let status = demo.exit(Duration::from_secs(60));
     let said = demo.log();
     assert_eq!(status.code(), Some(0), "{said}");
-    for word in ["p50", "p99.9", "gRPC", "signature"] {
-        assert!(said.contains(word), "the demonstration's table lacks {word:?}:\n{said}");
+    for word in ["p50", "p99.9", "gRPC", "signature", "hsm-b killed", "hsm-b revived", "outcome unknown", "sent again"]
+    {
+        assert!(said.contains(word), "the demonstration's tables lack {word:?}:\n{said}");
     }
 }
 

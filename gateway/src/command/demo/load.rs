@@ -12,6 +12,7 @@ use seeway_client::{JobError, Reply};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
+use super::fault;
 use super::stage::{MACHINES, Stage, WORLD};
 use crate::command::Failure;
 use crate::config::HardserverAddress;
@@ -21,7 +22,7 @@ const CONNECTIONS: u32 = 8;
 const IN_FLIGHT: u32 = 8;
 
 /// How long one job may take before it counts as failed.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How many failures are told in words.
 const TOLD_FAILURES: usize = 5;
@@ -87,7 +88,7 @@ impl Measured {
 }
 
 /// The table for programs; latencies in seconds.
-pub(super) fn as_json(measured: &[Measured]) -> Value {
+pub(super) fn as_json(measured: &[Measured], fault: &fault::Told) -> Value {
     let way = |measured: &Measured| {
         json!({
             "way": measured.way,
@@ -100,11 +101,11 @@ pub(super) fn as_json(measured: &[Measured]) -> Value {
             "p99_9": measured.percentile(0.999).as_secs_f64(),
         })
     };
-    json!({ "ways": measured.iter().map(way).collect::<Vec<_>>() })
+    json!({ "ways": measured.iter().map(way).collect::<Vec<_>>(), "fault": fault.as_json() })
 }
 
 /// The machines' public keys, by the machines' names.
-type Keys = Arc<Vec<(&'static str, UnparsedPublicKey<Vec<u8>>)>>;
+pub(super) type Keys = Arc<Vec<(&'static str, UnparsedPublicKey<Vec<u8>>)>>;
 
 /// One way in, for one of several tasks.
 #[derive(Clone)]
@@ -128,11 +129,9 @@ impl Way {
 }
 
 /// Sends `jobs` jobs through each way in, one way after the other.
-pub(super) async fn send(stage: &Stage, jobs: u32) -> Result<Vec<Measured>, Failure> {
+pub(super) async fn send(stage: &Stage, jobs: u32, keys: &Keys) -> Result<Vec<Measured>, Failure> {
     let addresses = stage.addresses();
     let legacy: Vec<Address> = addresses.hardserver.iter().map(address).collect();
-    let first = legacy.first().ok_or_else(|| Failure::Failed("the stage has no legacy front end".to_owned()))?;
-    let keys = public_keys(first).await?;
     let mut measured = Vec::new();
     for address in &legacy {
         let mut ways = Vec::new();
@@ -141,13 +140,13 @@ pub(super) async fn send(stage: &Stage, jobs: u32) -> Result<Vec<Measured>, Fail
             ways.push(Way::Legacy(world));
         }
         let name = format!("hardserver, {}", if matches!(address, Address::Unix(_)) { "Unix socket" } else { "TCP" });
-        measured.push(measure(name, ways, jobs, &keys).await);
+        measured.push(measure(name, ways, jobs, keys).await);
     }
     if let Some(address) = addresses.grpc {
         let gateway = Gateway::connect(&address.to_string()).await.map_err(failed)?;
         let stream = gateway.stream();
-        measured.push(measure("gRPC, Submit".to_owned(), vec![Way::Submit(gateway)], jobs, &keys).await);
-        measured.push(measure("gRPC, Stream".to_owned(), vec![Way::Stream(stream)], jobs, &keys).await);
+        measured.push(measure("gRPC, Submit".to_owned(), vec![Way::Submit(gateway)], jobs, keys).await);
+        measured.push(measure("gRPC, Stream".to_owned(), vec![Way::Stream(stream)], jobs, keys).await);
     }
     Ok(measured)
 }
@@ -185,9 +184,7 @@ async fn send_some(name: String, way: Way, next: Arc<AtomicU32>, jobs: u32, keys
         match way.send(job.clone()).await {
             Ok((signature, machine)) => {
                 measured.latencies.push(began.elapsed());
-                let mut signers =
-                    keys.iter().filter(|(name, _)| machine.as_deref().is_none_or(|machine| machine == *name));
-                if signers.any(|(_, key)| key.verify(job.as_bytes(), signature.as_bytes()).is_ok()) {
+                if signer(&keys, &job, &signature, machine.as_deref()).is_some() {
                     measured.verified += 1;
                 } else {
                     measured.fail(&"the reply is no signature of the job by the machine");
@@ -198,8 +195,19 @@ async fn send_some(name: String, way: Way, next: Arc<AtomicU32>, jobs: u32, keys
     }
 }
 
-async fn public_keys(address: &Address) -> Result<Keys, Failure> {
-    let gateway = connect(address).await?;
+/// Whose signature of `job` it is: of `machine`, where that is told, or of any.
+pub(super) fn signer(keys: &Keys, job: &str, signature: &Reply, machine: Option<&str>) -> Option<&'static str> {
+    keys.iter()
+        .filter(|(name, _)| machine.is_none_or(|machine| machine == *name))
+        .find(|(_, key)| key.verify(job.as_bytes(), signature.as_bytes()).is_ok())
+        .map(|(name, _)| *name)
+}
+
+/// Asks each machine for its public key.
+pub(super) async fn public_keys(stage: &Stage) -> Result<Keys, Failure> {
+    let first = stage.addresses().hardserver.first().map(address);
+    let first = first.ok_or_else(|| Failure::Failed("the stage has no legacy front end".to_owned()))?;
+    let gateway = connect(&first).await?;
     let mut keys = Vec::new();
     for machine in MACHINES {
         let world = gateway.world(machine).await.map_err(failed)?;
@@ -209,18 +217,18 @@ async fn public_keys(address: &Address) -> Result<Keys, Failure> {
     Ok(Arc::new(keys))
 }
 
-async fn connect(address: &Address) -> Result<Hardserver, Failure> {
+pub(super) async fn connect(address: &Address) -> Result<Hardserver, Failure> {
     Hardserver::connect(address, Options::default()).await.map_err(failed)
 }
 
-fn address(address: &HardserverAddress) -> Address {
+pub(super) fn address(address: &HardserverAddress) -> Address {
     match address {
         HardserverAddress::Unix(path) => Address::Unix(path.clone()),
         HardserverAddress::Tcp(address) => Address::Tcp(address.to_string()),
     }
 }
 
-fn failed(error: impl std::error::Error) -> Failure {
+pub(super) fn failed(error: impl std::error::Error) -> Failure {
     Failure::Failed(error.to_string())
 }
 

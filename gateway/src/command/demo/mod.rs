@@ -1,5 +1,6 @@
 //! `seeway demo`: the whole thing in one process, real in every part but for the HSM.
 
+mod fault;
 mod load;
 mod stage;
 
@@ -17,7 +18,7 @@ const DEFAULT_JOBS: u32 = 2000;
 /// See jobs signed inside an emulated HSM, through every way in
 ///
 /// Starts an emulated HSM (an SSH server, and two machines that sign), the gateway in front of it, sends jobs through both front ends,
-/// verifies every signature, and prints what happened. Nothing has to be installed, nothing listens but on loopback, and nothing is
+/// verifies every signature, kills a machine and revives it while jobs flow, and prints what happened. Nothing has to be installed, nothing listens but on loopback, and nothing is
 /// left behind.
 #[allow(clippy::doc_markdown)] // These texts are help on a terminal.
 #[derive(Debug, clap::Args)]
@@ -33,7 +34,7 @@ pub struct Args {
     /// Jobs for each way in
     #[arg(long, default_value_t = DEFAULT_JOBS, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub jobs: u32,
-    /// Print the table as one JSON object
+    /// Print the tables as one JSON object
     #[arg(long)]
     pub json: bool,
 }
@@ -52,14 +53,24 @@ async fn demo(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     if !args.json {
         stage.describe(out)?;
     }
-    let measured = tokio::select! {
-        measured = load::send(&stage, args.jobs) => measured?,
+    let acts = async {
+        let keys = load::public_keys(&stage).await?;
+        let measured = load::send(&stage, args.jobs, &keys).await?;
+        if !args.json {
+            report(&measured, out)?;
+            out.flush()?;
+        }
+        let told = fault::play(&stage, &keys).await?;
+        Ok::<_, Failure>((measured, told))
+    };
+    let (measured, told) = tokio::select! {
+        played = acts => played?,
         () = signals.stop() => return Ok(()),
     };
     if args.json {
-        super::write_json(out, &load::as_json(&measured))?;
+        super::write_json(out, &load::as_json(&measured, &told))?;
     } else {
-        report(&measured, out)?;
+        told.report(out)?;
     }
     if !args.once && !args.json {
         stage.invite(out)?;
@@ -67,10 +78,10 @@ async fn demo(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         signals.stop().await;
     }
     stage.clear().await?;
-    if measured.iter().all(Measured::is_good) {
+    if measured.iter().all(Measured::is_good) && told.is_good() {
         Ok(())
     } else {
-        Err(Failure::Failed("some jobs went wrong; the table says which".to_owned()))
+        Err(Failure::Failed("some jobs went wrong; the tables say which".to_owned()))
     }
 }
 

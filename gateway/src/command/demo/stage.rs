@@ -30,6 +30,7 @@ const START: Duration = Duration::from_secs(15);
 pub(super) struct Stage {
     folder: TempDir,
     hsm: Hsm,
+    machines: Vec<Machine>,
     gateway: Gateway,
     ssh: std::net::SocketAddr,
 }
@@ -42,11 +43,10 @@ impl Stage {
             .tempdir()
             .map_err(|error| Failure::Failed(format!("no folder for the demonstration's keys: {error}")))?;
         let identity = keygen::make(folder.path(), "seeway demo")?;
-        let ports = MACHINES
-            .iter()
-            .zip(PORTS)
-            .map(|(name, port)| Ok(MachinePort { port, ..MachinePort::machine(signing_machine(name)?) }))
-            .collect::<Result<_, Failure>>()?;
+        let machines = MACHINES.iter().map(|name| signing_machine(name)).collect::<Result<Vec<_>, Failure>>()?;
+        let ports = machines.iter().zip(PORTS);
+        let ports =
+            ports.map(|(machine, port)| MachinePort { port, ..MachinePort::machine(machine.clone()) }).collect();
         let any_port = ([127, 0, 0, 1], 0).into();
         let hsm = Hsm::start(HsmConfig::new(any_port, vec![identity.public], ports)).await.map_err(failed)?;
         let file = folder.path().join("seeway.toml");
@@ -58,7 +58,24 @@ impl Stage {
             return Err(Failure::Failed(format!("the gateway did not reach the machines within {START:?}")));
         }
         let ssh = hsm.ssh_address();
-        Ok(Self { folder, hsm, gateway, ssh })
+        Ok(Self { folder, hsm, machines, gateway, ssh })
+    }
+
+    /// The machine of this place in [`MACHINES`].
+    pub(super) fn machine(&self, place: usize) -> &Machine {
+        &self.machines[place]
+    }
+
+    /// Waits until every machine takes jobs again; returns whether that came true soon enough.
+    pub(super) async fn is_whole(&self) -> bool {
+        self.gateway.worlds_ready(START).await
+    }
+
+    /// Jobs that the gateway sent again, so far.
+    pub(super) async fn sent_again(&self) -> u64 {
+        let series = format!("seeway_retries_total{{world=\"{WORLD}\"}} ");
+        let page = self.gateway.metrics().await;
+        page.lines().find_map(|line| line.strip_prefix(&series)?.parse().ok()).unwrap_or_default()
     }
 
     pub(super) fn addresses(&self) -> &Addresses {
@@ -124,6 +141,8 @@ fn configuration(folder: &Path, hsm: &Hsm) -> String {
     for (name, port) in MACHINES.iter().zip(PORTS) {
         text.push_str(&machine_section(folder, hsm, name, port));
     }
+    // A machine that comes back is seen soon.
+    text.push_str("\n[ssh]\nretry_max = \"300ms\"\n");
     text.push_str(&world_section(WORLD, &MACHINES));
     for name in MACHINES {
         text.push_str(&world_section(name, &[name]));
