@@ -98,7 +98,7 @@ impl Scheduler {
     }
 
     /// Takes a job off its queue and leaves its group where it is.
-    fn unqueue(&mut self, id: JobId) -> Option<WipedBuffer> {
+    pub(super) fn unqueue(&mut self, id: JobId) -> Option<WipedBuffer> {
         self.leave_line(id);
         let job = self.jobs.get_mut(id)?;
         let Place::Queued { bytes, has_permit, .. } = &mut job.place else { return None };
@@ -313,10 +313,11 @@ impl Scheduler {
             }
             !withdrawn
         });
-        if !has_left {
+        // First: it may be what tries its machine's circuit, which goes by where it was staged.
+        self.off_channel(id);
+        if let Some(job) = self.jobs.get_mut(id).filter(|_| !has_left) {
             job.staged = None;
         }
-        self.off_channel(id);
         has_left
     }
 

@@ -135,7 +135,9 @@ impl Scheduler {
     pub fn caller_left(&mut self, now: Instant, caller: CallerId, effects: &mut impl Effects) {
         // The last first, so that no job moves up that goes next.
         for job in self.jobs.of(caller) {
-            if !bug::is_on(Bug::CancelledStillSent) {
+            // Its groups go with it: no other job of theirs is to move up, or to be told that it can't.
+            let is_queued = self.unqueue(job).is_some();
+            if !is_queued && !bug::is_on(Bug::CancelledStillSent) {
                 self.detach(now, job, effects);
             }
             self.forget(job);
@@ -283,14 +285,15 @@ impl Scheduler {
         if !self.machines.is_up(machine) {
             self.machines.all[machine.0].circuit.lost(now, &self.circuit);
         }
+        // First: an ejection sends what waits, which must not overtake what has come back.
+        for (id, bytes) in unsent {
+            self.come_back(now, id, bytes, effects);
+        }
         // However many jobs were on it, one thing has gone wrong.
         let circuit = &self.machines.all[machine.0].circuit;
         let failed = sent.iter().find(|job| circuit.is_tried_by(**job)).or(sent.first());
         if let Some(failed) = failed {
             self.machine_failed(now, machine, *failed, effects);
-        }
-        for (id, bytes) in unsent {
-            self.come_back(now, id, bytes, effects);
         }
         for id in sent {
             self.retry_or_conclude(now, id, Outcome::Unknown(Unknown::TunnelLost), effects);

@@ -391,3 +391,37 @@ fn a_reload_adds_retires_and_brings_back() {
     bench.scheduler.reconfigure(bench.now, before, &mut bench.told);
     assert!(bench.submit(caller, 32).is_some(), "it is back");
 }
+
+#[test]
+fn what_comes_back_from_a_lost_channel_goes_before_what_waited_even_where_its_loss_ejects_the_machine() {
+    let (mut bench, channels, caller) = two(|settings| {
+        settings.circuit.failures = 1;
+        settings.machines.iter_mut().for_each(|machine| machine.in_flight = Budget::new(2, 1));
+    });
+    let home = sent_to(&mut bench, channels, caller, 0);
+    // One has left, one is staged, one waits.
+    for ticket in [1, 2] {
+        bench.submit_as(caller, ticket, 8, |new| new.affinity_key = KEY);
+    }
+    assert_eq!(bench.scheduler.queued(WorldId(0)), 1);
+    bench.close(channels[home]);
+    bench.send(channels[1 - home]);
+    assert_eq!(bench.ran(), [0, 1, 2]);
+}
+
+#[test]
+fn a_trial_that_is_withdrawn_before_it_left_leaves_room_for_another_one() {
+    let (mut bench, channels, caller) = two(|settings| settings.circuit.failures = 1);
+    let home = sent_to(&mut bench, channels, caller, 0);
+    let failed = bench.profile.statuses.see_world_failed;
+    bench.answer(channels[home], 0, Some(failed));
+    assert_eq!(state(&bench, home), MachineState::Ejected);
+    bench.pass(bench.settings.circuit.probe_after);
+    bench.send(channels[home]);
+    assert_eq!(bench.answer_no_ops(channels[home]), 1);
+    let trial = bench.submit_as(caller, 1, 8, |new| new.affinity_key = KEY).expect("admitted");
+    bench.scheduler.cancel(bench.now, trial, &mut bench.told);
+    assert_eq!(sent_to(&mut bench, channels, caller, 2), home, "it is tried with the next");
+    bench.answer(channels[home], 0, None);
+    assert_eq!(state(&bench, home), MachineState::Ready);
+}
