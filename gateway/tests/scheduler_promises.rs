@@ -26,6 +26,8 @@ impl Effects for Told {
     fn world_ready(&mut self, _: WorldId, _: bool) {}
 
     fn caller_has_room(&mut self, _: CallerId) {}
+
+    fn bulk_wanted(&mut self, _: MachineId) {}
 }
 
 fn scheduler(now: Instant, worlds: usize, budget: std::sync::Arc<Budget>) -> Scheduler {

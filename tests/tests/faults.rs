@@ -104,7 +104,7 @@ async fn replies_that_came_with_the_end_of_the_tunnel_are_delivered() {
     let network = Network::to(sshd.door().address).await;
     let door = Door { address: network.address(), ..sshd.door().clone() };
     let config = Config::new()
-        .machine("hsm", &door, machine.seejobs(), &identity, "channels = 1\nbulk_channels = 0")
+        .machine("hsm", &door, machine.seejobs(), &identity, "channels = 1")
         .world("echo", &["hsm"], "")
         .line("ssh", "retry_max = \"200ms\"");
     let gateway = Gateway::ready(&config);

@@ -164,7 +164,7 @@ pub(super) const TABLES: &[Table] = &[
                 Integer(0, 64),
                 Default("1"),
                 "Further SEEJob streams on each tunnel, for jobs above `limits.bulk_above` only, so that small jobs do not wait \
-                 behind large ones. 0: they share the others.",
+                 behind large ones. They are opened when the first large job has come. 0: they share the others.",
             ),
             key(
                 "max_in_flight",

@@ -63,6 +63,10 @@ impl Budget {
         granted
     }
 
+    fn lease_anyway(&self, permits: usize) {
+        self.leased.fetch_add(permits, Ordering::Relaxed);
+    }
+
     fn give_back(&self, permits: usize) {
         self.leased.fetch_sub(permits, Ordering::Relaxed);
     }
@@ -99,6 +103,16 @@ impl Lease {
             self.used = wanted;
         }
         has_room
+    }
+
+    /// Uses `permits` even where there are not so many: for what was let in once and comes back. Nothing else is let in until
+    /// as much has gone.
+    pub fn use_anyway(&mut self, permits: usize) {
+        self.used += permits;
+        if self.used > self.held {
+            self.budget.lease_anyway(self.used - self.held);
+            self.held = self.used;
+        }
     }
 
     /// Returns `permits` that were used; what is far more than needed goes back to the other shards.
@@ -166,6 +180,21 @@ mod tests {
         assert!(one.try_use(1) && !two.try_use(1));
         one.release(1);
         assert!(two.try_use(1) && !one.try_use(1));
+    }
+
+    #[test]
+    fn what_comes_back_is_let_in_and_keeps_others_out() {
+        let budget = Budget::new(3, 2);
+        let (mut one, mut two) = (Lease::new(budget.clone()), Lease::new(budget.clone()));
+        assert!(one.try_use(3));
+        one.use_anyway(2);
+        assert_eq!(one.used(), 5);
+        one.release(2);
+        assert!(!one.try_use(1) && !two.try_use(1), "three of three are used");
+        one.release(1);
+        assert!(two.try_use(1) && !two.try_use(1) && !one.try_use(1));
+        drop((one, two));
+        assert_eq!(budget.leased.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -54,17 +54,10 @@ impl Scheduler {
         }
     }
 
-    /// Queues a job: for the first time, having taken its place in the queue, or again, wherever it was.
-    pub(super) fn enqueue(
-        &mut self,
-        now: Instant,
-        id: JobId,
-        bytes: WipedBuffer,
-        has_permit: bool,
-        effects: &mut impl Effects,
-    ) {
+    /// Queues a job that has taken its place in the queue.
+    pub(super) fn enqueue(&mut self, now: Instant, id: JobId, bytes: WipedBuffer, effects: &mut impl Effects) {
         let Some(job) = self.jobs.get_mut(id) else { return };
-        job.place = Place::Queued { bytes, has_permit, line: None };
+        job.place = Place::Queued { bytes, line: None };
         let (world, caller, order, size, group) = (job.world, job.caller, job.order, job.size, job.group);
         self.worlds[world.0].waiting.insert(order, id);
         self.worlds[world.0].waiting_bytes += size;
@@ -80,11 +73,12 @@ impl Scheduler {
         }
     }
 
-    /// Queues a job that was on a channel. It has been admitted, so it is not refused where the queue is full meanwhile.
+    /// Queues a job that was on a channel. It has been admitted, so it is not refused where the queue is full meanwhile; others
+    /// are, until there is room for them beside it.
     pub(super) fn requeue(&mut self, now: Instant, id: JobId, bytes: WipedBuffer, effects: &mut impl Effects) {
         if let Some(job) = self.jobs.get(id) {
-            let has_permit = self.worlds[job.world.0].take_place(job.size);
-            self.enqueue(now, id, bytes, has_permit, effects);
+            self.worlds[job.world.0].take_place_again(job.size);
+            self.enqueue(now, id, bytes, effects);
         }
     }
 
@@ -101,16 +95,14 @@ impl Scheduler {
     pub(super) fn unqueue(&mut self, id: JobId) -> Option<WipedBuffer> {
         self.leave_line(id);
         let job = self.jobs.get_mut(id)?;
-        let Place::Queued { bytes, has_permit, .. } = &mut job.place else { return None };
-        let (bytes, has_permit) = (std::mem::take(bytes), *has_permit);
+        let Place::Queued { bytes, .. } = &mut job.place else { return None };
+        let bytes = std::mem::take(bytes);
         job.place = Place::Nowhere;
         let (caller, order, size, group) = (job.caller, job.order, job.size, job.group);
         let world = &mut self.worlds[job.world.0];
         world.waiting.remove(&order);
         world.waiting_bytes -= size;
-        if has_permit {
-            world.release_place(size);
-        }
+        world.release_place(size);
         self.jobs.caller(caller).queued -= 1;
         self.room_made(caller);
         if let Some(group) = group.and_then(|group| self.groups.get_mut(group)) {
@@ -247,13 +239,15 @@ impl Scheduler {
         effects: &mut impl Effects,
     ) {
         let Some(job) = self.jobs.get_mut(id) else { return };
+        let class = if job.size > self.bulk_above { SizeClass::Bulk } else { SizeClass::Small };
         let at = &mut self.machines.channels[channel];
+        let (machine_id, is_borrowed) = (at.machine, class == SizeClass::Bulk && at.class == SizeClass::Small);
         let was_empty = at.mux.staged_len() == 0;
         let tag = at.mux.stage_job(0, bytes, Some(id)).expect("the channel was chosen because it has room");
         let machine = &mut self.machines.all[at.machine.0];
         machine.circuit.staged(id);
         machine.silent_since = machine.silent_since.or(Some(now));
-        if job.attempts == 0 {
+        if !std::mem::replace(&mut job.has_earned, true) {
             self.worlds[job.world.0].retries.earn(&self.retry);
         }
         job.attempts += 1;
@@ -270,6 +264,9 @@ impl Scheduler {
         self.park_if_needed(caller);
         if was_empty {
             effects.output_staged(channel);
+        }
+        if is_borrowed {
+            effects.bulk_wanted(machine_id);
         }
     }
 

@@ -31,6 +31,8 @@ pub(super) struct Job {
     pub(super) size: usize,
     /// How often it has been staged on a channel and not withdrawn.
     pub(super) attempts: u32,
+    /// Whether it has been counted towards its world's retry budget.
+    pub(super) has_earned: bool,
     /// Why it was sent again, if it was: then an earlier attempt may have run, whatever becomes of this one.
     pub(super) earlier: Option<Unknown>,
     /// Where it was last staged, and when, unless it was withdrawn from there.
@@ -63,8 +65,6 @@ pub(super) enum Place {
     /// In its world's queue.
     Queued {
         bytes: WipedBuffer,
-        /// Whether it counts towards the queue's limits. One that comes back to a queue that is full meanwhile does not.
-        has_permit: bool,
         /// `None` while another one of its group is before it.
         line: Option<InLine>,
     },
@@ -192,6 +192,7 @@ impl Jobs {
             group: new.group,
             size: new.size,
             attempts: 0,
+            has_earned: false,
             earlier: None,
             staged: None,
             place: Place::Nowhere,

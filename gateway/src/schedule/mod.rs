@@ -258,4 +258,6 @@ pub trait Effects {
     fn world_ready(&mut self, world: WorldId, ready: bool);
     /// A caller of whom [`Scheduler::has_room`] said that it has no room has some again.
     fn caller_has_room(&mut self, caller: CallerId);
+    /// A large job went over one of a machine's channels for small ones, for want of a channel of its own.
+    fn bulk_wanted(&mut self, machine: MachineId);
 }

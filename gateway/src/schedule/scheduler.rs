@@ -111,13 +111,16 @@ impl Scheduler {
     /// The configuration has changed. Worlds and machines keep their places, and with them their budgets, whose limits are
     /// changed by whoever owns them; new ones stand at the end.
     pub fn reconfigure(&mut self, now: Instant, settings: Settings, effects: &mut impl Effects) {
+        let before: Vec<_> = self.machines.all.iter().map(|machine| machine.worlds.clone()).collect();
         self.configure(now, settings);
         for caller in self.jobs.caller_ids() {
             self.park_if_needed(caller);
             self.room_made(caller);
         }
-        for machine in 0..self.machines.all.len() {
-            if self.machines.all[machine].is_retired {
+        for (machine, worlds) in before.into_iter().enumerate() {
+            let Machine { is_retired, worlds: now_served, .. } = &self.machines.all[machine];
+            // What has not left is sent by what is configured now.
+            if *is_retired || worlds.iter().any(|world| !now_served.contains(world)) {
                 self.withdraw_from(now, MachineId(machine), effects);
             }
         }
@@ -202,7 +205,7 @@ impl Scheduler {
         if let Some(channel) = channel {
             self.stage(now, id, channel, new.bytes, effects);
         } else {
-            self.enqueue(now, id, WipedBuffer::from(new.bytes), true, effects);
+            self.enqueue(now, id, WipedBuffer::from(new.bytes), effects);
             self.dispatch_world(now, new.world, effects);
         }
         self.jobs.get(id).map(|_| id)

@@ -22,7 +22,7 @@ pub(super) struct World {
     pub(super) queue: FairQueue,
     room: Lease,
     byte_room: Lease,
-    /// Bytes of the waiting jobs, those that came back to a full queue among them.
+    /// Bytes of the waiting jobs.
     pub(super) waiting_bytes: usize,
     /// Since when no machine has been up; `None` while one is.
     pub(super) down_since: Option<Instant>,
@@ -67,6 +67,12 @@ impl World {
             self.room.release(1);
         }
         has_room
+    }
+
+    /// Takes a place for a job that had one before, though there be none.
+    pub(super) fn take_place_again(&mut self, bytes: usize) {
+        self.room.use_anyway(1);
+        self.byte_room.use_anyway(bytes);
     }
 
     /// Returns a place that was taken.

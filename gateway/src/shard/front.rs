@@ -9,19 +9,21 @@ use seeway_proto::mux::{Incoming, Received};
 use seeway_proto::outcome::{NotSent, Outcome, Rejected, Unknown};
 use seeway_proto::wire::{Command, OpaqueReply, Profile};
 use slotmap::SecondaryMap;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 
 use super::finished::{Failure, Finished};
 use super::handles::{Handles, Meaning};
 use super::passage::{Loss, Passage, PassageWakes, Passed};
 use super::thread::WorldChange;
 use crate::config::Config;
-use crate::schedule::{CallerId, ChannelId, Concluded, Effects, WorldId};
+use crate::schedule::{CallerId, ChannelId, Concluded, Effects, MachineId, WorldId};
 
 /// The callers and the channels of one shard.
 pub struct Front {
     config: Arc<Config>,
     machine_names: Vec<Arc<str>>,
+    /// Whether a large job has come for each machine: its bulk channels are opened then, and not before.
+    bulk_wanted: Vec<watch::Sender<bool>>,
     worlds_by_name: HashMap<String, WorldId>,
     worlds_by_publication: HashMap<String, WorldId>,
     ports: SecondaryMap<CallerId, Port>,
@@ -249,6 +251,7 @@ impl Front {
     pub fn new(config: Arc<Config>, world_changes: Arc<dyn WorldChange>) -> Self {
         let mut front = Self {
             machine_names: Vec::new(),
+            bulk_wanted: Vec::new(),
             worlds_by_name: HashMap::new(),
             worlds_by_publication: HashMap::new(),
             ports: SecondaryMap::new(),
@@ -268,10 +271,16 @@ impl Front {
             let live = config.worlds.iter().enumerate().filter(|(_, world)| !world.is_retired);
             live.map(|(id, world)| (name(world).to_owned(), WorldId(id))).collect()
         };
+        self.bulk_wanted.resize_with(config.machines.len(), || watch::Sender::new(false));
         self.machine_names = config.machines.iter().map(|machine| machine.name.as_str().into()).collect();
         self.worlds_by_name = by(|world| &world.name);
         self.worlds_by_publication = by(|world| &world.published_as);
         self.config = config;
+    }
+
+    /// Whether large jobs have come for a machine, and need channels of their own.
+    pub fn wants_bulk(&self, machine: MachineId) -> watch::Receiver<bool> {
+        self.bulk_wanted[machine.0].subscribe()
     }
 
     /// The world of this name.
@@ -447,5 +456,9 @@ impl Effects for Front {
             // A unary call that is one too many is refused: nobody waits.
             Some(Port::Calls(_)) | None => {}
         }
+    }
+
+    fn bulk_wanted(&mut self, machine: MachineId) {
+        self.bulk_wanted[machine.0].send_if_modified(|is_wanted| !std::mem::replace(is_wanted, true));
     }
 }

@@ -90,6 +90,7 @@ impl Serving {
         let (is_draining, draining) = watch::channel(false);
         let up = Arc::new(watch::Sender::new(0));
         let mut channels = JoinSet::new();
+        let is_bulk_wanted = *shard.with(|state, _| state.front.wants_bulk(id)).borrow();
         let classes = [(SizeClass::Small, machine.channels), (SizeClass::Bulk, machine.bulk_channels)];
         for class in classes.into_iter().flat_map(|(class, count)| std::iter::repeat_n(class, count)) {
             let keeper = channel::Keeper {
@@ -110,7 +111,7 @@ impl Serving {
             life,
             tunnel,
             channels,
-            wanted: machine.channels + machine.bulk_channels,
+            wanted: machine.channels + if is_bulk_wanted { machine.bulk_channels } else { 0 },
             up,
             is_draining,
             orders,

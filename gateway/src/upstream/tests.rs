@@ -10,7 +10,7 @@ use seeway_machine::runtime::Machine;
 use super::Keepers;
 use crate::command::keygen;
 use crate::config::Config;
-use crate::schedule::{MachineId, WorldId};
+use crate::schedule::{Effects as _, MachineId, WorldId};
 use crate::shard::{Budgets, PoolCounts, Shard, TunnelState, WorldChange};
 
 /// How long a thing may take that takes milliseconds on an idle machine.
@@ -81,6 +81,8 @@ impl Pools {
     fn start(scene: &Scene, config: Config) -> Self {
         let all = Arc::new(scene.config());
         let shard = Shard::new(all.clone(), &Budgets::new(&all), Arc::new(Nobody));
+        // As after the first large jobs: all channels are opened.
+        shard.with(|state, _| (0..2).for_each(|machine| state.front.bulk_wanted(MachineId(machine))));
         let keepers = Keepers::start(&shard, &Arc::new(config));
         Self { shard, keepers }
     }

@@ -99,4 +99,7 @@ impl Effects for Notes {
     fn caller_has_room(&mut self, caller: CallerId) {
         self.rooms.push(caller);
     }
+
+    // The keepers of the simulation open all channels at once.
+    fn bulk_wanted(&mut self, _: MachineId) {}
 }

@@ -118,7 +118,12 @@ fn large_jobs_have_channels_of_their_own_and_borrow_where_there_are_none() {
     let mut bench = Bench::new(&[&[0]], 100, 100, HOLD);
     let caller = bench.scheduler.caller_joined();
     let small = bench.open(0);
+    bench.submit_as(caller, 100, 500, |_| {});
+    bench.send(small);
+    bench.answer(small, 0, None);
+    assert!(bench.told.bulk_wanted.is_empty(), "none of the jobs is large");
     bench.submit_as(caller, 0, 501, |_| {});
+    assert!(bench.told.bulk_wanted.contains(&MachineId(0)));
     bench.send(small);
     assert_eq!(bench.held(small), 1, "no channel for large ones is up");
     let bulk = bench.open_for(0, SizeClass::Bulk);

@@ -23,6 +23,7 @@ struct Told {
     outcomes: BTreeMap<(CallerId, u64), Vec<ToldOutcome>>,
     staged: BTreeSet<ChannelId>,
     roomy: BTreeSet<CallerId>,
+    bulk_wanted: BTreeSet<MachineId>,
     ready: BTreeMap<WorldId, bool>,
 }
 
@@ -46,6 +47,10 @@ impl Effects for Told {
 
     fn caller_has_room(&mut self, caller: CallerId) {
         self.roomy.insert(caller);
+    }
+
+    fn bulk_wanted(&mut self, machine: MachineId) {
+        self.bulk_wanted.insert(machine);
     }
 }
 
