@@ -121,7 +121,7 @@ impl Pools {
 
     async fn stop(self) {
         tokio::time::timeout(BOUND, self.keepers.stop()).await.expect("keepers stop at once");
-        let states: usize = self.shard.with(|state, _| state.pools.iter().flat_map(|pool| pool.states()).sum());
+        let states: usize = self.shard.with(|state, _| state.pools.iter().flat_map(crate::shard::Pool::states).sum());
         assert_eq!(states, 0, "no tunnel is left");
     }
 }

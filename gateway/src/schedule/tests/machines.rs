@@ -103,9 +103,9 @@ fn jobs_of_one_key_leave_in_order_whatever_their_sizes_and_priorities() {
     let mut bench = Bench::new(&[&[0]], 3, 1000, HOLD);
     let channels = [bench.open(0), bench.open(0), bench.open_for(0, SizeClass::Bulk)];
     let (caller, other) = (bench.scheduler.caller_joined(), bench.scheduler.caller_joined());
-    for ticket in 0..200 {
+    let priorities = [Priority::Low, Priority::High, Priority::Normal].into_iter().cycle();
+    for (ticket, priority) in (0..200).zip(priorities) {
         let size = if ticket % 3 == 0 { 900 } else { 8 };
-        let priority = [Priority::Low, Priority::High, Priority::Normal][ticket as usize % 3];
         bench.submit_as(caller, ticket, size, |new| (new.affinity_key, new.priority) = (KEY, priority));
         bench.submit_as(other, 1000 + ticket, 8, |_| {});
     }

@@ -237,7 +237,7 @@ impl Bench {
         self.deliver(channel);
     }
 
-    /// The machine answers the NoOps that it was asked; returns how many there were.
+    /// The machine answers each `NoOp` that it was asked; returns how many there were.
     fn answer_no_ops(&mut self, channel: ChannelId) -> usize {
         let Peer { incoming, asked, .. } = self.peers.get_mut(&channel).expect("open");
         let count = asked.len();
