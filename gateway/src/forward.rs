@@ -57,11 +57,11 @@ impl Forwarder {
     /// takes it now, waits as long as jobs wait (`limits.hold`) for one to come up, and tries once more.
     pub async fn open(&self, port: Option<u16>) -> Result<(Arc<Tunnel>, Channel), PipeError> {
         let changed = self.changed.0.notified();
-        if let Ok(pipe) = upstream::open_pipe(&self.shard, self.world, port).await {
+        if let Ok(pipe) = upstream::open_pipe(&self.shard, self.world, b"", port).await {
             return Ok(pipe);
         }
         let _ = tokio::time::timeout(self.hold, self.up(changed)).await;
-        upstream::open_pipe(&self.shard, self.world, port).await
+        upstream::open_pipe(&self.shard, self.world, b"", port).await
     }
 
     async fn up(&self, mut changed: Notified<'_>) {

@@ -45,18 +45,19 @@ async fn serve(config: Config, file: &Path, out: &mut dyn Write) -> Result<(), F
     let mut signals = Signals::new()?;
     let failed = |error: crate::gateway::GatewayError| Failure::Failed(error.to_string());
     let mut gateway = Gateway::start_from(Arc::new(config), Some(file.to_owned())).await.map_err(failed)?;
-    tokio::select! {
+    let is_stopped = tokio::select! {
         ready = gateway.worlds_ready(MACHINES_HEAD_START) => {
             if !ready {
                 tracing::warn!("not every world has a machine that is up; jobs for the others are held meanwhile");
             }
+            false
         }
         // A signal to reload is kept until there is something to reload.
-        () = signals.stop() => {}
-    }
+        () = signals.stop() => true,
+    };
     writeln!(out, "{}", ready_line(gateway.addresses()))?;
     out.flush()?;
-    loop {
+    while !is_stopped {
         tokio::select! {
             wanted = signals.next() => match wanted {
                 Wanted::Stop => break,

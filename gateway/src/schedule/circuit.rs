@@ -26,8 +26,8 @@ enum State {
     Ejected { since: Instant, until: Instant },
     /// It was asked with a NoOp; if that is not answered by then, the ejection goes on.
     Asked { since: Instant, until: Instant },
-    /// It answers; one job may try it.
-    Trial { since: Instant, job: Option<JobId> },
+    /// It answers; one job may try it, and has to be answered by then.
+    Trial { since: Instant, job: Option<(JobId, Instant)> },
 }
 
 impl Circuit {
@@ -46,11 +46,12 @@ impl Circuit {
         matches!(self.state, State::Trial { job: None, .. })
     }
 
-    /// When it wants to be asked, or has not answered.
+    /// When it wants to be asked, or has not answered what it was asked or tried with.
     pub(super) fn timeout(&self) -> Option<Instant> {
         match self.state {
             State::Ejected { until, .. } | State::Asked { until, .. } => Some(until),
-            State::Closed | State::Trial { .. } => None,
+            State::Trial { job, .. } => job.map(|(_, until)| until),
+            State::Closed => None,
         }
     }
 
@@ -60,7 +61,7 @@ impl Circuit {
         self.failures = self.failures.saturating_add(1);
         match self.state {
             State::Closed => settings.failures > 0 && self.failures >= settings.failures,
-            State::Trial { job: trial, .. } => trial == Some(job),
+            State::Trial { .. } => self.is_tried_by(job),
             State::Ejected { .. } | State::Asked { .. } => false,
         }
     }
@@ -106,16 +107,16 @@ impl Circuit {
     }
 
     /// A job was staged for it.
-    pub(super) fn staged(&mut self, id: JobId) {
+    pub(super) fn staged(&mut self, now: Instant, id: JobId, settings: &CircuitSettings) {
         if let State::Trial { job: job @ None, .. } = &mut self.state {
-            *job = Some(id);
+            *job = Some((id, now + settings.silent_after));
         }
     }
 
     /// A job has ended, or left the machine without having been sent: where it was the trial, there may be another one.
     pub(super) fn released(&mut self, id: JobId) {
-        if let State::Trial { job, .. } = &mut self.state
-            && *job == Some(id)
+        if self.is_tried_by(id)
+            && let State::Trial { job, .. } = &mut self.state
         {
             *job = None;
         }
@@ -130,7 +131,7 @@ impl Circuit {
 
     /// Whether this job tries it.
     pub(super) fn is_tried_by(&self, id: JobId) -> bool {
-        matches!(self.state, State::Trial { job: Some(job), .. } if job == id)
+        matches!(self.state, State::Trial { job: Some((job, _)), .. } if job == id)
     }
 }
 
@@ -173,12 +174,13 @@ mod tests {
         assert!(circuit.is_probing() && !circuit.wants_trial());
         circuit.answered();
         assert!(circuit.wants_trial() && circuit.timeout().is_none());
-        circuit.staged(trial);
+        circuit.staged(now + SECOND, trial, &SETTINGS);
+        assert_eq!(circuit.timeout(), Some(now + SECOND * 2), "it has so long to answer");
         assert!(!circuit.wants_trial(), "one at a time");
         assert!(!circuit.failed(&SETTINGS, other), "an old one fails: that is known");
         circuit.released(trial);
         assert!(circuit.wants_trial(), "its caller has gone");
-        circuit.staged(other);
+        circuit.staged(now + SECOND, other, &SETTINGS);
         assert!(circuit.succeeded(now + SECOND) && circuit.is_closed());
     }
 

@@ -1,5 +1,6 @@
 //! How jobs move: into the queue, onto a channel, back, and off both.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use seeway_proto::bug::{self, Bug};
@@ -158,8 +159,7 @@ impl Scheduler {
             }
             let size = self.jobs.get(first).map_or(0, |job| job.size);
             let Some(lane) = self.lane_of(id.world, Some(id), size) else {
-                // This calls for the group's next one in turn.
-                self.detach(now, first, effects);
+                self.unqueue(first);
                 self.conclude(now, first, Outcome::NotSent(NotSent::NowhereToGo), effects);
                 continue;
             };
@@ -177,13 +177,13 @@ impl Scheduler {
         }
     }
 
-    /// The channel on which a group's last job is staged and has not left.
+    /// The channel on which jobs of a group are staged and have not left.
     pub(super) fn must_follow(&self, id: GroupId) -> Option<ChannelId> {
         if bug::is_on(Bug::OrderIgnored) {
             return None;
         }
-        let (channel, tag) = self.groups.get(id)?.last?;
-        self.machines.channels.get(channel)?.mux.is_staged(tag).then_some(channel)
+        let (channel, batch, count) = self.groups.get(id)?.staged?;
+        (count > 0 && self.machines.channels.get(channel)?.mux.batches() == batch).then_some(channel)
     }
 
     /// A group goes on when this channel has been written.
@@ -192,7 +192,7 @@ impl Scheduler {
             && group.follows != Some(channel)
         {
             group.follows = Some(channel);
-            self.machines.channels[channel].followers.push(id);
+            self.machines.channels[channel].followers.insert(id);
         }
     }
 
@@ -201,7 +201,7 @@ impl Scheduler {
         &mut self,
         now: Instant,
         channel: ChannelId,
-        followers: Vec<GroupId>,
+        followers: BTreeSet<GroupId>,
         effects: &mut impl Effects,
     ) {
         for id in followers {
@@ -221,7 +221,7 @@ impl Scheduler {
             let Place::Queued { line: Some(at), .. } = job.place else { continue };
             let World { machines, .. } = &self.worlds[world.0];
             if let (Some(group), Some(machine)) = (job.group, at.lane.machine)
-                && !self.machines.is_usable(machine, machines)
+                && !(machines.contains(&machine) && self.machines.is_usable(machine, machines))
             {
                 self.leave_line(id);
                 self.advance(now, group, effects);
@@ -243,9 +243,10 @@ impl Scheduler {
         let at = &mut self.machines.channels[channel];
         let (machine_id, is_borrowed) = (at.machine, class == SizeClass::Bulk && at.class == SizeClass::Small);
         let was_empty = at.mux.staged_len() == 0;
+        let batch = at.mux.batches();
         let tag = at.mux.stage_job(0, bytes, Some(id)).expect("the channel was chosen because it has room");
         let machine = &mut self.machines.all[at.machine.0];
-        machine.circuit.staged(id);
+        machine.circuit.staged(now, id, &self.circuit);
         machine.silent_since = machine.silent_since.or(Some(now));
         if !std::mem::replace(&mut job.has_earned, true) {
             self.worlds[job.world.0].retries.earn(&self.retry);
@@ -258,7 +259,11 @@ impl Scheduler {
         job.staged = Some((at.machine, now));
         let (caller, group) = (job.caller, job.group);
         if let Some(group) = group.and_then(|group| self.groups.get_mut(group)) {
-            group.last = Some((channel, tag));
+            let others = match group.staged {
+                Some((other, of_batch, count)) if (other, of_batch) == (channel, batch) => count,
+                _ => 0,
+            };
+            group.staged = Some((channel, batch, others + 1));
         }
         self.jobs.caller(caller).in_flight += 1;
         self.park_if_needed(caller);
@@ -267,6 +272,16 @@ impl Scheduler {
         }
         if is_borrowed {
             effects.bulk_wanted(machine_id);
+        }
+    }
+
+    /// Notes that a job of a group is staged no more, not having left.
+    fn unstage(&mut self, id: JobId) {
+        let group = self.jobs.get(id).and_then(|job| job.group);
+        if let Some(group) = group.and_then(|group| self.groups.get_mut(group))
+            && let Some((.., count)) = &mut group.staged
+        {
+            *count = count.saturating_sub(1);
         }
     }
 
@@ -312,8 +327,14 @@ impl Scheduler {
         });
         // First: it may be what tries its machine's circuit, which goes by where it was staged.
         self.off_channel(id);
-        if let Some(job) = self.jobs.get_mut(id).filter(|_| !has_left) {
-            job.staged = None;
+        if !has_left {
+            self.unstage(id);
+            if let Some(job) = self.jobs.get_mut(id) {
+                job.staged = None;
+                let group = job.group;
+                // The next of its group may have waited for it to leave.
+                group.into_iter().for_each(|group| self.advance(now, group, effects));
+            }
         }
         has_left
     }
@@ -329,6 +350,7 @@ impl Scheduler {
             None => *probes -= 1,
         });
         self.machines.settle(now, machine);
+        unsent.iter().for_each(|(job, _)| self.unstage(*job));
         for (job, bytes) in unsent {
             self.come_back(now, job, bytes, effects);
         }

@@ -5,8 +5,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use seeway_proto::mux::Tag;
-
 use super::{CallerId, ChannelId, JobId, WorldId};
 
 /// Whose group it is, where, and the hash of its key.
@@ -26,8 +24,8 @@ pub(super) struct Group {
     pub(super) jobs: usize,
     /// The one of the waiting jobs that is in line, if one is.
     pub(super) in_line: Option<JobId>,
-    /// Where the last job was staged.
-    pub(super) last: Option<(ChannelId, Tag)>,
+    /// The channel on which jobs are staged, the batch that they go with, and how many they are.
+    pub(super) staged: Option<(ChannelId, u64, usize)>,
     /// The channel that tells this group when it has been written: its next job waits for that.
     pub(super) follows: Option<ChannelId>,
 }

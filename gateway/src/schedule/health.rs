@@ -79,7 +79,7 @@ impl Scheduler {
     }
 
     /// Ejects a machine, unless it is the last one of a world.
-    fn eject(&mut self, now: Instant, id: MachineId, effects: &mut impl Effects) {
+    pub(super) fn eject(&mut self, now: Instant, id: MachineId, effects: &mut impl Effects) {
         if !self.machines.can_spare(id, &self.worlds) {
             return;
         }

@@ -1,5 +1,6 @@
 //! A machine's channels, whether it gets jobs, and which of a world's machines gets the next.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use seeway_proto::bug::{self, Bug};
@@ -52,7 +53,7 @@ pub(super) struct Channel {
     pub(super) probes: usize,
     pub(super) is_draining: bool,
     /// Groups whose next job waits until this channel has been written.
-    pub(super) followers: Vec<GroupId>,
+    pub(super) followers: BTreeSet<GroupId>,
 }
 
 /// The machines and their channels.
@@ -172,7 +173,8 @@ impl Machines {
             Some((id, self.channel_with_room(id, lane.class)?))
         };
         match lane.machine {
-            Some(machine) => candidates.extend(has_room(machine)),
+            // A reload may have taken it from the world.
+            Some(machine) => candidates.extend(has_room(machine).filter(|_| world_machines.contains(&machine))),
             None => candidates.extend(world_machines.iter().filter_map(|machine| has_room(*machine))),
         }
         let chosen = self.better_of_two(&candidates);

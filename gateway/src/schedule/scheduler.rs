@@ -264,7 +264,7 @@ impl Scheduler {
         // The machine's own limit holds over all of its channels.
         let mux = Outgoing::new(self.profile.clone(), self.limits, usize::MAX);
         let was_up = self.machines.is_up(machine);
-        let channel = Channel { machine, class, mux, probes: 0, is_draining: false, followers: Vec::new() };
+        let channel = Channel { machine, class, mux, probes: 0, is_draining: false, followers: BTreeSet::new() };
         let channel = self.machines.channels.insert(channel);
         self.machines.all[machine.0].channels.push(channel);
         self.machines.all[machine.0].circuit.answered();
@@ -418,8 +418,14 @@ impl Scheduler {
                 continue;
             }
             let staged = self.jobs.get(id).and_then(|job| job.staged);
+            // Asked first: what is detached tries no machine any more.
+            let was_trial = staged.is_some_and(|(machine, _)| self.machines.all[machine.0].circuit.is_tried_by(id));
             let outcome = if self.detach(now, id, effects) {
-                if let Some((machine, at)) = staged
+                if let Some((machine, _)) = staged
+                    && was_trial
+                {
+                    self.eject(now, machine, effects);
+                } else if let Some((machine, at)) = staged
                     && self.machines.all[machine.0].last_answer.is_none_or(|last| last < at)
                 {
                     // Nothing has come from there since it was sent: it is not this job that is slow.

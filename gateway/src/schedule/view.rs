@@ -1,8 +1,12 @@
 //! What can be seen of the scheduler from outside, for metrics, for the control plane and for tests.
 
+use std::cmp::Reverse;
+
+use super::chance::{rendezvous_weight, stable_hash};
 use super::scheduler::Scheduler;
 use super::stats::{MachineStats, WorldStats};
-use super::{MachineId, MachineState, WorldId};
+use super::world::World;
+use super::{Affinity, MachineId, MachineState, WorldId};
 
 impl Scheduler {
     /// Whether no job is in hand.
@@ -71,13 +75,25 @@ impl Scheduler {
         self.worlds[world.0].is_ready()
     }
 
-    /// Of a world's machines those that take jobs, the one with the least to do first.
-    pub fn ready_machines(&self, world: WorldId) -> Vec<MachineId> {
-        let machines = &self.worlds[world.0].machines;
-        let mut ready: Vec<_> =
-            machines.iter().copied().filter(|machine| self.machines.is_usable(*machine, machines)).collect();
-        ready.sort_by_key(|machine| self.in_flight(*machine));
-        ready
+    /// A world's machines in the order in which something else than a job, which goes by the same rules, should try them, and
+    /// whether each takes jobs now: those that do first. Without a key the one with the least in flight goes first; with one the
+    /// key's own, and where affinity is strict no other.
+    pub fn machines_for(&self, world: WorldId, affinity_key: &[u8]) -> Vec<(MachineId, bool)> {
+        let World { machines, affinity, .. } = &self.worlds[world.0];
+        let mut order = machines.clone();
+        if affinity_key.is_empty() {
+            order.sort_by_key(|machine| self.in_flight(*machine));
+        } else {
+            let key = stable_hash(affinity_key);
+            order.sort_by_key(|machine| Reverse(rendezvous_weight(key, self.machines.all[machine.0].name_hash)));
+            if *affinity == Affinity::Strict {
+                order.truncate(1);
+            }
+        }
+        let usable = |machine: MachineId| (machine, self.machines.is_usable(machine, machines));
+        let mut order: Vec<_> = order.into_iter().map(usable).collect();
+        order.sort_by_key(|(_, is_usable)| !is_usable);
+        order
     }
 
     /// What was counted for a world.

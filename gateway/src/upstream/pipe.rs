@@ -28,24 +28,25 @@ pub enum PipeError {
     },
 }
 
-/// Opens a pipe to the machine of a world that takes jobs and has the least in flight; to its SEEJobs port where no port is given.
+/// Opens a pipe to the machine of a world that a job with this key would go to (without one: that takes jobs and has the least in
+/// flight); to its SEEJobs port where no port is given.
 ///
 /// A machine need not speak SEEJobs to be piped to. So where none of the world's takes jobs, the first is taken whose SSH server
 /// opens a channel to the port.
-pub async fn open_pipe(shard: &Shard, world: WorldId, port: Option<u16>) -> Result<(Arc<Tunnel>, Channel), PipeError> {
+pub async fn open_pipe(
+    shard: &Shard,
+    world: WorldId,
+    affinity_key: &[u8],
+    port: Option<u16>,
+) -> Result<(Arc<Tunnel>, Channel), PipeError> {
     let config = shard.config();
-    let machines = &config.machines;
-    let ready = shard.with(|state, _| state.scheduler.ready_machines(world).first().copied());
-    if let Some(ready) = ready {
-        let machine = &machines[ready.0];
-        return open_on(shard, machine, port)
-            .await
-            .map_err(|error| PipeError::Tunnel { machine: machine.name.clone(), error });
-    }
+    let order = shard.with(|state, _| state.scheduler.machines_for(world, affinity_key));
     let mut failed = None;
-    for &machine in &config.worlds[world.0].machines {
-        match open_on(shard, &machines[machine], port).await {
+    for (machine, takes_jobs) in order {
+        let machine = &config.machines[machine.0];
+        match open_on(shard, machine, port).await {
             Ok(pipe) => return Ok(pipe),
+            Err(error) if takes_jobs => return Err(PipeError::Tunnel { machine: machine.name.clone(), error }),
             Err(error) => failed = Some(error),
         }
     }

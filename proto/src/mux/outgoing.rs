@@ -224,6 +224,11 @@ impl<T> Outgoing<T> {
         }
     }
 
+    /// How many batches have left: what was staged when this was the same has not.
+    pub fn batches(&self) -> u64 {
+        self.batch
+    }
+
     /// Whether this command is staged and has not left.
     pub fn is_staged(&self, tag: Tag) -> bool {
         self.places.get(tag.place()).is_some_and(|place| {

@@ -37,6 +37,9 @@ fn a_key_has_one_machine_and_prefers_it_or_insists_on_it() {
         for ticket in 1..10 {
             assert_eq!(sent_to(&mut bench, channels, caller, ticket), home);
         }
+        let pipes = bench.scheduler.machines_for(WorldId(0), KEY);
+        assert_eq!(pipes[0], (MachineId(home), true), "a pipe goes where a job would");
+        assert_eq!(pipes.len(), if affinity == Affinity::Strict { 1 } else { 2 });
         bench.close(channels[home]);
         bench.submit_as(caller, 20, 8, |new| new.affinity_key = KEY);
         bench.send(channels[1 - home]);
