@@ -45,7 +45,7 @@ async fn serve(config: Config, file: &Path, out: &mut dyn Write) -> Result<(), F
     let mut signals = Signals::new()?;
     let failed = |error: crate::gateway::GatewayError| Failure::Failed(error.to_string());
     let mut gateway = Gateway::start_from(Arc::new(config), Some(file.to_owned())).await.map_err(failed)?;
-    let is_stopped = tokio::select! {
+    let must_stop = tokio::select! {
         ready = gateway.worlds_ready(MACHINES_HEAD_START) => {
             if !ready {
                 tracing::warn!("not every world has a machine that is up; jobs for the others are held meanwhile");
@@ -57,22 +57,29 @@ async fn serve(config: Config, file: &Path, out: &mut dyn Write) -> Result<(), F
     };
     writeln!(out, "{}", ready_line(gateway.addresses()))?;
     out.flush()?;
-    while !is_stopped {
+    if !must_stop {
+        until_stopped(&mut gateway, &mut signals).await?;
+    }
+    tokio::select! {
+        drained = gateway.drain() => drained.map_err(failed),
+        () = signals.stop() => Err(Failure::Failed("told to stop twice: ended without finishing the jobs in hand".into())),
+    }
+}
+
+/// Reloads as often as it is told to, until it is told to stop.
+async fn until_stopped(gateway: &mut Gateway, signals: &mut Signals) -> Result<(), Failure> {
+    loop {
         tokio::select! {
             wanted = signals.next() => match wanted {
-                Wanted::Stop => break,
+                Wanted::Stop => return Ok(()),
                 Wanted::Reload => {
                     let control = gateway.control().clone();
                     // It says itself what came of it, and a signal to stop is heard meanwhile.
                     tokio::spawn(async move { control.reload().await });
                 }
             },
-            error = gateway.failed() => return Err(failed(error)),
+            error = gateway.failed() => return Err(Failure::Failed(error.to_string())),
         }
-    }
-    tokio::select! {
-        drained = gateway.drain() => drained.map_err(failed),
-        () = signals.stop() => Err(Failure::Failed("told to stop twice: ended without finishing the jobs in hand".into())),
     }
 }
 

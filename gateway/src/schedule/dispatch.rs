@@ -239,7 +239,9 @@ impl Scheduler {
         effects: &mut impl Effects,
     ) {
         let Some(job) = self.jobs.get_mut(id) else { return };
-        let class = if job.size > self.bulk_above { SizeClass::Bulk } else { SizeClass::Small };
+        let size = job.size;
+        let class = self.class_of(size);
+        let Some(job) = self.jobs.get_mut(id) else { return };
         let at = &mut self.machines.channels[channel];
         let (machine_id, is_borrowed) = (at.machine, class == SizeClass::Bulk && at.class == SizeClass::Small);
         let was_empty = at.mux.staged_len() == 0;
@@ -331,9 +333,10 @@ impl Scheduler {
             self.unstage(id);
             if let Some(job) = self.jobs.get_mut(id) {
                 job.staged = None;
-                let group = job.group;
                 // The next of its group may have waited for it to leave.
-                group.into_iter().for_each(|group| self.advance(now, group, effects));
+                if let Some(group) = job.group {
+                    self.advance(now, group, effects);
+                }
             }
         }
         has_left
@@ -350,7 +353,9 @@ impl Scheduler {
             None => *probes -= 1,
         });
         self.machines.settle(now, machine);
-        unsent.iter().for_each(|(job, _)| self.unstage(*job));
+        for (job, _) in &unsent {
+            self.unstage(*job);
+        }
         for (job, bytes) in unsent {
             self.come_back(now, job, bytes, effects);
         }
