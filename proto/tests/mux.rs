@@ -31,7 +31,7 @@ fn output(incoming: &mut Incoming) -> Vec<u8> {
 fn answers(outgoing: &mut Outgoing<u32>, bytes: &[u8]) -> Result<Vec<(u32, String)>, Broken> {
     let mut input = bytes;
     let mut found = Vec::new();
-    while let Some(Answer { token, reply }) = outgoing.receive(&mut input)? {
+    while let Some(Answer { token, reply, .. }) = outgoing.receive(&mut input)? {
         found.push((
             token,
             match reply {

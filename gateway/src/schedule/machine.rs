@@ -180,8 +180,28 @@ impl Machines {
         let chosen = self.better_of_two(&candidates);
         candidates.clear();
         self.candidates = candidates;
-        let (machine, channel) = chosen?;
-        self.all[machine.0].in_flight.try_use(1).then_some(channel)
+        let channel = chosen.and_then(|(machine, channel)| self.all[machine.0].in_flight.try_use(1).then_some(channel));
+        if channel.is_none() {
+            self.wait_for_permits(world_machines, lane);
+        }
+        channel
+    }
+
+    /// Tells the other shards that a permit is wanted of each machine where nothing else is missing.
+    fn wait_for_permits(&mut self, world_machines: &[MachineId], lane: LaneId) {
+        let wanted = world_machines.iter().filter(|id| lane.machine.is_none_or(|machine| machine == **id));
+        for id in wanted {
+            if self.all[id.0].in_flight.is_shared() && self.channel_with_room(*id, lane.class).is_some() {
+                self.all[id.0].in_flight.wait();
+            }
+        }
+    }
+
+    /// Nothing waits for these machines any more, as far as one of their worlds goes.
+    pub(super) fn want_no_permits(&mut self, world_machines: &[MachineId]) {
+        for id in world_machines {
+            self.all[id.0].in_flight.stop_waiting();
+        }
     }
 
     fn better_of_two(&mut self, candidates: &[(MachineId, ChannelId)]) -> Option<(MachineId, ChannelId)> {
@@ -244,6 +264,9 @@ impl Machines {
         let freed = machine.in_flight.used() - taken;
         if freed > 0 {
             machine.in_flight.release(freed);
+        }
+        if machine.channels.is_empty() {
+            machine.in_flight.stop_waiting();
         }
         machine.silent_since = if taken == 0 { None } else { machine.silent_since.or(Some(now)) };
     }

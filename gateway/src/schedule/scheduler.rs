@@ -42,8 +42,8 @@ pub struct Scheduler {
     deadlines: BTreeSet<(Instant, JobId)>,
     /// Callers that wait for room and may have some now.
     roomy: Vec<CallerId>,
-    /// Whether a caller's flows have come back to the rings, of any world, since jobs were last dispatched to all machines.
-    pub(super) has_unparked: bool,
+    /// Whether jobs that were not in line, of any world, have come to be since jobs were last dispatched to all machines.
+    pub(super) has_come_back: bool,
     /// Whether other shards may return permits without this one hearing of it.
     has_shared_budgets: bool,
     is_draining: bool,
@@ -67,7 +67,7 @@ impl Scheduler {
             machines: Machines::new(settings.channel_buffer, settings.seed),
             deadlines: BTreeSet::new(),
             roomy: Vec::new(),
-            has_unparked: false,
+            has_come_back: false,
             has_shared_budgets: false,
             is_draining: false,
         };
@@ -207,6 +207,7 @@ impl Scheduler {
         } else {
             self.enqueue(now, id, WipedBuffer::from(new.bytes), effects);
             self.dispatch_world(now, new.world, effects);
+            self.tell_room(effects);
         }
         self.jobs.get(id).map(|_| id)
     }
@@ -380,7 +381,9 @@ impl Scheduler {
                 ReplyBody::Error { status, info } => Outcome::of_machine_error(&self.profile, status, info),
                 ReplyBody::NoOp | ReplyBody::Object(_) => unreachable!("the mux knows what was asked"),
             };
-            self.job_answered(now, machine, job, &outcome, effects);
+            if !answer.is_too_large {
+                self.job_answered(now, machine, job, &outcome, effects);
+            }
             self.retry_or_conclude(now, job, outcome, effects);
         };
         self.machines.settle(now, machine);
@@ -421,15 +424,10 @@ impl Scheduler {
             // Asked first: what is detached tries no machine any more.
             let was_trial = staged.is_some_and(|(machine, _)| self.machines.all[machine.0].circuit.is_tried_by(id));
             let outcome = if self.detach(now, id, effects) {
-                if let Some((machine, _)) = staged
-                    && was_trial
-                {
-                    self.eject(now, machine, effects);
-                } else if let Some((machine, at)) = staged
-                    && self.machines.all[machine.0].last_answer.is_none_or(|last| last < at)
-                {
-                    // Nothing has come from there since it was sent: it is not this job that is slow.
-                    self.machine_failed(now, machine, id, effects);
+                match staged {
+                    Some((machine, _)) if was_trial => self.eject(now, machine, effects),
+                    Some((machine, at)) => self.job_timed_out(now, machine, id, at, effects),
+                    None => {}
                 }
                 if bug::is_on(Bug::NotSentAfterItLeft) {
                     Outcome::NotSent(NotSent::TooLate)
@@ -479,7 +477,7 @@ impl Scheduler {
         }
     }
 
-    /// Ends every job that has not left; those that have are waited for no longer than their channels last.
+    /// Ends every job that waits; those on channels are waited for no longer than their channels last.
     pub fn abort_unsent(&mut self, now: Instant, effects: &mut impl Effects) {
         for world in 0..self.worlds.len() {
             while let Some((_, &id)) = self.worlds[world].waiting.last_key_value() {
@@ -503,7 +501,7 @@ impl Scheduler {
             Some(Outcome::Rejected(Rejected::JobTooLarge))
         } else if new.deadline <= now {
             Some(Outcome::NotSent(NotSent::TooLate))
-        } else if self.is_draining || (!world.is_ready() && self.hold.is_zero()) {
+        } else if self.is_draining || (world.down_since.is_some() && self.hold.is_zero()) {
             Some(Outcome::NotSent(NotSent::NowhereToGo))
         } else if !self.jobs.caller(caller).has_room_for_bytes(&self.quota, new.bytes.len()) {
             Some(Outcome::NotSent(NotSent::CallerQuota))
@@ -513,6 +511,10 @@ impl Scheduler {
     }
 
     fn refuse(&mut self, caller: CallerId, new: &NewJob<'_>, outcome: Outcome<'_>, effects: &mut impl Effects) {
+        let world = &self.worlds[new.world.0];
+        if world.waiting.is_empty() {
+            self.machines.want_no_permits(&world.machines);
+        }
         self.worlds[new.world.0].stats.count(outcome.kind());
         effects.concluded(Concluded {
             caller,
@@ -622,7 +624,7 @@ impl Scheduler {
         let is_parked = of_caller.in_flight >= self.quota.in_flight && !bug::is_on(Bug::CallerInFlightIgnored);
         if is_parked != of_caller.is_parked {
             of_caller.is_parked = is_parked;
-            self.has_unparked |= !is_parked;
+            self.has_come_back |= !is_parked;
             for world in &mut self.worlds {
                 world.queue.park(caller, is_parked);
             }

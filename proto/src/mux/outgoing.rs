@@ -45,6 +45,8 @@ pub struct Answer<'a, T> {
     pub token: T,
     /// What the peer says.
     pub reply: ReplyBody<'a>,
+    /// Whether it said more than the limit allows: then `reply` is an error that stands for it, and the peer is well.
+    pub is_too_large: bool,
 }
 
 /// The peer broke the protocol. Nothing that it sends can be trusted to answer the right command any more: close the
@@ -188,21 +190,21 @@ impl<T> Outgoing<T> {
     /// any more are dropped here.
     pub fn receive<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Answer<'a, T>>, Broken> {
         loop {
-            let (tag, reply) = match self.framer.next(input)? {
+            let (tag, reply, is_too_large) = match self.framer.next(input)? {
                 None => return Ok(None),
                 Some(Frame::Body(body)) => {
                     let reply = wire::decode_reply(&self.profile, body)?;
                     match reply.body {
                         ReplyBody::Job(bytes) if bytes.0.len() > self.limits.max_job_bytes as usize => {
-                            (reply.tag, self.too_large())
+                            (reply.tag, self.too_large(), true)
                         }
-                        body => (reply.tag, body),
+                        body => (reply.tag, body, false),
                     }
                 }
-                Some(Frame::TooLong { tag, .. }) => (tag, self.too_large()),
+                Some(Frame::TooLong { tag, .. }) => (tag, self.too_large(), true),
             };
             if let Some(token) = self.answered(Tag(tag), &reply)? {
-                return Ok(Some(Answer { token, reply }));
+                return Ok(Some(Answer { token, reply, is_too_large }));
             }
             self.late_replies += 1;
         }
