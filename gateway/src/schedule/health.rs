@@ -172,6 +172,9 @@ impl Scheduler {
         let machine = &mut self.machines.all[id.0];
         if machine.circuit.is_probing() {
             machine.circuit.eject(now, &self.circuit);
+            // What was to try it may not have left yet.
+            self.withdraw_from(now, id, effects);
+            self.machines_changed(now, effects);
             return;
         }
         machine.circuit.asked(now, &self.circuit);

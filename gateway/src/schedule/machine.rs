@@ -106,7 +106,10 @@ impl Machine {
 
     /// Whether what it may have in flight allows one more, beside the others of the world.
     fn has_allowance(&self, others: Others) -> bool {
-        let is_allowed = self.circuit.is_closed() || self.circuit.wants_trial() || others == Others::Ejected;
+        let is_allowed = bug::is_on(Bug::EjectedStillServed)
+            || self.circuit.is_closed()
+            || self.circuit.wants_trial()
+            || others == Others::Ejected;
         let is_within = self.slow_start.is_none_or(|start| self.in_flight.used() < start.limit());
         is_allowed && (is_within || others != Others::Ready)
     }

@@ -120,7 +120,8 @@ impl Scheduler {
         for (machine, worlds) in before.into_iter().enumerate() {
             let Machine { is_retired, worlds: now_served, .. } = &self.machines.all[machine];
             // What has not left is sent by what is configured now.
-            if *is_retired || worlds.iter().any(|world| !now_served.contains(world)) {
+            let is_forgotten = bug::is_on(Bug::LostWorldsServed);
+            if *is_retired || !is_forgotten && worlds.iter().any(|world| !now_served.contains(world)) {
                 self.withdraw_from(now, MachineId(machine), effects);
             }
         }

@@ -123,6 +123,26 @@ fn a_trial_lasts_no_longer_than_a_machine_may_be_silent() {
 }
 
 #[test]
+fn a_trial_that_has_not_left_when_its_time_is_over_goes_elsewhere() {
+    let (mut bench, bad) = on_trial(PATIENCE * 10);
+    bench.close(bad);
+    let bad = bench.open(0);
+    bench.pass(bench.settings.circuit.probe_after * 2);
+    bench.send_all();
+    bench.answer_no_ops(bad);
+    let caller = bench.scheduler.caller_joined();
+    for ticket in 0..8 {
+        bench.submit_for(caller, ticket, PATIENCE * 10, false);
+    }
+    // Nothing is written for as long as a trial may last.
+    bench.pass(bench.settings.circuit.silent_after);
+    assert_eq!(bench.scheduler.machine_state(MachineId(0)), MachineState::Ejected);
+    bench.send_all();
+    assert_eq!(bench.held(bad), 0);
+    assert_eq!(bench.scheduler.queued(WorldId(0)), 0, "they went elsewhere");
+}
+
+#[test]
 fn a_job_that_is_sent_again_goes_to_what_its_world_has_now() {
     let mut bench = Bench::new(&[&[0, 1], &[0]], 1, 10, HOLD);
     let (lost, other) = (bench.open(0), bench.open(1));
