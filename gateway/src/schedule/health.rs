@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use seeway_proto::outcome::{Outcome, Unknown};
 
-use super::pace::SlowStart;
+use super::pace::{Next, SlowStart};
 use super::scheduler::Scheduler;
 use super::{ChannelId, Effects, JobId, MachineId, WorldId};
 
@@ -70,7 +70,7 @@ impl Scheduler {
             return;
         }
         let machine = &mut self.machines.all[id.0];
-        machine.reply_time.record(now, now.saturating_duration_since(staged));
+        machine.reply_time.record(now, self.stopwatch.between(staged, now));
         if machine.circuit.succeeded(staged) {
             self.begin_slow_start(now, id);
             self.machines_changed(now, effects);
@@ -134,15 +134,17 @@ impl Scheduler {
     }
 
     /// When a machine is to be looked after.
-    pub(super) fn machines_timeout(&self) -> impl Iterator<Item = Instant> {
-        self.machines.all.iter().flat_map(|machine| {
-            let has_channel = !machine.channels.is_empty();
-            let probe = machine.circuit.timeout().filter(|_| has_channel);
-            let can_eject = self.circuit.failures > 0 && machine.circuit.is_closed();
-            let silence = machine.silent_since.filter(|_| can_eject).map(|since| since + self.circuit.silent_after);
-            let slow_start = machine.slow_start.map(|start| start.ends());
-            [probe, silence, slow_start].into_iter().flatten()
-        })
+    pub(super) fn machines_timeout(&self) -> Next {
+        let mut next = Next::default();
+        for machine in &self.machines.all {
+            if !machine.circuit.is_closed() {
+                next.or_at(machine.circuit.timeout().filter(|_| !machine.channels.is_empty()));
+            } else if self.circuit.failures > 0 {
+                next.or_at(machine.silent_since.map(|since| since + self.circuit.silent_after));
+            }
+            next.or_at(machine.slow_start.map(|start| start.ends()));
+        }
+        next
     }
 
     /// Looks after the machines for which it is time.

@@ -104,6 +104,11 @@ impl Machine {
         (!self.is_draining || bug::is_on(Bug::DrainIgnored)) && !self.is_retired
     }
 
+    /// Whether nothing about it but its limit keeps jobs from it.
+    fn is_unrestricted(&self) -> bool {
+        self.circuit.is_closed() && self.slow_start.is_none()
+    }
+
     /// Whether what it may have in flight allows one more, beside the others of the world.
     fn has_allowance(&self, others: Others) -> bool {
         let is_allowed = bug::is_on(Bug::EjectedStillServed)
@@ -166,23 +171,21 @@ impl Machines {
     ///
     /// The machine's permit is taken; [`settle`](Self::settle) releases it when the tag is free again.
     pub(super) fn choose(&mut self, world_machines: &[MachineId], lane: LaneId) -> Option<ChannelId> {
-        let mut candidates = std::mem::take(&mut self.candidates);
-        let others = self.others(world_machines);
-        let has_room = |id: MachineId| {
-            let machine = &self.all[id.0];
-            if !machine.is_taking() || !machine.has_allowance(others) || !machine.in_flight.has_room() {
-                return None;
-            }
-            Some((id, self.channel_with_room(id, lane.class)?))
-        };
-        match lane.machine {
+        let candidate = |id: MachineId| self.candidate(id, lane.class, world_machines);
+        let chosen = match (lane.machine, world_machines) {
             // A reload may have taken it from the world.
-            Some(machine) => candidates.extend(has_room(machine).filter(|_| world_machines.contains(&machine))),
-            None => candidates.extend(world_machines.iter().filter_map(|machine| has_room(*machine))),
-        }
-        let chosen = self.better_of_two(&candidates);
-        candidates.clear();
-        self.candidates = candidates;
+            (Some(machine), _) => candidate(machine).filter(|_| world_machines.contains(&machine)),
+            (None, [only]) => candidate(*only),
+            (None, _) => {
+                let mut candidates = std::mem::take(&mut self.candidates);
+                candidates
+                    .extend(world_machines.iter().filter_map(|id| self.candidate(*id, lane.class, world_machines)));
+                let chosen = self.better_of_two(&candidates);
+                candidates.clear();
+                self.candidates = candidates;
+                chosen
+            }
+        };
         let channel = chosen.and_then(|(machine, channel)| self.all[machine.0].in_flight.try_use(1).then_some(channel));
         if channel.is_none() {
             self.wait_for_permits(world_machines, lane);
@@ -207,6 +210,21 @@ impl Machines {
         }
     }
 
+    /// A machine that may have one more job of this size, and the channel for it.
+    fn candidate(
+        &self,
+        id: MachineId,
+        class: SizeClass,
+        world_machines: &[MachineId],
+    ) -> Option<(MachineId, ChannelId)> {
+        let machine = &self.all[id.0];
+        let is_allowed = machine.is_unrestricted() || machine.has_allowance(self.others(world_machines));
+        if !machine.is_taking() || !is_allowed || !machine.in_flight.has_room() {
+            return None;
+        }
+        Some((id, self.channel_with_room(id, class)?))
+    }
+
     fn better_of_two(&mut self, candidates: &[(MachineId, ChannelId)]) -> Option<(MachineId, ChannelId)> {
         let (one, other) = match candidates {
             [] => return None,
@@ -227,13 +245,25 @@ impl Machines {
 
     /// Of a machine's channels for jobs of this size the one with the least in flight, among those that have room.
     fn channel_with_room(&self, id: MachineId, class: SizeClass) -> Option<ChannelId> {
-        let open = || self.all[id.0].channels.iter().copied().filter(|id| !self.channels[*id].is_draining);
-        // A class with no channel up borrows the other's.
-        let has_own = open().any(|id| self.channels[id].class == class);
-        open()
-            .filter(|id| !has_own || self.channels[*id].class == class)
-            .filter(|id| self.has_room(*id))
-            .min_by_key(|id| self.channels[*id].mux.in_flight())
+        let mut best: Option<(usize, ChannelId)> = None;
+        let mut has_own = false;
+        for &id in &self.all[id.0].channels {
+            let channel = &self.channels[id];
+            let is_own = channel.class == class;
+            if channel.is_draining || (has_own && !is_own) {
+                continue;
+            }
+            if is_own && !has_own {
+                // A class borrows the other's channels only where none of its own is up.
+                has_own = true;
+                best = None;
+            }
+            let in_flight = channel.mux.in_flight();
+            if self.has_room(channel) && best.is_none_or(|(least, _)| in_flight < least) {
+                best = Some((in_flight, id));
+            }
+        }
+        best.map(|(_, id)| id)
     }
 
     /// Whether a job may follow another one of its group to this channel.
@@ -242,11 +272,10 @@ impl Machines {
         !channel.is_draining
             && channel.class == lane.class
             && lane.machine.is_none_or(|machine| machine == channel.machine)
-            && self.has_room(id)
+            && self.has_room(channel)
     }
 
-    fn has_room(&self, id: ChannelId) -> bool {
-        let mux = &self.channels[id].mux;
+    fn has_room(&self, Channel { mux, .. }: &Channel) -> bool {
         mux.has_room() && mux.staged_len() < self.channel_buffer
     }
 

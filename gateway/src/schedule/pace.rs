@@ -2,6 +2,48 @@
 
 use std::time::{Duration, Instant};
 
+/// The time between two moments, kept for the next job: the jobs of a batch were staged at the same moment and are answered
+/// at the same.
+#[derive(Debug)]
+pub(super) struct Stopwatch {
+    from: Instant,
+    to: Instant,
+    between: Duration,
+}
+
+impl Stopwatch {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { from: now, to: now, between: Duration::ZERO }
+    }
+
+    /// The time between them; zero where the second was first.
+    pub(super) fn between(&mut self, from: Instant, to: Instant) -> Duration {
+        if (self.from, self.to) != (from, to) {
+            *self = Self { from, to, between: to.saturating_duration_since(from) };
+        }
+        self.between
+    }
+}
+
+/// The earliest of some moments, if there is one.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Next(Option<Instant>);
+
+impl Next {
+    /// Or then, if that is earlier.
+    pub(super) fn or_at(&mut self, at: Option<Instant>) {
+        if let Some(at) = at
+            && self.0.is_none_or(|earliest| at < earliest)
+        {
+            self.0 = Some(at);
+        }
+    }
+
+    pub(super) fn at(self) -> Option<Instant> {
+        self.0
+    }
+}
+
 /// How long a quick reply takes to make a slow one forgotten.
 const MEMORY: Duration = Duration::from_secs(10);
 
@@ -25,11 +67,11 @@ pub(super) struct ReplyTime {
 impl ReplyTime {
     pub(super) fn record(&mut self, now: Instant, took: Duration) {
         let took = took.as_secs_f64();
-        let since = self.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
-        self.last = Some(now);
+        let last = self.last.replace(now);
         if took >= self.seconds {
             self.seconds = took;
-        } else {
+        } else if last.is_some_and(|last| last != now) {
+            let since = last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
             let share = since.as_secs_f64() / (since + MEMORY).as_secs_f64();
             self.seconds += (took - self.seconds) * share;
         }

@@ -12,9 +12,11 @@ use seeway_proto::wiped::WipedBuffer;
 use seeway_proto::wire::{Limits, Profile, ReplyBody};
 
 use super::chance::stable_hash;
+use super::deadlines::Deadlines;
 use super::group::{GroupId, Groups};
-use super::job::{Admitted, Job, Jobs, Place};
+use super::job::{Admitted, Jobs, Place};
 use super::machine::{Channel, Machine, Machines};
+use super::pace::Stopwatch;
 use super::world::World;
 use super::{
     CallerId, CallerQuota, ChannelId, CircuitSettings, Concluded, Effects, JobId, MachineId, NewJob, RetrySettings,
@@ -39,7 +41,8 @@ pub struct Scheduler {
     pub(super) groups: Groups,
     pub(super) worlds: Vec<World>,
     pub(super) machines: Machines,
-    deadlines: BTreeSet<(Instant, JobId)>,
+    deadlines: Deadlines,
+    pub(super) stopwatch: Stopwatch,
     /// Callers that wait for room and may have some now.
     roomy: Vec<CallerId>,
     /// Whether jobs that were not in line, of any world, have come to be since jobs were last dispatched to all machines.
@@ -65,7 +68,8 @@ impl Scheduler {
             groups: Groups::default(),
             worlds: Vec::new(),
             machines: Machines::new(settings.channel_buffer, settings.seed),
-            deadlines: BTreeSet::new(),
+            deadlines: Deadlines::default(),
+            stopwatch: Stopwatch::new(now),
             roomy: Vec::new(),
             has_come_back: false,
             has_shared_budgets: false,
@@ -202,7 +206,7 @@ impl Scheduler {
         if let Some(group) = group {
             self.groups.job_admitted(group);
         }
-        self.deadlines.insert((new.deadline, id));
+        self.deadlines.insert(new.deadline, id);
         if let Some(channel) = channel {
             self.stage(now, id, channel, new.bytes, effects);
         } else {
@@ -400,28 +404,27 @@ impl Scheduler {
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called, if nothing else happens before.
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
-        let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
-        let waiting = self.worlds.iter().filter_map(|world| {
-            let (_, first) = world.waiting.first_key_value()?;
-            let admitted = self.jobs.get(*first)?.admitted;
-            let recheck = self.has_shared_budgets.then(|| now + BUDGET_RECHECK);
-            world.hold_ends(admitted, self.hold).or(recheck)
-        });
-        waiting.chain(deadline).chain(self.machines_timeout()).min()
+        let mut next = self.machines_timeout();
+        next.or_at(self.deadlines.next());
+        for world in &self.worlds {
+            if let Some((_, first)) = world.waiting.first_key_value()
+                && let Some(job) = self.jobs.get(*first)
+            {
+                let recheck = self.has_shared_budgets.then(|| now + BUDGET_RECHECK);
+                next.or_at(world.hold_ends(job.admitted, self.hold).or(recheck));
+            }
+        }
+        next.at()
     }
 
     /// Ends what is due.
     pub fn handle_timeout(&mut self, now: Instant, effects: &mut impl Effects) {
-        while let Some(&(deadline, id)) = self.deadlines.first()
-            && deadline <= now
-        {
-            if bug::is_on(Bug::DeadlineIgnoredInQueue)
-                && self.jobs.get(id).is_some_and(|job| matches!(job.place, Place::Queued { .. }))
-            {
-                self.deadlines.remove(&(deadline, id));
+        while let Some(id) = self.deadlines.take_passed(now) {
+            let Some(job) = self.jobs.get(id) else { continue };
+            if bug::is_on(Bug::DeadlineIgnoredInQueue) && matches!(job.place, Place::Queued { .. }) {
                 continue;
             }
-            let staged = self.jobs.get(id).and_then(|job| job.staged);
+            let staged = job.staged;
             // Asked first: what is detached tries no machine any more.
             let was_trial = staged.is_some_and(|(machine, _)| self.machines.all[machine.0].circuit.is_tried_by(id));
             let outcome = if self.detach(now, id, effects) {
@@ -529,14 +532,13 @@ impl Scheduler {
     }
 
     /// Ends a job that is detached without telling anybody.
-    fn forget(&mut self, id: JobId) -> Option<Job> {
-        let job = self.jobs.remove(id)?;
-        self.deadlines.remove(&(job.deadline, id));
-        if let Some(group) = job.group {
+    fn forget(&mut self, id: JobId) {
+        let Some((caller, group)) = self.jobs.remove(id) else { return };
+        self.deadlines.job_ended(|id| self.jobs.get(id).is_some());
+        if let Some(group) = group {
             self.groups.job_ended(group);
         }
-        self.room_made(job.caller);
-        Some(job)
+        self.room_made(caller);
     }
 
     /// Ends a job that has been answered or whose channel is gone; or, where its outcome is unknown and it may be sent again,
@@ -566,12 +568,13 @@ impl Scheduler {
 
     /// Ends a job that is detached, and tells its caller.
     pub(super) fn conclude(&mut self, now: Instant, id: JobId, outcome: Outcome<'_>, effects: &mut impl Effects) {
-        let Some(job) = self.forget(id) else { return };
+        let Some(job) = self.jobs.get(id) else { return };
         let outcome = job.honest(outcome);
-        let left_queue = job.staged.map_or(now, |(_, at)| at);
-        let machine = job.staged.map(|(machine, _)| machine);
-        let queue_time = left_queue.saturating_duration_since(job.admitted);
-        let machine_time = now.saturating_duration_since(left_queue);
+        let (machine, left_queue) = job.staged.map_or((None, now), |(machine, at)| (Some(machine), at));
+        // Most jobs do not wait.
+        let has_waited = left_queue != job.admitted;
+        let queue_time = if has_waited { left_queue.saturating_duration_since(job.admitted) } else { Duration::ZERO };
+        let machine_time = self.stopwatch.between(left_queue, now);
         let stats = &mut self.worlds[job.world.0].stats;
         stats.count(outcome.kind());
         stats.queue_time.record(queue_time);
@@ -587,6 +590,7 @@ impl Scheduler {
             machine_time,
             outcome,
         };
+        self.forget(id);
         if bug::is_on(Bug::DuplicateOutcome) {
             effects.concluded(concluded);
         }
