@@ -6,6 +6,7 @@
 
 pub mod grpc;
 pub mod load;
+pub mod micro;
 pub mod report;
 pub mod target;
 pub mod wire;

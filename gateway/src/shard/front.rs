@@ -89,6 +89,7 @@ impl LegacyPort {
 
     /// The same, with a hardserver behind it: what [`pass_on`](Self::pass_on) is given is staged for it. `worlds` is how many
     /// worlds the caller may ask for.
+    #[must_use]
     pub fn beside_hardserver(mut self, worlds: usize, wakes: Arc<PassageWakes>) -> Self {
         // Without a source of randomness handles are as unambiguous, and only lost more often to a hardserver that happens
         // to use the same numbers.
