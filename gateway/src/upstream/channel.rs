@@ -151,14 +151,14 @@ async fn no_op(config: &Config, channel: Channel) -> Result<(ReadHalf, WriteHalf
 /// How long the replies that came before a channel was lost have to be delivered.
 const LAST_REPLIES: Duration = Duration::from_secs(1);
 
-/// How often a channel that drains looks whether its last job has ended otherwise than by a reply.
+/// How often a channel that drains looks whether the last of its jobs has ended.
 const DRAIN_CHECK: Duration = Duration::from_millis(10);
 
 /// How a channel has ended.
 enum End {
     /// It is lost, or the machine has closed it.
     Lost,
-    /// It was to take no more jobs, and has none left.
+    /// It was to take no more jobs, and has none left whose outcome somebody waits for.
     Drained,
 }
 
@@ -182,7 +182,8 @@ impl<'a> Pump<'a> {
         let mut receive = std::pin::pin!(self.receive(read));
         let received = tokio::select! {
             received = &mut receive => received,
-            // Nothing may happen between this and the drop, which takes the channel from the scheduler: it is idle now.
+            // Nothing may happen between this and the drop, which takes the channel from the scheduler: nobody waits for a job on
+            // it now.
             () = self.drained() => return End::Drained,
             lost = self.send(write) => {
                 tracing::warn!(machine, error = %lost, "a channel is lost");
@@ -199,12 +200,13 @@ impl<'a> Pump<'a> {
         End::Lost
     }
 
-    /// Waits until the tunnel is to drain, and then until no job is on the channel any more.
+    /// Waits until the tunnel is to drain, and then until no job on the channel is wanted any more. Each ends by its own deadline,
+    /// and only the tags of jobs that have ended so, or whose callers have gone, can be left then: of those nothing is lost.
     async fn drained(&self) {
         draining(&mut self.keeper.draining.clone()).await;
         let Keeper { shard, .. } = self.keeper;
         shard.with(|state, now| state.scheduler.drain_channel(now, self.channel, &mut state.front));
-        while !shard.with(|state, _| state.scheduler.is_channel_idle(self.channel)) {
+        while shard.with(|state, _| state.scheduler.has_wanted_jobs(self.channel)) {
             tokio::time::sleep(DRAIN_CHECK).await;
         }
     }

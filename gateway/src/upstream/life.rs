@@ -26,7 +26,7 @@ pub(super) enum Event {
     Reloaded,
     /// It is wanted no more: another one has taken its place, or its machine is retired.
     Relieved,
-    /// None of its channels has a job any more.
+    /// Nobody waits for a job on any of its channels any more.
     Drained,
 }
 

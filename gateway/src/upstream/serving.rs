@@ -6,7 +6,7 @@ use std::time::Duration;
 use seeway_client::tunnel::Tunnel;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::backoff::chance;
 use super::channel;
@@ -169,22 +169,14 @@ impl Serving {
         (life, wait, rest)
     }
 
-    /// Takes no more jobs, finishes those that it has, within `runtime.drain_timeout`, and closes the tunnel.
+    /// Takes no more jobs, and closes the tunnel when each of those that it has has its outcome: by its reply, or at its deadline.
     pub(super) async fn drain(mut self) {
         self.life.on(Event::Relieved);
         let config = self.orders.borrow().config.clone();
         let machine = &config.machines[self.life.machine.0].name;
-        let limit = config.runtime.drain_timeout;
         tracing::info!(machine, age = ?self.since.elapsed(), "a tunnel drains");
         self.is_draining.send_replace(true);
-        let drained = async { while self.channels.join_next().await.is_some() {} };
-        if timeout(limit, drained).await.is_err() {
-            tracing::warn!(
-                machine,
-                timeout = ?limit,
-                "a tunnel's time to drain is up: jobs that are still out on it get `outcome unknown`"
-            );
-        }
+        while self.channels.join_next().await.is_some() {}
         self.close().await;
     }
 
