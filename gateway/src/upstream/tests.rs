@@ -23,6 +23,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// Two machines behind one SSH server, at ports 8888 and 8889; the gateway knows the first as `a`, the second as `b`.
 struct Scene {
     folder: tempfile::TempDir,
+    identity: String,
     hsm: Hsm,
     machines: Vec<Machine>,
 }
@@ -51,7 +52,16 @@ impl Scene {
         let folder = tempfile::tempdir().expect("a folder");
         let identity = keygen::make(folder.path(), "a test").unwrap_or_else(|error| panic!("{error}")).public;
         let hsm = start_hsm(folder.path(), ([127, 0, 0, 1], 0).into(), &identity, &machines).await;
-        Self { folder, hsm, machines }
+        Self { folder, identity, hsm, machines }
+    }
+
+    /// All tunnels are lost, and can be made again.
+    async fn restart_hsm(self) -> Self {
+        let Self { folder, identity, hsm, machines } = self;
+        let address = hsm.ssh_address();
+        hsm.stop().await;
+        let hsm = start_hsm(folder.path(), address, &identity, &machines).await;
+        Self { folder, identity, hsm, machines }
     }
 
     fn config(&self) -> Config {
@@ -369,5 +379,25 @@ async fn a_tunnel_that_is_relieved_does_not_wait_for_replies_that_nobody_wants()
     assert!(matches!(&finished, Finished::Failed(failure) if failure.may_have_run), "{finished:?}");
     pools.settle(0, 0).await;
     assert_eq!(held.count(), 2, "neither was ever answered");
+    pools.stop().await;
+}
+
+#[tokio::test]
+async fn waits_that_a_reload_has_changed_are_those_of_tunnels_that_stand() {
+    let scene = Scene::set().await;
+    let mut patient = scene.config_of_one();
+    (patient.ssh.connect_retry, patient.ssh.retry_max) = (HOUR, HOUR);
+    let mut pools = Pools::start(&scene, patient);
+    pools.settle(0, 1).await;
+    pools.take(scene.config_of_one());
+    // Those of its channels too.
+    scene.machines[0].kill();
+    until("the channels are gone", || pools.channels(0) == 0).await;
+    scene.machines[0].restart().unwrap_or_else(|error| panic!("{error}"));
+    pools.settle(0, 1).await;
+    assert_eq!(pools.counts(0).made, 1);
+    let _scene = scene.restart_hsm().await;
+    until("there is another tunnel", || pools.counts(0).made == 2).await;
+    pools.settle(0, 1).await;
     pools.stop().await;
 }
