@@ -9,7 +9,7 @@ use seeway_machine::hsm::{Hsm, HsmConfig, MachinePort};
 use seeway_machine::runtime::{Application, Job, Machine, MachineConfig, Processors};
 use tokio::sync::oneshot;
 
-use super::Keepers;
+use super::{Keepers, PipeError, open_pipe};
 use crate::command::keygen;
 use crate::config::Config;
 use crate::schedule::{CallerId, Effects as _, JobId, MachineId, NewJob, Priority, WorldId};
@@ -399,5 +399,43 @@ async fn waits_that_a_reload_has_changed_are_those_of_tunnels_that_stand() {
     let _scene = scene.restart_hsm().await;
     until("there is another tunnel", || pools.counts(0).made == 2).await;
     pools.settle(0, 1).await;
+    pools.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_that_is_drained_gets_a_pipe() {
+    let scene = Scene::set().await;
+    let pools = Pools::start(&scene, scene.config());
+    for machine in 0..2 {
+        pools.settle(machine, 1).await;
+    }
+    let shard = pools.shard.clone();
+    let drain = |machine: usize| {
+        shard.with(|state, now| {
+            state.scheduler.begin_machine_drain(now, MachineId(machine), &mut state.front);
+        });
+    };
+    let open = || open_pipe(&shard, WorldId(0), b"", None);
+    shard.with(|state, _| state.scheduler.begin_drain());
+    let refused = open().await.err();
+    assert!(matches!(refused, Some(PipeError::Draining)), "the gateway drains: {refused:?}");
+    shard.with(|state, _| state.scheduler.end_drain());
+
+    drain(0);
+    let (_tunnel, _channel) = open().await.unwrap_or_else(|error| panic!("{error}"));
+    until("it leads to the other machine", || scene.machines[1].streams() == 4).await;
+    drain(1);
+    let refused = open().await.err();
+    assert!(matches!(refused, Some(PipeError::Draining)), "both machines drain: {refused:?}");
+    assert_eq!(scene.machines[0].streams(), 3);
+
+    // What a drain finds on its way does not get through either.
+    shard.with(|state, now| state.scheduler.end_machine_drain(now, MachineId(0), &mut state.front));
+    let mut opening = std::pin::pin!(open());
+    let is_ready = std::future::poll_fn(|cx| std::task::Poll::Ready(opening.as_mut().poll(cx).is_ready())).await;
+    assert!(!is_ready, "a tunnel takes its time");
+    drain(0);
+    let refused = opening.await.err();
+    assert!(matches!(refused, Some(PipeError::Draining)), "it drains meanwhile: {refused:?}");
     pools.stop().await;
 }
