@@ -5,14 +5,17 @@ use std::{
     fs,
     io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    os::unix::fs::PermissionsExt,
+    os::unix::{fs::PermissionsExt, net::UnixStream},
     path::Path,
     time::{Duration, Instant},
 };
 
+use rustix::process::Signal;
 use seeway_bench::{Target, wire::WireCaller};
 use seeway_proto::wire::ReplyBody;
-use seeway_tests::{Config, Gateway, Identity, Machine, Sshd, machine::seeway, process::Process, turn::Turn, wait};
+use seeway_tests::{
+    Config, Door, Gateway, Identity, Machine, Sshd, machine::seeway, process::Process, turn::Turn, wait,
+};
 use tempfile::TempDir;
 
 #[test]
@@ -68,6 +71,41 @@ async fn a_drain_lets_jobs_in_flight_finish() {
     drop(caller);
     assert_eq!(gateway.exit(wait::BOUND).code(), Some(0), "a drain is a good end");
     assert!(!gateway.folder().join("nserver").exists(), "the socket's file is left behind");
+}
+
+/// A signal that comes while the gateway still waits for its machines, before it has said that it is ready.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_is_told_to_stop_before_it_is_ready_does_so_at_once() {
+    let _turn = Turn::beside_others();
+    let identity = Identity::generate();
+    // Takes connections and never says a word.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+    let machine = Machine::start_with_ssh("echo", &identity, "127.0.0.1:0");
+    let door = Door { address: silent.local_addr().expect("it was just bound"), ..machine.door().clone() };
+    let config = Config::new()
+        .machine("hsm", &door, machine.seejobs(), &identity, "")
+        .world("slow", &["hsm"], "")
+        .line("limits", "hold = \"1h\"")
+        .line("limits", "default_timeout = \"1h\"")
+        .line("runtime", "drain_timeout = \"200ms\"");
+    let folder = TempDir::new().expect("the temporary folder can be written");
+    let (file, socket) = (folder.path().join("seeway.toml"), folder.path().join("nserver"));
+    fs::write(&file, config.text(&socket.to_string_lossy())).expect("the temporary folder can be written");
+    let mut gateway = Process::start("the gateway", seeway().arg("serve").arg("--config").arg(&file));
+    wait::until("the gateway listens", wait::BOUND, || UnixStream::connect(&socket).ok());
+    let mut caller = Caller::connect(&Target::Unix(socket.clone())).await;
+    let held = caller.stage();
+    // What comes on one connection is served in its order: when this is answered the job is in hand.
+    caller.wire.open_world("slow", 0).await.unwrap_or_else(|error| panic!("{error}"));
+
+    gateway.signal(Signal::TERM);
+    caller.exchange_until_answered().await;
+    assert_eq!(caller.answers.get(&held), Some(&Err(NOT_AVAILABLE)), "it was in hand, and has certainly not run");
+    assert_eq!(gateway.exit(wait::BOUND).code(), Some(0), "{}", gateway.log());
+    let said = gateway.log();
+    assert!(said.contains(" ready grpc="), "whoever waits for that line hears it:\n{said}");
+    assert!(!said.contains("not every world has a machine"), "it did not wait for its machines first:\n{said}");
+    assert!(!socket.exists(), "the socket's file is left behind");
 }
 
 const EARLY: u32 = 40;

@@ -291,6 +291,14 @@ impl<T> Outgoing<T> {
         self.places.len() - self.free.len() - self.withdrawn.commands
     }
 
+    /// The commands whose replies somebody waits for: staged, or sent and unanswered.
+    pub fn wanted(&self) -> impl Iterator<Item = &T> {
+        self.places.iter().filter_map(|place| match &place.state {
+            Use::Asked { token, .. } => token.as_ref(),
+            Use::Free | Use::Withdrawn => None,
+        })
+    }
+
     /// Whether one more command may be staged.
     pub fn has_room(&self) -> bool {
         self.in_flight() < self.max_in_flight
