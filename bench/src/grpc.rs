@@ -34,11 +34,19 @@ pub struct GrpcCaller {
 impl GrpcCaller {
     /// Connects to `host:port` and opens the stream.
     pub async fn connect(address: &str, max_in_flight: usize) -> Result<Self, CallerError> {
-        let target = format!("grpc://{address}");
+        Self::open(connect(address).await?, &format!("grpc://{address}"), max_in_flight).await
+    }
+
+    /// Opens the stream on a connection to `target`.
+    pub async fn open(
+        mut client: SeeJobServiceClient<Channel>,
+        target: &str,
+        max_in_flight: usize,
+    ) -> Result<Self, CallerError> {
         let (requests, queue) = mpsc::channel(max_in_flight.max(1));
-        let opened = connect(address).await?.stream(ReceiverStream::new(queue)).await;
-        let replies = opened.map_err(|status| grpc(&target, status))?.into_inner();
-        Ok(Self { target, requests, replies })
+        let opened = client.stream(ReceiverStream::new(queue)).await;
+        let replies = opened.map_err(|status| grpc(target, status))?.into_inner();
+        Ok(Self { target: target.to_owned(), requests, replies })
     }
 
     /// Sends a job. At most as many may be unanswered as were named to [`connect`](Self::connect); then this never waits

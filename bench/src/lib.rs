@@ -1,17 +1,20 @@
-//! Load for a gateway, a machine or a plain tunnel: callers in closed loops, each with a fixed number of jobs in flight.
+//! Load for a gateway, a machine or a plain tunnel, and what compares them.
 //!
-//! The binary `seeway-bench` is for people; the tests use [`Load`] to compare two ways to the same machine, and the
-//! callers of [`wire`] and [`grpc`] to send jobs of their own making. Both callers are built on nothing but the wire
-//! codec and the gRPC schema of `seeway-proto`: what they see of the gateway is what a foreign client sees.
+//! The binary `seeway-bench` is for people: [`load`] is its load generator, [`compare`] what measures the gateway against
+//! other ways to the same machine. The tests use [`Load`] too, and the callers of [`wire`] and [`grpc`] to send jobs of their
+//! own making. Both callers are built on nothing but the wire codec and the gRPC schema of `seeway-proto`: what they see of
+//! the gateway is what a foreign client sees.
 
+pub mod compare;
 pub mod grpc;
 pub mod load;
 pub mod micro;
+pub mod peer;
 pub mod report;
 pub mod target;
 pub mod wire;
 
-pub use load::{Load, Until};
+pub use load::{Load, Pace, Sizes, Until, Way};
 pub use report::Report;
 pub use target::Target;
 
@@ -43,6 +46,20 @@ pub enum CallerError {
         world: String,
         /// The status that came instead of a handle.
         status: u32,
+    },
+    /// No answer came for as long as the load was told to wait.
+    #[error("{target} answers none of at least {outstanding} outstanding jobs")]
+    Silent {
+        /// Where the jobs went.
+        target: String,
+        /// Jobs without an answer, at least.
+        outstanding: usize,
+    },
+    /// The load asks for what the way in can not do.
+    #[error("{what}")]
+    Misused {
+        /// What it can do.
+        what: String,
     },
     /// gRPC refused the connection or the stream.
     #[error("{target}: {status}")]
