@@ -89,6 +89,8 @@ mod tests {
         assert_eq!(json["name"], "1 × 1");
         assert_eq!((json["measured"].as_f64(), json["required"].as_f64()), (Some(0.9), Some(0.95)));
         assert_eq!((json["pass"].as_bool(), json["sense"].as_str()), (Some(true), Some("at_most")));
-        assert!(serde_json::to_value(Bar::ratio(1, "a", None, Sense::AtMost, 1.0)).expect("JSON")["measured"].is_null());
+        assert!(
+            serde_json::to_value(Bar::ratio(1, "a", None, Sense::AtMost, 1.0)).expect("JSON")["measured"].is_null()
+        );
     }
 }

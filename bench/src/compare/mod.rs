@@ -53,7 +53,8 @@ fn seconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok
 
 impl Plan {
     fn of(options: &Options) -> Self {
-        let (rounds, time) = if options.quick { (5, Duration::from_millis(400)) } else { (7, Duration::from_millis(1500)) };
+        let (rounds, time) =
+            if options.quick { (5, Duration::from_millis(400)) } else { (7, Duration::from_millis(1500)) };
         let (rounds, time) = (options.rounds.unwrap_or(rounds), options.time.unwrap_or(time));
         Self { rounds, time, warm_up: time / 4 }
     }

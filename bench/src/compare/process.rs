@@ -109,7 +109,8 @@ impl Process {
     pub(crate) fn resident(&self) -> anyhow::Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kilobytes = line.and_then(|line| line.trim().strip_suffix("kB")).and_then(|kb| kb.trim().parse::<u64>().ok());
+        let kilobytes =
+            line.and_then(|line| line.trim().strip_suffix("kB")).and_then(|kb| kb.trim().parse::<u64>().ok());
         kilobytes.map(|kilobytes| kilobytes * 1024).ok_or_else(|| anyhow!("{} has no VmRSS", self.name))
     }
 }
@@ -144,7 +145,8 @@ fn cpu(process: u32) -> anyhow::Result<Duration> {
 fn ticks(process: u32) -> anyhow::Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
     // The second field is the program's name in parentheses and may hold anything.
-    let fields: Vec<&str> = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
+    let fields: Vec<&str> =
+        stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
     let (Some(user), Some(system)) = (fields.get(11), fields.get(12)) else {
         bail!("/proc/{process}/stat has too few fields");
     };
@@ -200,8 +202,9 @@ mod tests {
     fn what_a_process_says_is_waited_for() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut script = Command::new("sh");
-        let mut process = Process::start("a script", folder.path(), script.args(["-c", "echo first; echo ready 7; cat"]))
-            .expect("sh is there");
+        let mut process =
+            Process::start("a script", folder.path(), script.args(["-c", "echo first; echo ready 7; cat"]))
+                .expect("sh is there");
         assert_eq!(process.line("ready ").expect("it says so").0, "7");
         assert!(process.resident().expect("it runs") > 0);
         let mut ends = Command::new("sh");

@@ -166,7 +166,8 @@ impl Ways {
         peers.sort_unstable();
         peers.dedup();
         for peer in peers {
-            let running = ways.running(peer, scene, gateway).with_context(|| format!("{} does not start", peer.name()))?;
+            let running =
+                ways.running(peer, scene, gateway).with_context(|| format!("{} does not start", peer.name()))?;
             ways.running.insert(peer, running);
         }
         Ok(ways)
@@ -182,11 +183,15 @@ impl Ways {
                 plain(way, Some(Front::Own(process)))
             }
             Peer::BestTunnel => {
-                let (cipher, process, way) = fastest(CIPHERS, |cipher| {
-                    let name = format!("ssh -L -c {cipher}");
-                    // The session makes OpenSSH set TCP_NODELAY on both sides; `cat` waits for an input that stays open.
-                    scene.ssh(&name, &["-c", cipher], Some("cat"))
-                }, None)?;
+                let (cipher, process, way) = fastest(
+                    CIPHERS,
+                    |cipher| {
+                        let name = format!("ssh -L -c {cipher}");
+                        // The session makes OpenSSH set TCP_NODELAY on both sides; `cat` waits for an input that stays open.
+                        scene.ssh(&name, &["-c", cipher], Some("cat"))
+                    },
+                    None,
+                )?;
                 self.cipher = Some(cipher);
                 plain(way, Some(Front::Own(process)))
             }
@@ -206,11 +211,15 @@ impl Ways {
             Peer::GrpcUnary => of_gateway(Way::GrpcUnary(gateway.grpc.clone())),
             Peer::TonicStream | Peer::TonicUnary => {
                 let way: fn(String) -> Way = if peer == Peer::TonicStream { Way::GrpcStream } else { Way::GrpcUnary };
-                let (threads, process, way) = fastest([1, 2], |threads| {
-                    let arguments = ["tonic-echo".to_owned(), format!("--threads={threads}")];
-                    let (process, address) = scene.peer(&format!("tonic echo {threads}"), &arguments)?;
-                    Ok((process, way(address.to_string())))
-                }, Some(WORLD))?;
+                let (threads, process, way) = fastest(
+                    [1, 2],
+                    |threads| {
+                        let arguments = ["tonic-echo".to_owned(), format!("--threads={threads}")];
+                        let (process, address) = scene.peer(&format!("tonic echo {threads}"), &arguments)?;
+                        Ok((process, way(address.to_string())))
+                    },
+                    Some(WORLD),
+                )?;
                 self.tonic_threads.insert(peer, threads);
                 Running { way, world: Some(WORLD), front: Some(Front::Own(process)) }
             }

@@ -169,6 +169,20 @@ impl Incoming {
         self.output.len()
     }
 
+    /// The answers that have not been taken.
+    pub fn output(&self) -> &[u8] {
+        self.output.filled()
+    }
+
+    /// The first `count` bytes of [`output`](Self::output) have been taken. A buffer that has grown beyond `kept` bytes is given
+    /// back when it is empty.
+    pub fn taken(&mut self, count: usize, kept: usize) {
+        self.output.consume(count);
+        if self.output.is_empty() && self.output.capacity() > kept {
+            self.output = WipedBuffer::new();
+        }
+    }
+
     /// Takes everything that waits to be written, and leaves `empty` to be filled in its place.
     ///
     /// # Panics
