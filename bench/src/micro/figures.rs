@@ -84,7 +84,8 @@ impl Scenario {
 #[allow(clippy::cast_precision_loss)] // Both are far below 2^52.
 fn per_job(fewer: u64, more: u64) -> f64 {
     let difference = more as f64 - fewer as f64;
-    (difference / (JOBS.1 - JOBS.0) as f64 * 1000.0).round() / 1000.0
+    // Without the sign of a zero.
+    (difference / (JOBS.1 - JOBS.0) as f64 * 1000.0).round() / 1000.0 + 0.0
 }
 
 /// The first line that a program says about its version.

@@ -1,8 +1,9 @@
 //! The answering end of a stream.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
+
+use foldhash::{HashSet, HashSetExt};
 
 use crate::bug::{self, Bug};
 use crate::wiped::WipedBuffer;
@@ -43,6 +44,8 @@ pub struct Incoming {
     limits: Limits,
     max_outstanding: usize,
     framer: Framer,
+    /// Hashed quickly. A caller that found tags which meet in the table would slow its own connection down: there are at most
+    /// `max_outstanding`.
     outstanding: HashSet<u32>,
     output: WipedBuffer,
     refused: u64,

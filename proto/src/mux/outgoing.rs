@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::bug::{self, Bug};
-use crate::wiped::WipedBuffer;
+use crate::wiped::{Spares, WipedBuffer};
 use crate::wire::{self, BadReply, Direction, Frame, FrameError, Framer, Limits, Profile, ReplyBody};
 
 /// A command's name on the stream.
@@ -127,6 +127,7 @@ pub struct Outgoing<T> {
     max_in_flight: usize,
     batch: u64,
     staged: WipedBuffer,
+    spares: Spares,
     withdrawn: Withdrawn,
     late_replies: u64,
 }
@@ -151,6 +152,7 @@ impl<T> Outgoing<T> {
             max_in_flight: max_in_flight.min(1 << (PLACE_BITS - 1)),
             batch: 0,
             staged: WipedBuffer::new(),
+            spares: Spares::default(),
             withdrawn: Withdrawn::default(),
             late_replies: 0,
         }
@@ -181,9 +183,8 @@ impl<T> Outgoing<T> {
             return None;
         }
         self.batch += 1;
-        // As much room as this batch needed is a good guess for the next one.
-        let next = WipedBuffer::with_capacity(self.staged.len().min(64 * 1024));
-        Some(std::mem::replace(&mut self.staged, next).freeze())
+        let taken = std::mem::replace(&mut self.staged, self.spares.take());
+        Some(self.spares.freeze(taken))
     }
 
     /// Takes the next reply off the front of `input`; `None` where there is no whole one. Replies that nobody waits for
