@@ -37,8 +37,7 @@ async fn a_drain_lets_jobs_in_flight_finish() {
     let identity = Identity::generate();
     let sshd = Sshd::start(&identity);
     let machine = Machine::start("slow:1500");
-    let config =
-        Config::new().machine("hsm", sshd.door(), machine.seejobs(), &identity, "").world("slow", &["hsm"], "");
+    let config = Config::of_one(&sshd, &machine, &identity, "slow");
     let mut gateway = Gateway::ready(&config);
     let mut caller = Caller::connect(&gateway.unix()).await;
     for _ in 0..EARLY {
@@ -181,8 +180,7 @@ fn a_key_that_others_can_read_is_refused() {
     let identity = Identity::generate();
     let sshd = Sshd::start(&identity);
     let machine = Machine::start("echo");
-    let config =
-        Config::new().machine("hsm", sshd.door(), machine.seejobs(), &identity, "").world("echo", &["hsm"], "");
+    let config = Config::of_one(&sshd, &machine, &identity, "echo");
     fs::set_permissions(identity.private(), fs::Permissions::from_mode(0o644)).expect("the file is ours");
     let folder = TempDir::new().expect("the temporary folder can be written");
     let said = refuses_to_start(&config.text(&folder.path().join("nserver").to_string_lossy()));
@@ -196,8 +194,7 @@ fn plain_listeners_stay_on_loopback() {
     let identity = Identity::generate();
     let sshd = Sshd::start(&identity);
     let machine = Machine::start("echo");
-    let config =
-        Config::new().machine("hsm", sshd.door(), machine.seejobs(), &identity, "").world("echo", &["hsm"], "");
+    let config = Config::of_one(&sshd, &machine, &identity, "echo");
     let folder = TempDir::new().expect("the temporary folder can be written");
     let text = config.text(&folder.path().join("nserver").to_string_lossy());
     for (from, to) in [
@@ -248,8 +245,7 @@ fn a_local_port_leads_to_a_port_of_the_machine() {
     let sshd = Sshd::start(&identity);
     let machine = Machine::start("echo");
     let inside = reversing_service();
-    let config =
-        Config::new().machine("hsm", sshd.door(), machine.seejobs(), &identity, "").world("pipe", &["hsm"], "");
+    let config = Config::of_one(&sshd, &machine, &identity, "pipe");
     carries_both_ways(&config, &["--port", &inside.port().to_string()]);
 }
 
