@@ -1,5 +1,7 @@
 //! The table of what must be reached, and whether it is.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use super::statistics::Spread;
@@ -60,6 +62,21 @@ impl Bar {
     }
 }
 
+impl fmt::Display for Bar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sense = match self.sense {
+            Sense::AtLeast => "at least",
+            Sense::AtMost => "at most",
+        };
+        let verdict = if self.pass { "met" } else { "MISSED" };
+        match self.measured {
+            Some(measured) => write!(f, "{:>2}  {verdict:<6}  {measured:>10.3}", self.row)?,
+            None => write!(f, "{:>2}  {verdict:<6}  {:>10}", self.row, "–")?,
+        }
+        write!(f, "  {sense} {:<8.3} {:<12}  {}", self.required, self.unit, self.name)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,6 +106,8 @@ mod tests {
         assert_eq!(json["name"], "1 × 1");
         assert_eq!((json["measured"].as_f64(), json["required"].as_f64()), (Some(0.9), Some(0.95)));
         assert_eq!((json["pass"].as_bool(), json["sense"].as_str()), (Some(true), Some("at_most")));
-        assert!(serde_json::to_value(Bar::ratio(1, "a", None, Sense::AtMost, 1.0)).expect("JSON")["measured"].is_null());
+        assert!(
+            serde_json::to_value(Bar::ratio(1, "a", None, Sense::AtMost, 1.0)).expect("JSON")["measured"].is_null()
+        );
     }
 }

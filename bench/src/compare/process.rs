@@ -105,11 +105,29 @@ impl Process {
         Ok(sum)
     }
 
+    /// Files and sockets that it has open.
+    pub(crate) fn open_files(&self) -> anyhow::Result<usize> {
+        Ok(fs::read_dir(format!("/proc/{}/fd", self.id()))?.count())
+    }
+
+    /// Waits until it has no more than so many open.
+    pub(crate) fn until_open_files(&self, most: usize) -> anyhow::Result<()> {
+        let deadline = Instant::now() + READY;
+        while self.open_files()? > most {
+            if Instant::now() > deadline {
+                return Err(self.failed("does not close its callers' connections"));
+            }
+            std::thread::sleep(POLL);
+        }
+        Ok(())
+    }
+
     /// Memory that it has in use, in bytes.
     pub(crate) fn resident(&self) -> anyhow::Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kilobytes = line.and_then(|line| line.trim().strip_suffix("kB")).and_then(|kb| kb.trim().parse::<u64>().ok());
+        let kilobytes =
+            line.and_then(|line| line.trim().strip_suffix("kB")).and_then(|kb| kb.trim().parse::<u64>().ok());
         kilobytes.map(|kilobytes| kilobytes * 1024).ok_or_else(|| anyhow!("{} has no VmRSS", self.name))
     }
 }
@@ -144,7 +162,8 @@ fn cpu(process: u32) -> anyhow::Result<Duration> {
 fn ticks(process: u32) -> anyhow::Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
     // The second field is the program's name in parentheses and may hold anything.
-    let fields: Vec<&str> = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
+    let fields: Vec<&str> =
+        stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
     let (Some(user), Some(system)) = (fields.get(11), fields.get(12)) else {
         bail!("/proc/{process}/stat has too few fields");
     };
@@ -200,8 +219,9 @@ mod tests {
     fn what_a_process_says_is_waited_for() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut script = Command::new("sh");
-        let mut process = Process::start("a script", folder.path(), script.args(["-c", "echo first; echo ready 7; cat"]))
-            .expect("sh is there");
+        let mut process =
+            Process::start("a script", folder.path(), script.args(["-c", "echo first; echo ready 7; cat"]))
+                .expect("sh is there");
         assert_eq!(process.line("ready ").expect("it says so").0, "7");
         assert!(process.resident().expect("it runs") > 0);
         let mut ends = Command::new("sh");

@@ -14,7 +14,7 @@ use seeway_proto::wire::Profile;
 use tempfile::TempDir;
 
 use super::process::Process;
-use crate::{Load, Target, Way, load};
+use crate::{Target, Way, load};
 
 const SSHD: &str = "/usr/sbin/sshd";
 /// Where OpenSSH's server insists on a folder when it runs as root.
@@ -48,10 +48,7 @@ impl Scene {
         let host_key = public.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
         let user = run(Command::new("id").arg("-un"))?.trim().to_owned();
         let (sshd, server) = start_sshd(folder.path(), &host_key_file)?;
-        fs::write(
-            folder.path().join("known_hosts"),
-            format!("[{}]:{} {host_key}\n", server.ip(), server.port()),
-        )?;
+        fs::write(folder.path().join("known_hosts"), format!("[{}]:{} {host_key}\n", server.ip(), server.port()))?;
         let mut emulate = Command::new(&program);
         emulate.args(["emulate", "--app", "echo", "--seejobs", "127.0.0.1:0"]);
         let mut machine = Process::start("machine", folder.path(), &mut emulate)?;
@@ -116,7 +113,7 @@ impl Scene {
 
     /// A gateway in front of the machine, with these further lines in its machine's section.
     pub(crate) fn gateway(&self, name: &str, machine: &str) -> anyhow::Result<Gateway> {
-        let place = self.folder.path().join(name);
+        let place = self.folder.path().join(name.replace(' ', "-"));
         fs::create_dir_all(&place)?;
         let socket = place.join("nserver");
         let text = format!(
@@ -139,7 +136,8 @@ impl Scene {
         let mut process = Process::start(name, &place, &mut command)?;
         let (ready, started_in) = process.line("ready ")?;
         let tcp = field(&ready, "hardserver")?.split(',').find(|target| target.starts_with("tcp:"));
-        let tcp: Target = tcp.context("the gateway has no TCP port")?.parse().map_err(|error: String| anyhow!(error))?;
+        let tcp: Target =
+            tcp.context("the gateway has no TCP port")?.parse().map_err(|error: String| anyhow!(error))?;
         process.until(|| load::answers(&tcp, Some(WORLD), &Profile::open_1()).ok())?;
         let grpc = field(&ready, "grpc")?.to_owned();
         Ok(Gateway { process, unix: Target::Unix(socket), tcp, grpc, started_in })
@@ -159,13 +157,6 @@ pub(crate) struct Gateway {
     pub(crate) started_in: Duration,
 }
 
-impl Gateway {
-    /// A load for its world.
-    pub(crate) fn load(way: Way) -> Load {
-        Load::new(way, Some(WORLD))
-    }
-}
-
 fn start_sshd(folder: &Path, host_key: &Path) -> anyhow::Result<(Process, SocketAddr)> {
     if rustix::process::geteuid().is_root() {
         fs::create_dir_all(PRIVILEGE_SEPARATION)?;
@@ -182,9 +173,8 @@ fn start_sshd(folder: &Path, host_key: &Path) -> anyhow::Result<(Process, Socket
             authorized.display()
         );
         fs::write(&config, text)?;
-        let mut process =
-            Process::start("sshd", folder, Command::new(SSHD).args(["-D", "-e", "-f"]).arg(&config))
-                .context("is openssh-server installed?")?;
+        let mut process = Process::start("sshd", folder, Command::new(SSHD).args(["-D", "-e", "-f"]).arg(&config))
+            .context("is openssh-server installed?")?;
         if process.until(|| TcpStream::connect(address).ok()).is_ok() {
             return Ok((process, address));
         }

@@ -28,11 +28,6 @@ impl Clock {
         nanos(self.started.elapsed())
     }
 
-    /// The instant of a time.
-    pub(crate) fn instant(&self, time: Nanos) -> Instant {
-        self.started + Duration::from_nanos(time)
-    }
-
     /// Whether jobs may still be sent.
     pub(crate) fn is_open(&self, now: Nanos) -> bool {
         self.ends.is_none_or(|ends| now < ends)
@@ -70,7 +65,11 @@ impl Timetable {
     pub(crate) fn next(&self) -> Option<Nanos> {
         #[expect(clippy::cast_precision_loss, reason = "no load has 2^52 jobs")]
         let time = self.next as f64 * self.interval;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "times are positive, below 2^52 ns")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "times are positive, below 2^52 ns"
+        )]
         let time = time as Nanos;
         self.ends.is_none_or(|ends| time < ends).then_some(time)
     }

@@ -185,6 +185,10 @@ async fn until_joined(
 }
 
 /// Connects to a wire's target and waits for an answer: from the world's name, or from a NoOp.
-pub(crate) fn answers(target: &crate::Target, world: Option<&str>, profile: &seeway_proto::wire::Profile) -> Result<(), CallerError> {
+pub(crate) fn answers(
+    target: &crate::Target,
+    world: Option<&str>,
+    profile: &seeway_proto::wire::Profile,
+) -> Result<(), CallerError> {
     wire::connect_blocking(target, world, profile).map(drop)
 }

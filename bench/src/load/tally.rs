@@ -26,7 +26,8 @@ const LONGEST: Duration = Duration::from_secs(600);
 impl Tally {
     pub(crate) fn new(clock: Clock, callers: usize) -> Self {
         let longest = super::clock::nanos(LONGEST);
-        let latencies = Histogram::new_with_bounds(1, longest, 3).expect("the bounds are in order, the digits at most 5");
+        let latencies =
+            Histogram::new_with_bounds(1, longest, 3).expect("the bounds are in order, the digits at most 5");
         Self { clock, latencies, failures: BTreeMap::new(), by_caller: vec![0; callers], answered: 0, last: 0 }
     }
 
@@ -74,7 +75,13 @@ impl Tally {
     pub(crate) fn seen(self) -> Seen {
         let ends = self.clock.ends.unwrap_or(self.last);
         let measured = Duration::from_nanos(ends.saturating_sub(self.clock.measured_from));
-        Seen { latencies: self.latencies, failures: self.failures, by_caller: self.by_caller, answered: self.answered, measured }
+        Seen {
+            latencies: self.latencies,
+            failures: self.failures,
+            by_caller: self.by_caller,
+            answered: self.answered,
+            measured,
+        }
     }
 }
 

@@ -92,7 +92,8 @@ impl WireCallers {
 
     /// Runs the load on them. May be called again.
     pub(crate) fn run(&mut self, load: &Load, watch: &mut dyn Watch) -> Result<Tally, CallerError> {
-        rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1)).map_err(|error| self.lost(error.into()))?;
+        rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1))
+            .map_err(|error| self.lost(error.into()))?;
         let clock = load.clock();
         let jobs = Jobs::new(&load.sizes, &self.profile);
         let mut turn = Turn {
