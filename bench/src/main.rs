@@ -105,8 +105,8 @@ struct CompareArgs {
     #[arg(long, value_name = "ROW", num_args = 1.., value_parser = clap::value_parser!(u8).range(1..=16))]
     only: Vec<u8>,
     /// Write the report into this folder
-    #[arg(long, value_name = "DIR")]
-    output: Option<PathBuf>,
+    #[arg(long, value_name = "DIR", default_value = "target/seeway-bench-report")]
+    output: PathBuf,
     /// The gateway's program; without it, the one beside this program
     #[arg(long, value_name = "FILE")]
     seeway: Option<PathBuf>,
@@ -200,25 +200,18 @@ fn compare(args: &CompareArgs) -> anyhow::Result<bool> {
     let compared = compare::run(&Options {
         quick: args.quick,
         only: args.only.iter().copied().collect(),
-        output: args.output.clone(),
         program: args.seeway.clone(),
         rounds: args.rounds,
         time: args.seconds.map(Duration::from_secs_f64),
     })?;
+    compared.write(&args.output)?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&compared)?);
     } else {
         for bar in &compared.bars {
-            println!(
-                "{:>2}  {:<6} {:>10.3} ({} {:.3})  {}",
-                bar.row,
-                if bar.pass { "pass" } else { "MISSED" },
-                bar.measured.unwrap_or(f64::NAN),
-                if bar.sense == compare::Sense::AtLeast { "at least" } else { "at most" },
-                bar.required,
-                bar.name
-            );
+            println!("{bar}");
         }
+        println!("the report: {}", args.output.join(compare::PAGE).display());
     }
-    Ok(compared.bars.iter().all(|bar| bar.pass))
+    Ok(compared.passes())
 }

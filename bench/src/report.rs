@@ -44,7 +44,21 @@ pub struct Report {
     pub p99_9_us: f64,
     /// The slowest job, in microseconds.
     pub max_us: f64,
+    /// The latencies' distribution: the share of the jobs that was answered within a time.
+    pub percentiles: Vec<Percentile>,
 }
+
+/// A point of a distribution.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Percentile {
+    /// This share of the jobs, from 0 to 1…
+    pub share: f64,
+    /// … was answered within so many microseconds.
+    pub us: f64,
+}
+
+/// The points of [`Report::percentiles`].
+pub const SHARES: [f64; 12] = [0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9999];
 
 impl Report {
     pub(crate) fn new(load: &Load, seen: Seen) -> Self {
@@ -72,6 +86,7 @@ impl Report {
             p99_us: quantile(0.99),
             p99_9_us: quantile(0.999),
             max_us: count(seen.latencies.max()) / 1e3,
+            percentiles: SHARES.map(|share| Percentile { share, us: quantile(share) }).to_vec(),
             failures: seen.failures,
         }
     }

@@ -1,5 +1,7 @@
 //! The table of what must be reached, and whether it is.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use super::statistics::Spread;
@@ -57,6 +59,21 @@ impl Bar {
         let (range, measured) =
             (measured.map(|measured| [measured.low, measured.high]), measured.map(|measured| measured.median));
         Self { row, name: name.into(), measured, range, required, sense, unit, pass }
+    }
+}
+
+impl fmt::Display for Bar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sense = match self.sense {
+            Sense::AtLeast => "at least",
+            Sense::AtMost => "at most",
+        };
+        let verdict = if self.pass { "met" } else { "MISSED" };
+        match self.measured {
+            Some(measured) => write!(f, "{:>2}  {verdict:<6}  {measured:>10.3}", self.row)?,
+            None => write!(f, "{:>2}  {verdict:<6}  {:>10}", self.row, "–")?,
+        }
+        write!(f, "  {sense} {:<8.3} {:<12}  {}", self.required, self.unit, self.name)
     }
 }
 

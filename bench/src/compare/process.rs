@@ -105,6 +105,23 @@ impl Process {
         Ok(sum)
     }
 
+    /// Files and sockets that it has open.
+    pub(crate) fn open_files(&self) -> anyhow::Result<usize> {
+        Ok(fs::read_dir(format!("/proc/{}/fd", self.id()))?.count())
+    }
+
+    /// Waits until it has no more than so many open.
+    pub(crate) fn until_open_files(&self, most: usize) -> anyhow::Result<()> {
+        let deadline = Instant::now() + READY;
+        while self.open_files()? > most {
+            if Instant::now() > deadline {
+                return Err(self.failed("does not close its callers' connections"));
+            }
+            std::thread::sleep(POLL);
+        }
+        Ok(())
+    }
+
     /// Memory that it has in use, in bytes.
     pub(crate) fn resident(&self) -> anyhow::Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id()))?;

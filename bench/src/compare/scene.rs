@@ -14,7 +14,7 @@ use seeway_proto::wire::Profile;
 use tempfile::TempDir;
 
 use super::process::Process;
-use crate::{Load, Target, Way, load};
+use crate::{Target, Way, load};
 
 const SSHD: &str = "/usr/sbin/sshd";
 /// Where OpenSSH's server insists on a folder when it runs as root.
@@ -113,7 +113,7 @@ impl Scene {
 
     /// A gateway in front of the machine, with these further lines in its machine's section.
     pub(crate) fn gateway(&self, name: &str, machine: &str) -> anyhow::Result<Gateway> {
-        let place = self.folder.path().join(name);
+        let place = self.folder.path().join(name.replace(' ', "-"));
         fs::create_dir_all(&place)?;
         let socket = place.join("nserver");
         let text = format!(
@@ -155,13 +155,6 @@ pub(crate) struct Gateway {
     pub(crate) grpc: String,
     /// From its start to its ready line.
     pub(crate) started_in: Duration,
-}
-
-impl Gateway {
-    /// A load for its world.
-    pub(crate) fn load(way: Way) -> Load {
-        Load::new(way, Some(WORLD))
-    }
 }
 
 fn start_sshd(folder: &Path, host_key: &Path) -> anyhow::Result<(Process, SocketAddr)> {

@@ -1,11 +1,13 @@
 //! Rows 1 to 9 and 15: the same loads through each way, round by round.
 
+use std::collections::BTreeMap;
+
 use super::{
-    Bar, Plan,
+    Bar, Measurement, Plan,
     Sense::{self, AtLeast, AtMost},
-    ratios,
+    Tell, ratios,
     scene::Scene,
-    ways::{Cell, Part, Peer, Sample, Shape, Ways, shape},
+    ways::{Part, Peer, Sample, Shape, Ways, shape},
 };
 
 /// A figure of a sample.
@@ -64,12 +66,21 @@ const fn of(
 
 /// What a whole run measures besides, for the report's plots.
 const SHAPES: [Shape; 5] = [shape(1, 1), shape(1, 64), shape(32, 1), shape(64, 1), shape(256, 1)];
-const ON_THE_WIRE: [Peer; 6] =
-    [Peer::Plain, Peer::Tunnel, Peer::BestTunnel, Peer::Russh, Peer::Legacy, Peer::LegacyUnix];
 
-/// The requirements' rows.
-pub(super) fn rows() -> impl Iterator<Item = u8> {
-    REQUIREMENTS.iter().map(|requirement| requirement.row)
+/// What came of the rows.
+#[derive(Default)]
+pub(super) struct Outcome {
+    pub(super) measurements: Vec<Measurement>,
+    pub(super) bars: Vec<Bar>,
+    pub(super) cipher: Option<&'static str>,
+    pub(super) tonic_threads: BTreeMap<&'static str, usize>,
+}
+
+/// The same load through the same way in each round.
+struct Cell {
+    peer: Peer,
+    shape: Shape,
+    samples: Vec<Sample>,
 }
 
 /// Measures what the wanted rows need, and with `whole` what the plots show.
@@ -78,19 +89,20 @@ pub(super) fn run(
     plan: &Plan,
     wanted: &dyn Fn(u8) -> bool,
     whole: bool,
-) -> anyhow::Result<(Vec<Cell>, Vec<Bar>)> {
+    tell: &Tell<'_>,
+) -> anyhow::Result<Outcome> {
     let requirements: Vec<_> = REQUIREMENTS.iter().filter(|requirement| wanted(requirement.row)).collect();
     let mut places: Vec<(Shape, Peer)> = requirements
         .iter()
         .flat_map(|requirement| [(requirement.shape, requirement.ours), (requirement.shape, requirement.theirs)])
         .collect();
     if whole {
-        places.extend(SHAPES.iter().flat_map(|shape| ON_THE_WIRE.iter().map(|peer| (*shape, *peer))));
+        places.extend(SHAPES.iter().flat_map(|shape| Peer::ON_THE_WIRE.iter().map(|peer| (*shape, *peer))));
     }
     places.sort_unstable();
     places.dedup();
     if places.is_empty() {
-        return Ok((Vec::new(), Vec::new()));
+        return Ok(Outcome::default());
     }
     let gateway = scene.gateway("gateway", "")?;
     let peers: Vec<Peer> = places.iter().map(|(_, peer)| *peer).collect();
@@ -104,19 +116,23 @@ pub(super) fn run(
         for index in order {
             let cell = &mut cells[index];
             let sample = ways.measure(cell.peer, cell.shape, plan, scene, &gateway)?;
-            eprintln!("{round} {:<32} {:>8}  {}", cell.peer.name(), cell.shape.to_string(), sample.report);
+            tell(round, cell.peer.name(), &sample.report);
             cell.samples.push(sample);
         }
     }
     let bars = requirements.iter().map(|requirement| requirement.bar(&cells)).collect();
-    Ok((cells, bars))
+    let measurements = cells.into_iter();
+    let measurements =
+        measurements.filter_map(|cell| Measurement::new(cell.peer.name(), Some(cell.peer), cell.samples));
+    let tonic_threads = ways.tonic_threads.iter().map(|(peer, threads)| (peer.name(), *threads)).collect();
+    Ok(Outcome { measurements: measurements.collect(), bars, cipher: ways.cipher, tonic_threads })
 }
 
 impl Requirement {
     fn bar(&self, cells: &[Cell]) -> Bar {
         let find = |peer| {
             let cell = cells.iter().find(|cell| cell.peer == peer && cell.shape == self.shape);
-            cell.map(|cell| cell.each(self.figure)).unwrap_or_default()
+            cell.map(|cell| cell.samples.iter().map(self.figure).collect::<Vec<_>>()).unwrap_or_default()
         };
         let name = format!("{}, {}: {} against {}", self.shape, self.ours.name(), self.what, self.theirs.name());
         Bar::ratio(self.row, name, ratios(&find(self.ours), &find(self.theirs)), self.sense, self.required)

@@ -12,10 +12,11 @@ use super::{
     scene::{Gateway, Scene, WORLD},
     statistics::Spread,
 };
-use crate::{Load, Report, Target, Until, Way, load::Unwatched};
+use crate::{Load, Report, Until, Way, load::Unwatched};
 
 /// One of the ways, by the letter under which the report has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Peer {
     /// (a) Plain TCP to the machine, no SSH.
     Plain,
@@ -42,6 +43,10 @@ pub enum Peer {
 }
 
 impl Peer {
+    /// Those that speak the SEEJob wire.
+    pub const ON_THE_WIRE: [Self; 6] =
+        [Self::Plain, Self::Tunnel, Self::BestTunnel, Self::Russh, Self::Legacy, Self::LegacyUnix];
+
     /// What people call it.
     pub fn name(self) -> &'static str {
         match self {
@@ -92,6 +97,20 @@ pub enum Part {
     Machine,
 }
 
+impl Part {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Front, Self::Sshd, Self::Machine];
+
+    /// What people call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Front => "gateway or tunnel",
+            Self::Sshd => "sshd",
+            Self::Machine => "machine",
+        }
+    }
+}
+
 /// One measurement.
 #[derive(Debug, Clone, Serialize)]
 pub struct Sample {
@@ -99,29 +118,6 @@ pub struct Sample {
     pub report: Report,
     /// Processor time for each job, in microseconds, by process.
     pub cpu_us: BTreeMap<Part, f64>,
-}
-
-/// The same thing measured in each round.
-#[derive(Debug, Clone)]
-pub struct Cell {
-    /// The way.
-    pub peer: Peer,
-    /// The load.
-    pub shape: Shape,
-    /// By round.
-    pub samples: Vec<Sample>,
-}
-
-impl Cell {
-    /// A figure of each round.
-    pub fn each(&self, figure: impl Fn(&Sample) -> f64) -> Vec<f64> {
-        self.samples.iter().map(figure).collect()
-    }
-
-    /// Its median and spread.
-    pub fn spread(&self, figure: impl Fn(&Sample) -> f64) -> Option<Spread> {
-        Spread::of(self.each(figure))
-    }
 }
 
 /// The ways that a run needs, each of them running.
@@ -298,12 +294,4 @@ fn fastest<V: Copy, const N: usize>(
     let best = running.into_iter().max_by(|one, other| median(&one.3).total_cmp(&median(&other.3)));
     let (variant, process, way, _) = best.context("there is nothing to choose from")?;
     Ok((variant, process, way))
-}
-
-/// The target of a way on the wire.
-pub(crate) fn target(way: &Way) -> Option<&Target> {
-    match way {
-        Way::Wire(target) | Way::Blocking(target) => Some(target),
-        _ => None,
-    }
 }

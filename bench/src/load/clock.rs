@@ -28,11 +28,6 @@ impl Clock {
         nanos(self.started.elapsed())
     }
 
-    /// The instant of a time.
-    pub(crate) fn instant(&self, time: Nanos) -> Instant {
-        self.started + Duration::from_nanos(time)
-    }
-
     /// Whether jobs may still be sent.
     pub(crate) fn is_open(&self, now: Nanos) -> bool {
         self.ends.is_none_or(|ends| now < ends)

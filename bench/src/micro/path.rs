@@ -2,12 +2,13 @@
 //! left out is what moves the bytes: sockets, the runtime's tasks, and SSH.
 
 use std::hint::black_box;
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use seeway::schedule::{CallerId, ChannelId, Concluded, Effects, MachineId, NewJob, Scheduler, SizeClass, WorldId};
-use seeway::shard::{LegacyPort, Meaning};
+use seeway::shard::{AnswerSink, LegacyPort, Meaning};
 use seeway_proto::mux::{Incoming, UnknownCommands};
 use seeway_proto::wiped::WipedBuffer;
 use seeway_proto::wire::{Command, Limits, Profile};
@@ -28,10 +29,19 @@ const CALLER_JOBS: usize = 1024;
 struct Front {
     profile: Arc<Profile>,
     ports: SecondaryMap<CallerId, LegacyPort>,
+    answered: Vec<CallerId>,
     channel: Arc<Notify>,
 }
 
 impl Front {
+    /// `Front::write_answers`.
+    fn write_answers(&mut self) {
+        for caller in self.answered.drain(..) {
+            let written = self.ports.get_mut(caller).expect("callers stay").write_answers();
+            assert!(written.is_ok_and(|is_all| is_all), "the socket takes all");
+        }
+    }
+
     fn port(&mut self, caller: CallerId) -> &mut LegacyPort {
         self.ports.get_mut(caller).expect("callers stay")
     }
@@ -41,7 +51,11 @@ impl Effects for Front {
     fn concluded(&mut self, concluded: Concluded<'_>) {
         let tag = u32::try_from(concluded.ticket).expect("a legacy caller's ticket is its tag");
         if let Some(port) = self.ports.get_mut(concluded.caller) {
+            let is_first = port.incoming.output_len() == 0;
             port.answer(&self.profile, tag, concluded.outcome);
+            if is_first {
+                self.answered.push(concluded.caller);
+            }
         }
     }
 
@@ -62,8 +76,21 @@ impl Effects for Front {
 struct Caller {
     id: CallerId,
     jobs: Jobs,
-    writing: WipedBuffer,
-    is_writing: Arc<AtomicBool>,
+    socket: Arc<Socket>,
+}
+
+/// A socket that takes all that is written to it.
+#[derive(Default)]
+struct Socket {
+    taken: AtomicUsize,
+}
+
+impl AnswerSink for Socket {
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let count = black_box(bytes).len();
+        self.taken.fetch_add(count, Ordering::Relaxed);
+        Ok(count)
+    }
 }
 
 /// Callers that hand over their jobs, a channel that carries them, and the answers on their way back.
@@ -83,18 +110,21 @@ impl Path {
         let profile = Profile::open_1();
         let now = Instant::now();
         let mut scheduler = Scheduler::new(now, settings(profile.clone(), 1, 1024));
-        let mut front =
-            Front { profile: profile.clone(), ports: SecondaryMap::new(), channel: Arc::new(Notify::new()) };
+        let mut front = Front {
+            profile: profile.clone(),
+            ports: SecondaryMap::new(),
+            answered: Vec::new(),
+            channel: Arc::new(Notify::new()),
+        };
         let channel = scheduler.channel_opened(now, MachineId(0), SizeClass::Small, &mut front);
         let callers_in = (0..callers).map(|_| {
             let id = scheduler.caller_joined();
-            let is_writing = Arc::new(AtomicBool::new(false));
             let incoming = Incoming::new(profile.clone(), Limits::default(), CALLER_JOBS);
-            let (output, room) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-            let mut port = LegacyPort::new(incoming, output, room, is_writing.clone());
+            let socket = Arc::<Socket>::default();
+            let mut port = LegacyPort::new(incoming, socket.clone(), Arc::default(), Arc::default());
             let handle = port.handle_of(WORLD).expect("handles are left");
             front.ports.insert(id, port);
-            Caller { id, jobs: Jobs::new(&profile, handle, in_flight), writing: WipedBuffer::new(), is_writing }
+            Caller { id, jobs: Jobs::new(&profile, handle, in_flight), socket }
         });
         let callers_in = callers_in.collect();
         Self {
@@ -110,7 +140,8 @@ impl Path {
     }
 
     /// Goes on as `Shard::with` does at the end of each call.
-    fn tick(scheduler: &Scheduler, now: &mut Instant) {
+    fn tick(scheduler: &Scheduler, front: &mut Front, now: &mut Instant) {
+        front.write_answers();
         let next = black_box(scheduler.poll_timeout(*now));
         assert!(next.is_none_or(|next| next > *now), "nothing is overdue");
         *now += STEP;
@@ -131,9 +162,7 @@ impl Path {
         let port = front.port(caller);
         port.batch_served();
         let refused = port.incoming.take_refused();
-        if port.incoming.output_len() > 0 {
-            port.wake();
-        }
+        assert!(port.incoming.output_len() == 0, "nothing is answered at once");
         assert!(rest.is_empty() && refused == 0, "every job is taken");
     }
 
@@ -145,19 +174,6 @@ impl Path {
             || port.staged_len() >= CALLER_BUFFER
             || !scheduler.has_room(caller)
     }
-
-    /// `Connection::take_answers`, and a socket that takes them all.
-    fn write_answers(front: &mut Front, caller: &mut Caller) -> usize {
-        let port = front.port(caller.id);
-        port.incoming.swap_output(&mut caller.writing);
-        caller.is_writing.store(!caller.writing.is_empty(), Ordering::Relaxed);
-        port.resume();
-        port.resume_passage();
-        let count = black_box(caller.writing.filled()).len();
-        caller.writing.consume(count);
-        caller.is_writing.store(false, Ordering::Relaxed);
-        count
-    }
 }
 
 impl Work for Path {
@@ -165,27 +181,23 @@ impl Work for Path {
         let Self { scheduler, front, callers, channel, echo, received, in_flight, now } = self;
         for caller in &mut *callers {
             Self::decode(scheduler, front, *now, caller.id, black_box(caller.jobs.next()));
-            Self::tick(scheduler, now);
-            // `Connection::pauses`, which its reader asks before it waits for more.
-            assert!(!Self::must_pause(scheduler, front, caller.id));
-            Self::tick(scheduler, now);
+            Self::tick(scheduler, front, now);
         }
         let batch = scheduler.take_output(*now, *channel, front).expect("jobs are staged");
-        Self::tick(scheduler, now);
+        Self::tick(scheduler, front, now);
         received.extend(echo.replies_to(&batch));
         drop(batch);
         assert!(scheduler.take_output(*now, *channel, front).is_none(), "its writer asks until there is nothing more");
-        Self::tick(scheduler, now);
+        Self::tick(scheduler, front, now);
 
         let mut input = received.filled();
         scheduler.receive(*now, *channel, &mut input, front).expect("replies to what was sent");
         assert!(input.is_empty());
         received.clear();
-        Self::tick(scheduler, now);
+        Self::tick(scheduler, front, now);
 
         for caller in callers {
-            let count = Self::write_answers(front, caller);
-            Self::tick(scheduler, now);
+            let count = caller.socket.taken.swap(0, Ordering::Relaxed);
             assert_eq!(count, *in_flight * REPLY_MESSAGE, "each job was answered");
         }
     }
