@@ -106,8 +106,12 @@ impl Lease {
     }
 
     /// Whether a permit could be had now. Another shard may be faster.
+    #[inline]
     pub fn has_room(&self) -> bool {
         let budget = &self.budget;
+        if !budget.is_shared() {
+            return self.used < budget.limit();
+        }
         let is_held = self.used < self.held && self.used < budget.limit() && !budget.is_exceeded();
         (is_held || budget.unleased() > 0) && !self.leaves_room()
     }
@@ -134,7 +138,18 @@ impl Lease {
     }
 
     /// Uses `permits`, all of them or none.
+    #[inline]
     pub fn try_use(&mut self, permits: usize) -> bool {
+        let wanted = self.used + permits;
+        if !self.budget.is_shared() && wanted <= self.held && wanted <= self.budget.limit() {
+            // There is nobody to leave room for.
+            self.used = wanted;
+            return true;
+        }
+        self.lease_and_use(permits)
+    }
+
+    fn lease_and_use(&mut self, permits: usize) -> bool {
         if self.leaves_room() {
             return false;
         }

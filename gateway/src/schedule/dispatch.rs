@@ -103,7 +103,7 @@ impl Scheduler {
         job.place = Place::Nowhere;
         let (caller, order, size, group) = (job.caller, job.order, job.size, job.group);
         let world = &mut self.worlds[job.world.0];
-        world.waiting.remove(&order);
+        world.waiting.remove(order);
         world.waiting_bytes -= size;
         world.release_place(size);
         if world.waiting.is_empty() {
@@ -112,7 +112,7 @@ impl Scheduler {
         self.jobs.caller(caller).queued -= 1;
         self.room_made(caller);
         if let Some(group) = group.and_then(|group| self.groups.get_mut(group)) {
-            group.waiting.remove(&order);
+            group.waiting.remove(order);
         }
         Some(bytes)
     }
@@ -154,7 +154,7 @@ impl Scheduler {
     pub(super) fn advance(&mut self, now: Instant, id: GroupId, effects: &mut impl Effects) {
         loop {
             let Some(group) = self.groups.get(id) else { return };
-            let Some(&first) = group.waiting.values().next() else { return };
+            let Some(&first) = group.waiting.first().map(|(_, first)| first) else { return };
             if group.in_line == Some(first) {
                 return;
             }
@@ -243,9 +243,7 @@ impl Scheduler {
         bytes: &[u8],
         effects: &mut impl Effects,
     ) {
-        let Some(job) = self.jobs.get_mut(id) else { return };
-        let size = job.size;
-        let class = self.class_of(size);
+        let class = self.class_of(bytes.len());
         let Some(job) = self.jobs.get_mut(id) else { return };
         let at = &mut self.machines.channels[channel];
         let (machine_id, is_borrowed) = (at.machine, class == SizeClass::Bulk && at.class == SizeClass::Small);
@@ -261,7 +259,7 @@ impl Scheduler {
         job.attempts += 1;
         let is_idempotent = job.idempotent || bug::is_on(Bug::RetryOfNonIdempotent);
         let may_be_repeated = job.attempts < self.retry.max_attempts || bug::is_on(Bug::RetryBeyondAttempts);
-        let copy = (is_idempotent && may_be_repeated).then(|| WipedBuffer::from(bytes));
+        let copy = (is_idempotent && may_be_repeated).then(|| self.spare.copy_of(bytes));
         job.place = Place::OnChannel { channel, tag, copy };
         job.staged = Some((at.machine, now));
         let (caller, group) = (job.caller, job.group);
@@ -272,8 +270,11 @@ impl Scheduler {
             };
             group.staged = Some((channel, batch, others + 1));
         }
-        self.jobs.caller(caller).in_flight += 1;
-        self.park_if_needed(caller);
+        let of_caller = self.jobs.caller(caller);
+        of_caller.in_flight += 1;
+        if of_caller.in_flight >= self.quota.in_flight {
+            self.park_if_needed(caller);
+        }
         if was_empty {
             effects.output_staged(channel);
         }
@@ -292,23 +293,29 @@ impl Scheduler {
         }
     }
 
-    /// Notes that a job is on a channel no more.
-    pub(super) fn off_channel(&mut self, id: JobId) {
-        let Some(job) = self.jobs.get_mut(id) else { return };
-        if matches!(job.place, Place::OnChannel { .. }) {
-            job.place = Place::Nowhere;
-            let caller = job.caller;
-            if let Some((machine, _)) = job.staged {
-                self.machines.all[machine.0].circuit.released(id);
-            }
-            self.jobs.caller(caller).in_flight -= 1;
+    /// Notes that a job is on a channel no more; returns the copy that was kept of it.
+    pub(super) fn off_channel(&mut self, id: JobId) -> Option<WipedBuffer> {
+        let job = self.jobs.get_mut(id)?;
+        let Place::OnChannel { copy, .. } = &mut job.place else { return None };
+        let copy = copy.take();
+        job.place = Place::Nowhere;
+        let caller = job.caller;
+        if let Some((machine, _)) = job.staged {
+            self.machines.all[machine.0].circuit.released(id);
+        }
+        let of_caller = self.jobs.caller(caller);
+        of_caller.in_flight -= 1;
+        if of_caller.is_parked {
             self.park_if_needed(caller);
         }
+        copy
     }
 
     /// A job comes back from a channel that it had not left by.
     pub(super) fn come_back(&mut self, now: Instant, id: JobId, bytes: WipedBuffer, effects: &mut impl Effects) {
-        self.off_channel(id);
+        if let Some(copy) = self.off_channel(id) {
+            self.spare.put_back(copy);
+        }
         if let Some(job) = self.jobs.get_mut(id) {
             job.attempts -= 1;
             job.staged = None;
@@ -333,7 +340,9 @@ impl Scheduler {
             !withdrawn
         });
         // First: it may be what tries its machine's circuit, which goes by where it was staged.
-        self.off_channel(id);
+        if let Some(copy) = self.off_channel(id) {
+            self.spare.put_back(copy);
+        }
         if !has_left {
             self.unstage(id);
             if let Some(job) = self.jobs.get_mut(id) {
@@ -452,6 +461,7 @@ impl Scheduler {
             return false;
         };
         self.stage(now, id, channel, bytes.filled(), effects);
+        self.spare.put_back(bytes);
         if let Some(group) = group {
             self.advance(now, group, effects);
         }

@@ -7,11 +7,13 @@
 //! Called by the dispatcher only. Putting a job in and taking one out cost the logarithm of what waits, whatever its size;
 //! finding who is next may pass over each flow of a lane once for a round.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
+use foldhash::HashMap;
 use seeway_proto::bug::{self, Bug};
 use slotmap::{SlotMap, new_key_type};
 
+use super::order::InOrder;
 use super::{CallerId, JobId, MachineId, Priority, SizeClass};
 
 /// What a job costs at least, in bytes: sending a small one is work as well.
@@ -56,7 +58,7 @@ struct Flow {
 #[derive(Debug, Default)]
 struct Line {
     /// By the order of admission; each with its cost.
-    jobs: BTreeMap<u64, (JobId, u64)>,
+    jobs: InOrder<(JobId, u64)>,
     /// Its place on the lane's ring.
     turn: Option<u64>,
 }
@@ -64,7 +66,7 @@ struct Line {
 #[derive(Debug, Default)]
 struct Lane {
     /// By turn; the first is next. One that has had its turn comes back at the end.
-    ring: BTreeMap<u64, FlowId>,
+    ring: InOrder<FlowId>,
     next_turn: u64,
     round: u64,
     /// The turns below this one belong to the current round.
@@ -109,7 +111,7 @@ impl Flow {
     /// What the first job for a lane costs.
     fn next_cost(&self, lane: LaneId) -> u64 {
         let line = self.lines.iter().find(|(id, _)| *id == lane).expect("on a lane's ring are flows with jobs for it");
-        line.1.jobs.first_key_value().map_or(0, |(_, (_, cost))| *cost)
+        line.1.jobs.first().map_or(0, |(_, (_, cost))| *cost)
     }
 
     /// Gives it what it is due in a round. One that could not use its turns for a while does not hoard them.
@@ -153,7 +155,7 @@ impl FairQueue {
     /// Takes a job out of the line. Whoever sends it takes it by [`next`](Self::next) instead.
     pub(super) fn remove(&mut self, at: InLine, order: u64) {
         if let Some(flow) = self.flows.get_mut(at.flow) {
-            flow.line(at.lane).jobs.remove(&order);
+            flow.line(at.lane).jobs.remove(order);
             self.tidy(at);
         }
     }
@@ -186,7 +188,7 @@ impl FairQueue {
     pub(super) fn next(&mut self, id: LaneId) -> Option<(JobId, InLine)> {
         loop {
             let lane = self.lanes.get_mut(&id)?;
-            let (&turn, &flow_id) = lane.ring.first_key_value()?;
+            let (turn, &flow_id) = lane.ring.first()?;
             if turn >= lane.round_ends {
                 let soonest = if lane.has_sent {
                     0
@@ -205,10 +207,10 @@ impl FairQueue {
             if flow.deficit >= cost || bug::is_on(Bug::OneCallerHogs) {
                 flow.deficit = flow.deficit.saturating_sub(cost);
                 lane.has_sent = true;
-                let (_, (job, _)) = flow.line(id).jobs.pop_first()?;
+                let (job, _) = flow.line(id).jobs.pop_first()?;
                 return Some((job, InLine { flow: flow_id, lane: id }));
             }
-            lane.ring.remove(&turn);
+            lane.ring.remove(turn);
             lane.ring.insert(lane.next_turn, flow_id);
             flow.line(id).turn = Some(lane.next_turn);
             lane.next_turn += 1;
@@ -266,7 +268,7 @@ impl FairQueue {
         if let Some(turn) = turn
             && let Some(lane) = self.lanes.get_mut(&lane_id)
         {
-            lane.ring.remove(&turn);
+            lane.ring.remove(turn);
             if lane.ring.is_empty() {
                 self.lanes.remove(&lane_id);
             }

@@ -3,8 +3,9 @@
 //! Of a group's waiting jobs only the first is in line. Where the job before it is still staged on a channel it can only
 //! follow it there; otherwise the one sent later could leave first. So the order of sending is the order of submission.
 
-use std::collections::{BTreeMap, HashMap};
+use foldhash::HashMap;
 
+use super::order::InOrder;
 use super::{CallerId, ChannelId, JobId, WorldId};
 
 /// Whose group it is, where, and the hash of its key.
@@ -19,7 +20,7 @@ pub(super) struct GroupId {
 #[derive(Debug, Default)]
 pub(super) struct Group {
     /// Jobs that wait, by the order of admission.
-    pub(super) waiting: BTreeMap<u64, JobId>,
+    pub(super) waiting: InOrder<JobId>,
     /// Jobs in hand, waiting or sent.
     pub(super) jobs: usize,
     /// The one of the waiting jobs that is in line, if one is.
@@ -33,6 +34,7 @@ pub(super) struct Group {
 /// All groups that have jobs in hand.
 #[derive(Debug, Default)]
 pub(super) struct Groups {
+    /// Hashed quickly: whoever finds keys that meet slows down what is in hand of its own.
     table: HashMap<GroupId, Group>,
 }
 

@@ -10,7 +10,8 @@ use slotmap::SlotMap;
 
 use super::fair::InLine;
 use super::group::GroupId;
-use super::{CallerId, CallerQuota, ChannelId, JobId, MachineId, Priority, WorldId};
+use super::table::Table;
+use super::{CallerId, CallerQuota, ChannelId, JobId, MachineId, NewJob, Priority, WorldId};
 
 /// A job that has been admitted and has no outcome yet.
 #[derive(Debug)]
@@ -109,22 +110,9 @@ impl Caller {
 /// more.
 #[derive(Debug, Default)]
 pub(super) struct Jobs {
-    table: SlotMap<JobId, Job>,
+    table: Table,
     callers: SlotMap<CallerId, Caller>,
     orders: u64,
-}
-
-/// What is known of a job when it is admitted.
-pub(super) struct Admitted {
-    pub(super) caller: CallerId,
-    pub(super) ticket: u64,
-    pub(super) world: WorldId,
-    pub(super) at: Instant,
-    pub(super) deadline: Instant,
-    pub(super) idempotent: bool,
-    pub(super) priority: Priority,
-    pub(super) group: Option<GroupId>,
-    pub(super) size: usize,
 }
 
 impl Jobs {
@@ -148,7 +136,7 @@ impl Jobs {
     /// A caller's jobs, the last admitted first.
     pub(super) fn of(&self, caller: CallerId) -> Vec<JobId> {
         let first = self.callers.get(caller).and_then(|caller| caller.first);
-        std::iter::successors(first, |id| self.table[*id].next).collect()
+        std::iter::successors(first, |id| self.table.get(*id)?.next).collect()
     }
 
     /// Forgets a caller; it must have no jobs left.
@@ -177,20 +165,20 @@ impl Jobs {
         self.table.get_mut(id)
     }
 
-    pub(super) fn insert(&mut self, new: &Admitted) -> JobId {
-        let caller = &mut self.callers[new.caller];
+    pub(super) fn insert(&mut self, now: Instant, of: CallerId, new: &NewJob<'_>, group: Option<GroupId>) -> JobId {
+        let caller = &mut self.callers[of];
         let next = caller.first;
         let id = self.table.insert(Job {
-            caller: new.caller,
+            caller: of,
             ticket: new.ticket,
             world: new.world,
             order: self.orders,
-            admitted: new.at,
+            admitted: now,
             deadline: new.deadline,
             idempotent: new.idempotent,
             priority: new.priority,
-            group: new.group,
-            size: new.size,
+            group,
+            size: new.bytes.len(),
             attempts: 0,
             has_earned: false,
             earlier: None,
@@ -202,9 +190,9 @@ impl Jobs {
         self.orders += 1;
         caller.first = Some(id);
         caller.jobs += 1;
-        caller.bytes += new.size;
-        if let Some(next) = next {
-            self.table[next].previous = Some(id);
+        caller.bytes += new.bytes.len();
+        if let Some(next) = next.and_then(|next| self.table.get_mut(next)) {
+            next.previous = Some(id);
         }
         id
     }
@@ -218,12 +206,12 @@ impl Jobs {
         if !bug::is_on(Bug::CallerBytesKept) {
             caller.bytes -= job.size;
         }
-        match previous {
-            Some(previous) => self.table[previous].next = next,
+        match previous.and_then(|previous| self.table.get_mut(previous)) {
+            Some(previous) => previous.next = next,
             None => caller.first = next,
         }
-        if let Some(next) = next {
-            self.table[next].previous = previous;
+        if let Some(next) = next.and_then(|next| self.table.get_mut(next)) {
+            next.previous = previous;
         }
         self.table.remove(id);
         Some((of, group))

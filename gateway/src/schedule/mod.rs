@@ -18,9 +18,12 @@ mod group;
 mod health;
 mod job;
 mod machine;
+mod order;
 mod pace;
 mod scheduler;
+mod spare;
 mod stats;
+mod table;
 mod view;
 mod world;
 

@@ -14,9 +14,10 @@ use seeway_proto::wire::{Limits, Profile, ReplyBody};
 use super::chance::stable_hash;
 use super::deadlines::Deadlines;
 use super::group::{GroupId, Groups};
-use super::job::{Admitted, Jobs, Place};
+use super::job::{Jobs, Place};
 use super::machine::{Channel, Machine, Machines};
 use super::pace::Stopwatch;
+use super::spare::SpareBuffers;
 use super::world::World;
 use super::{
     CallerId, CallerQuota, ChannelId, CircuitSettings, Concluded, Effects, JobId, MachineId, NewJob, RetrySettings,
@@ -42,6 +43,7 @@ pub struct Scheduler {
     pub(super) worlds: Vec<World>,
     pub(super) machines: Machines,
     deadlines: Deadlines,
+    pub(super) spare: SpareBuffers,
     pub(super) stopwatch: Stopwatch,
     /// Callers that wait for room and may have some now.
     roomy: Vec<CallerId>,
@@ -69,6 +71,7 @@ impl Scheduler {
             worlds: Vec::new(),
             machines: Machines::new(settings.channel_buffer, settings.seed),
             deadlines: Deadlines::default(),
+            spare: SpareBuffers::default(),
             stopwatch: Stopwatch::new(now),
             roomy: Vec::new(),
             has_come_back: false,
@@ -182,7 +185,6 @@ impl Scheduler {
             self.refuse(caller, &new, outcome, effects);
             return None;
         }
-        let size = new.bytes.len();
         let key = (!new.affinity_key.is_empty()).then(|| stable_hash(new.affinity_key));
         let group = key.map(|key| GroupId { world: new.world, caller, key });
         let channel = match self.channel_at_once(caller, &new, group) {
@@ -192,28 +194,19 @@ impl Scheduler {
                 return None;
             }
         };
-        let id = self.jobs.insert(&Admitted {
-            caller,
-            ticket: new.ticket,
-            world: new.world,
-            at: now,
-            deadline: new.deadline,
-            idempotent: new.idempotent,
-            priority: new.priority,
-            group,
-            size,
-        });
+        let id = self.jobs.insert(now, caller, &new, group);
         if let Some(group) = group {
             self.groups.job_admitted(group);
         }
         self.deadlines.insert(new.deadline, id);
         if let Some(channel) = channel {
             self.stage(now, id, channel, new.bytes, effects);
-        } else {
-            self.enqueue(now, id, WipedBuffer::from(new.bytes), effects);
-            self.dispatch_world(now, new.world, effects);
-            self.tell_room(effects);
+            return Some(id);
         }
+        let copy = self.spare.copy_of(new.bytes);
+        self.enqueue(now, id, copy, effects);
+        self.dispatch_world(now, new.world, effects);
+        self.tell_room(effects);
         self.jobs.get(id).map(|_| id)
     }
 
@@ -410,7 +403,7 @@ impl Scheduler {
         let mut next = self.machines_timeout();
         next.or_at(self.deadlines.next());
         for world in &self.worlds {
-            if let Some((_, first)) = world.waiting.first_key_value()
+            if let Some((_, first)) = world.waiting.first()
                 && let Some(job) = self.jobs.get(*first)
             {
                 let recheck = self.has_shared_budgets.then(|| now + BUDGET_RECHECK);
@@ -487,7 +480,7 @@ impl Scheduler {
     /// Ends every job that waits; those on channels are waited for no longer than their channels last.
     pub fn abort_unsent(&mut self, now: Instant, effects: &mut impl Effects) {
         for world in 0..self.worlds.len() {
-            while let Some((_, &id)) = self.worlds[world].waiting.last_key_value() {
+            while let Some(&id) = self.worlds[world].waiting.last() {
                 self.detach(now, id, effects);
                 self.conclude(now, id, Outcome::NotSent(NotSent::NowhereToGo), effects);
             }
@@ -547,13 +540,12 @@ impl Scheduler {
     /// Ends a job that has been answered or whose channel is gone; or, where its outcome is unknown and it may be sent again,
     /// queues it again.
     fn retry_or_conclude(&mut self, now: Instant, id: JobId, outcome: Outcome<'_>, effects: &mut impl Effects) {
-        let copy = match self.jobs.get_mut(id).map(|job| &mut job.place) {
-            Some(Place::OnChannel { copy, .. }) => copy.take(),
-            _ => None,
+        let copy = self.off_channel(id);
+        let Some(bytes) = copy else {
+            self.conclude(now, id, outcome, effects);
+            return;
         };
-        self.off_channel(id);
         if let Outcome::Unknown(reason) = outcome
-            && let Some(bytes) = copy
             && let Some(job) = self.jobs.get_mut(id)
             && (job.deadline > now || bug::is_on(Bug::RetryPastDeadline))
         {
@@ -566,6 +558,7 @@ impl Scheduler {
             }
             world.stats.retries_refused += 1;
         }
+        self.spare.put_back(bytes);
         self.conclude(now, id, outcome, effects);
     }
 
@@ -606,7 +599,7 @@ impl Scheduler {
             return;
         }
         for world in 0..self.worlds.len() {
-            while let Some((_, &id)) = self.worlds[world].waiting.first_key_value() {
+            while let Some((_, &id)) = self.worlds[world].waiting.first() {
                 let admitted = self.jobs.get(id).expect("queued jobs are in hand").admitted;
                 if self.worlds[world].hold_ends(admitted, self.hold).is_none_or(|end| end > now) {
                     break;

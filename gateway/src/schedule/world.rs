@@ -1,12 +1,12 @@
 //! A world: what waits for it, whether it has anywhere to send to, and how much it may still send again.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use seeway_proto::bug::{self, Bug};
 
 use super::budget::Lease;
 use super::fair::FairQueue;
+use super::order::InOrder;
 use super::stats::WorldStats;
 use super::{Affinity, JobId, MachineId, RetrySettings, WorldSettings};
 
@@ -17,7 +17,7 @@ pub(super) struct World {
     pub(super) affinity: Affinity,
     pub(super) is_retired: bool,
     /// Waiting jobs, by the order of their admission: all of them, in line or not.
-    pub(super) waiting: BTreeMap<u64, JobId>,
+    pub(super) waiting: InOrder<JobId>,
     /// The same jobs as they take turns.
     pub(super) queue: FairQueue,
     room: Lease,
@@ -38,7 +38,7 @@ impl World {
             machines: settings.machines,
             affinity: settings.affinity,
             is_retired: settings.is_retired,
-            waiting: BTreeMap::new(),
+            waiting: InOrder::default(),
             queue: FairQueue::default(),
             room: Lease::new(settings.queue),
             byte_room: Lease::new(settings.queue_bytes),

@@ -1,0 +1,77 @@
+//! The places of the jobs in hand. A slot map whose jobs do not move.
+
+use slotmap::{Key, KeyData};
+
+use super::JobId;
+use super::job::{Job, Place};
+
+/// Jobs under keys that name no other job once theirs has ended.
+///
+/// Each job has hundreds of bytes. So a new one is written into its place, and one that has ended is left there until the place
+/// is used again, except for what it holds.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    places: Vec<PlaceOfJob>,
+    free: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct PlaceOfJob {
+    /// Odd where the job is in hand; one more each time the place is taken or left.
+    version: u32,
+    job: Job,
+}
+
+/// A key's place and version.
+fn parts(id: JobId) -> (usize, u32) {
+    let number = id.data().as_ffi();
+    // The halves of a key, as `KeyData` documents them.
+    #[allow(clippy::cast_possible_truncation)]
+    (number as u32 as usize, (number >> 32) as u32)
+}
+
+fn key(place: u32, version: u32) -> JobId {
+    JobId::from(KeyData::from_ffi(u64::from(version) << 32 | u64::from(place)))
+}
+
+impl Table {
+    pub(super) fn len(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+
+    #[inline]
+    pub(super) fn get(&self, id: JobId) -> Option<&Job> {
+        let (place, version) = parts(id);
+        self.places.get(place).filter(|place| place.version == version).map(|place| &place.job)
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, id: JobId) -> Option<&mut Job> {
+        let (place, version) = parts(id);
+        self.places.get_mut(place).filter(|place| place.version == version).map(|place| &mut place.job)
+    }
+
+    #[inline]
+    pub(super) fn insert(&mut self, job: Job) -> JobId {
+        let Some(free) = self.free.pop() else {
+            let place = u32::try_from(self.places.len()).expect("fewer than 2^32 jobs are in hand");
+            self.places.push(PlaceOfJob { version: 1, job });
+            return key(place, 1);
+        };
+        let place = &mut self.places[free as usize];
+        place.version = place.version.wrapping_add(1);
+        place.job = job;
+        key(free, place.version)
+    }
+
+    /// Forgets a job. What bytes it holds are wiped.
+    #[inline]
+    pub(super) fn remove(&mut self, id: JobId) {
+        let (number, version) = parts(id);
+        if let Some(place) = self.places.get_mut(number).filter(|place| place.version == version) {
+            place.version = place.version.wrapping_add(1);
+            place.job.place = Place::Nowhere;
+            self.free.push(u32::try_from(number).expect("it was made of one"));
+        }
+    }
+}
