@@ -58,8 +58,9 @@ impl Scheduler {
     /// Queues a job that has taken its place in the queue.
     pub(super) fn enqueue(&mut self, now: Instant, id: JobId, bytes: WipedBuffer, effects: &mut impl Effects) {
         let Some(job) = self.jobs.get_mut(id) else { return };
-        job.place = Place::Queued { bytes, line: None };
+        job.place = Place::Queued { line: None };
         let (world, caller, order, size, group) = (job.world, job.caller, job.order, job.size, job.group);
+        self.jobs.keep(id, bytes);
         self.worlds[world.0].waiting.insert(order, id);
         self.worlds[world.0].waiting_bytes += size;
         self.jobs.caller(caller).queued += 1;
@@ -98,8 +99,7 @@ impl Scheduler {
     pub(super) fn unqueue(&mut self, id: JobId) -> Option<WipedBuffer> {
         self.leave_line(id);
         let job = self.jobs.get_mut(id)?;
-        let Place::Queued { bytes, .. } = &mut job.place else { return None };
-        let bytes = std::mem::take(bytes);
+        let Place::Queued { .. } = job.place else { return None };
         job.place = Place::Nowhere;
         let (caller, order, size, group) = (job.caller, job.order, job.size, job.group);
         let world = &mut self.worlds[job.world.0];
@@ -114,7 +114,7 @@ impl Scheduler {
         if let Some(group) = group.and_then(|group| self.groups.get_mut(group)) {
             group.waiting.remove(order);
         }
-        Some(bytes)
+        self.jobs.take_bytes(id)
     }
 
     /// Puts a job into its world's fair queue.
@@ -123,7 +123,7 @@ impl Scheduler {
         let (world, owner, order, size) = (job.world, (job.caller, job.priority), job.order, job.size);
         let is_parked = self.jobs.caller(owner.0).is_parked;
         let at = self.worlds[world.0].queue.insert(owner, is_parked, lane, order, id, size);
-        if let Some(Place::Queued { line, .. }) = self.jobs.get_mut(id).map(|job| &mut job.place) {
+        if let Some(Place::Queued { line }) = self.jobs.get_mut(id).map(|job| &mut job.place) {
             *line = Some(at);
         }
     }
@@ -131,7 +131,7 @@ impl Scheduler {
     /// Takes a job out of its world's fair queue, if it is there; it still waits.
     fn leave_line(&mut self, id: JobId) {
         let Some(job) = self.jobs.get_mut(id) else { return };
-        let Place::Queued { line, .. } = &mut job.place else { return };
+        let Place::Queued { line } = &mut job.place else { return };
         let Some(at) = line.take() else { return };
         self.worlds[job.world.0].queue.remove(at, job.order);
         if let Some(group) = job.group.and_then(|group| self.groups.get_mut(group)) {
@@ -142,7 +142,7 @@ impl Scheduler {
     /// Notes that the fair queue has given a job out; returns its group.
     fn left_line(&mut self, id: JobId) -> Option<GroupId> {
         let job = self.jobs.get_mut(id)?;
-        if let Place::Queued { line, .. } = &mut job.place {
+        if let Place::Queued { line } = &mut job.place {
             *line = None;
         }
         let group = job.group?;
@@ -223,7 +223,7 @@ impl Scheduler {
     pub(super) fn retarget(&mut self, now: Instant, world: WorldId, effects: &mut impl Effects) {
         for id in self.worlds[world.0].queue.jobs_for_machines() {
             let Some(job) = self.jobs.get(id) else { continue };
-            let Place::Queued { line: Some(at), .. } = job.place else { continue };
+            let Place::Queued { line: Some(at) } = job.place else { continue };
             let World { machines, .. } = &self.worlds[world.0];
             if let (Some(group), Some(machine)) = (job.group, at.lane.machine)
                 && !(machines.contains(&machine) && self.machines.is_usable(machine, machines))
@@ -259,10 +259,13 @@ impl Scheduler {
         job.attempts += 1;
         let is_idempotent = job.idempotent || bug::is_on(Bug::RetryOfNonIdempotent);
         let may_be_repeated = job.attempts < self.retry.max_attempts || bug::is_on(Bug::RetryBeyondAttempts);
-        let copy = (is_idempotent && may_be_repeated).then(|| self.spare.copy_of(bytes));
-        job.place = Place::OnChannel { channel, tag, copy };
+        job.place = Place::OnChannel { channel, tag };
         job.staged = Some((at.machine, now));
         let (caller, group) = (job.caller, job.group);
+        if is_idempotent && may_be_repeated {
+            let copy = self.spare.copy_of(bytes);
+            self.jobs.keep(id, copy);
+        }
         if let Some(group) = group.and_then(|group| self.groups.get_mut(group)) {
             let others = match group.staged {
                 Some((other, of_batch, count)) if (other, of_batch) == (channel, batch) => count,
@@ -296,8 +299,7 @@ impl Scheduler {
     /// Notes that a job is on a channel no more; returns the copy that was kept of it.
     pub(super) fn off_channel(&mut self, id: JobId) -> Option<WipedBuffer> {
         let job = self.jobs.get_mut(id)?;
-        let Place::OnChannel { copy, .. } = &mut job.place else { return None };
-        let copy = copy.take();
+        let Place::OnChannel { .. } = job.place else { return None };
         job.place = Place::Nowhere;
         let caller = job.caller;
         if let Some((machine, _)) = job.staged {
@@ -308,7 +310,7 @@ impl Scheduler {
         if of_caller.is_parked {
             self.park_if_needed(caller);
         }
-        copy
+        self.jobs.take_bytes(id)
     }
 
     /// A job comes back from a channel that it had not left by.
@@ -330,7 +332,7 @@ impl Scheduler {
             return false;
         }
         let Some(job) = self.jobs.get_mut(id) else { return false };
-        let Place::OnChannel { channel, tag, .. } = job.place else { return false };
+        let Place::OnChannel { channel, tag } = job.place else { return false };
         let mux = self.machines.channels.get_mut(channel).map(|channel| &mut channel.mux);
         let has_left = mux.is_none_or(|mux| {
             let withdrawn = mux.withdraw(tag).is_some();

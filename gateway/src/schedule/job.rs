@@ -13,8 +13,8 @@ use super::group::GroupId;
 use super::table::Table;
 use super::{CallerId, CallerQuota, ChannelId, JobId, MachineId, NewJob, Priority, WorldId};
 
-/// A job that has been admitted and has no outcome yet.
-#[derive(Debug)]
+/// A job that has been admitted and has no outcome yet. Its bytes are elsewhere: [`Jobs::keep`].
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Job {
     pub(super) caller: CallerId,
     /// The caller's own name for it.
@@ -60,22 +60,16 @@ impl Job {
     }
 }
 
-/// Where a job is, and with it its bytes.
-#[derive(Debug)]
+/// Where a job is.
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Place {
-    /// In its world's queue.
+    /// In its world's queue. Its bytes are kept.
     Queued {
-        bytes: WipedBuffer,
         /// `None` while another one of its group is before it.
         line: Option<InLine>,
     },
-    /// On a channel. Whether it has left is for the channel's mux to say.
-    OnChannel {
-        channel: ChannelId,
-        tag: Tag,
-        /// Kept only for a job that may be sent again.
-        copy: Option<WipedBuffer>,
-    },
+    /// On a channel. Whether it has left is for the channel's mux to say. Its bytes are kept only where it may be sent again.
+    OnChannel { channel: ChannelId, tag: Tag },
     /// In neither: it is being moved, or about to end.
     Nowhere,
 }
@@ -165,6 +159,17 @@ impl Jobs {
         self.table.get_mut(id)
     }
 
+    /// Keeps a job's bytes.
+    pub(super) fn keep(&mut self, id: JobId, bytes: WipedBuffer) {
+        self.table.keep(id, bytes);
+    }
+
+    /// Takes a job's bytes, where they are kept.
+    pub(super) fn take_bytes(&mut self, id: JobId) -> Option<WipedBuffer> {
+        self.table.take_bytes(id)
+    }
+
+    #[inline]
     pub(super) fn insert(&mut self, now: Instant, of: CallerId, new: &NewJob<'_>, group: Option<GroupId>) -> JobId {
         let caller = &mut self.callers[of];
         let next = caller.first;

@@ -565,7 +565,7 @@ impl Scheduler {
     /// Ends a job that is detached, and tells its caller.
     pub(super) fn conclude(&mut self, now: Instant, id: JobId, outcome: Outcome<'_>, effects: &mut impl Effects) {
         let Some(job) = self.jobs.get(id) else { return };
-        let outcome = job.honest(outcome);
+        let outcome = if job.earlier.is_some() { job.honest(outcome) } else { outcome };
         let (machine, left_queue) = job.staged.map_or((None, now), |(machine, at)| (Some(machine), at));
         // Most jobs do not wait.
         let has_waited = left_queue != job.admitted;

@@ -52,7 +52,13 @@ impl Histogram {
     pub const BUCKETS: usize = 25;
 
     /// Counts a duration.
+    #[inline]
     pub fn record(&mut self, duration: Duration) {
+        if duration.is_zero() {
+            // Most jobs wait for nothing.
+            self.counts[0] += 1;
+            return;
+        }
         let microseconds = duration.as_secs().saturating_mul(1_000_000).saturating_add(duration.subsec_micros().into());
         let sixteenths = microseconds.div_ceil(Self::FIRST_BOUND_MICROSECONDS).max(1);
         let bucket = (u64::BITS - (sixteenths - 1).leading_zeros()) as usize;

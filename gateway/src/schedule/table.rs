@@ -1,14 +1,15 @@
 //! The places of the jobs in hand. A slot map whose jobs do not move.
 
+use seeway_proto::wiped::WipedBuffer;
 use slotmap::{Key, KeyData};
 
 use super::JobId;
-use super::job::{Job, Place};
+use super::job::Job;
 
 /// Jobs under keys that name no other job once theirs has ended.
 ///
 /// Each job has hundreds of bytes. So a new one is written into its place, and one that has ended is left there until the place
-/// is used again, except for what it holds.
+/// is used again; only its bytes are wiped at once.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     places: Vec<PlaceOfJob>,
@@ -20,6 +21,8 @@ struct PlaceOfJob {
     /// Odd where the job is in hand; one more each time the place is taken or left.
     version: u32,
     job: Job,
+    /// The job's, where they are kept: most are not.
+    bytes: Option<WipedBuffer>,
 }
 
 /// A key's place and version.
@@ -55,7 +58,7 @@ impl Table {
     pub(super) fn insert(&mut self, job: Job) -> JobId {
         let Some(free) = self.free.pop() else {
             let place = u32::try_from(self.places.len()).expect("fewer than 2^32 jobs are in hand");
-            self.places.push(PlaceOfJob { version: 1, job });
+            self.places.push(PlaceOfJob { version: 1, job, bytes: None });
             return key(place, 1);
         };
         let place = &mut self.places[free as usize];
@@ -64,13 +67,31 @@ impl Table {
         key(free, place.version)
     }
 
-    /// Forgets a job. What bytes it holds are wiped.
+    /// Keeps a job's bytes.
+    pub(super) fn keep(&mut self, id: JobId, bytes: WipedBuffer) {
+        let (place, version) = parts(id);
+        if let Some(place) = self.places.get_mut(place).filter(|place| place.version == version) {
+            place.bytes = Some(bytes);
+        }
+    }
+
+    /// Takes a job's bytes, where they are kept.
+    #[inline]
+    pub(super) fn take_bytes(&mut self, id: JobId) -> Option<WipedBuffer> {
+        let (place, version) = parts(id);
+        let place = self.places.get_mut(place).filter(|place| place.version == version)?;
+        if place.bytes.is_some() { place.bytes.take() } else { None }
+    }
+
+    /// Forgets a job. Its bytes are wiped.
     #[inline]
     pub(super) fn remove(&mut self, id: JobId) {
         let (number, version) = parts(id);
         if let Some(place) = self.places.get_mut(number).filter(|place| place.version == version) {
             place.version = place.version.wrapping_add(1);
-            place.job.place = Place::Nowhere;
+            if place.bytes.is_some() {
+                place.bytes = None;
+            }
             self.free.push(u32::try_from(number).expect("it was made of one"));
         }
     }

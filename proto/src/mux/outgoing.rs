@@ -18,6 +18,11 @@ pub struct Tag(u32);
 /// Bits of a tag that are its place: 2^17 places, above the largest `max_in_flight` that can be configured (65 536).
 const PLACE_BITS: u32 = 17;
 
+/// The use of a place that comes after this one.
+fn next_use(use_count: u32) -> u32 {
+    (use_count + 1) & (u32::MAX >> PLACE_BITS)
+}
+
 impl Tag {
     fn new(place: usize, use_count: u32) -> Self {
         let place = u32::try_from(place).expect("a place is below 2^17");
@@ -341,7 +346,7 @@ impl<T> Outgoing<T> {
 
     fn free_place(&mut self, index: usize) -> Option<T> {
         let place = &mut self.places[index];
-        place.use_count = (place.use_count + 1) & (u32::MAX >> PLACE_BITS);
+        place.use_count = next_use(place.use_count);
         self.free.push(index);
         match std::mem::replace(&mut place.state, Use::Free) {
             Use::Asked { token, .. } => token,
@@ -362,20 +367,28 @@ impl<T> Outgoing<T> {
     }
 
     /// Frees the tag that a reply carries; the token is `None` where nobody waits for the reply.
+    #[inline]
     fn answered(&mut self, tag: Tag, reply: &ReplyBody<'_>) -> Result<Option<T>, Broken> {
         let current_batch = self.batch;
-        let stray = Broken::StrayTag { tag: tag.0 };
         let tag = if bug::is_on(Bug::ReplyMatchedByPosition) { self.first_sent().unwrap_or(tag) } else { tag };
-        match self.place_of(tag).ok_or(stray)?.state {
+        let is_any_use = bug::is_on(Bug::UseCountIgnored);
+        let place = self.places.get_mut(tag.place());
+        let place = place.filter(|place| is_any_use || place.use_count == tag.0 >> PLACE_BITS);
+        let Some(Place { use_count, state, .. }) = place else { return Err(Broken::StrayTag { tag: tag.0 }) };
+        match state {
             // An answer to what has not been sent is as stray as one to nothing.
-            Use::Asked { kind, batch, .. } if batch != current_batch => {
+            Use::Asked { kind, batch, token } if *batch != current_batch => {
                 if !kind.is_answered_by(reply) {
                     return Err(Broken::WrongKind { tag: tag.0 });
                 }
+                let token = token.take();
+                *state = Use::Free;
+                *use_count = next_use(*use_count);
+                self.free.push(tag.place());
+                Ok(token)
             }
-            Use::Asked { .. } | Use::Free | Use::Withdrawn => return Err(stray),
+            Use::Asked { .. } | Use::Free | Use::Withdrawn => Err(Broken::StrayTag { tag: tag.0 }),
         }
-        Ok(self.free_place(tag.place()))
     }
 
     /// What a reply is taken for by [`Bug::ReplyMatchedByPosition`].
