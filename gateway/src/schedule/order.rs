@@ -101,6 +101,7 @@ impl<T> InOrder<T> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::collections::btree_map::Entry;
 
     use super::*;
     use crate::schedule::chance::Chance;
@@ -115,9 +116,9 @@ mod tests {
                     0..4 => {
                         // Mostly at the end.
                         let number = if chance.below(4) == 0 { step / 2 } else { step + 3000 };
-                        if !tree.contains_key(&number) {
+                        if let Entry::Vacant(place) = tree.entry(number) {
+                            place.insert(step);
                             order.insert(number, step);
-                            tree.insert(number, step);
                         }
                     }
                     4 | 5 => {

@@ -96,3 +96,39 @@ impl Table {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::job::Jobs;
+    use crate::schedule::tests::beginning;
+    use crate::schedule::{NewJob, Priority, WorldId};
+
+    #[test]
+    fn a_key_names_its_own_job_and_no_other_one_in_the_same_place() {
+        let (now, mut jobs) = (beginning(), Jobs::default());
+        let caller = jobs.add_caller();
+        let mut admit = |ticket| {
+            let new = NewJob {
+                ticket,
+                world: WorldId(0),
+                bytes: b"pin 1234",
+                deadline: now,
+                idempotent: true,
+                priority: Priority::Normal,
+                affinity_key: b"",
+            };
+            let id = jobs.insert(now, caller, &new, None);
+            assert_eq!(jobs.get(id).map(|job| job.ticket), Some(ticket));
+            jobs.keep(id, WipedBuffer::from(new.bytes));
+            (id, jobs.remove(id).is_some(), jobs.get(id).is_none() && jobs.take_bytes(id).is_none(), jobs.len())
+        };
+        let (first, was_there, is_gone, left) = admit(1);
+        assert!(was_there && is_gone && left == 0);
+        let (second, ..) = admit(2);
+        assert_eq!(parts(first).0, parts(second).0, "the place is used again");
+        assert_ne!(first, second);
+        assert!(jobs.get(first).is_none() && jobs.remove(first).is_none());
+        assert!(jobs.get(JobId::default()).is_none(), "a key of nothing");
+    }
+}
