@@ -38,6 +38,7 @@ enum Command {
 }
 
 #[derive(Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 #[command(after_help = "Examples:
   seeway-bench load --to tcp:127.0.0.1:8888 --callers 256                              a machine's own port
   seeway-bench load --to ssh://codesafe@127.0.0.1:2222 --identity id --host-key KEY    straight to a machine

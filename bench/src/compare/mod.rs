@@ -64,7 +64,6 @@ pub struct Plan {
     pub time: Duration,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn seconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(time.as_secs_f64())
 }
@@ -84,6 +83,16 @@ impl Plan {
 
 /// Is told each measurement: its round, its name, and what came of it.
 type Tell<'a> = dyn Fn(usize, &str, &Report) + 'a;
+
+/// What came of a row that has loads of its own.
+struct Seen {
+    /// What was measured, by name; a name comes once in each round.
+    reports: Vec<(String, Report)>,
+    bars: Vec<Bar>,
+}
+
+/// Measures such a row.
+type Row = fn(&Scene, &Plan, &Tell<'_>) -> anyhow::Result<Seen>;
 
 /// What came of it.
 #[derive(Debug, Serialize)]
@@ -183,15 +192,14 @@ pub fn run(options: &Options) -> anyhow::Result<Comparison> {
     let ways = throughput::run(&scene, &plan, &wanted, options.only.is_empty(), &tell)?;
     measurements.extend(ways.measurements);
     bars.extend(ways.bars);
-    type Row = fn(&Scene, &Plan, &Tell<'_>) -> anyhow::Result<(Vec<(String, Report)>, Vec<Bar>)>;
     let rows: [(u8, Row); 4] = [(10, sharing::bulk), (11, sharing::greedy), (12, crowd::idle), (13, crowd::busy)];
     for (_, row) in rows.into_iter().filter(|(row, _)| wanted(*row)) {
-        let (reports, of_row) = row(&scene, &plan, &tell)?;
-        measurements.extend(Measurement::grouped(reports));
-        bars.extend(of_row);
+        let seen = row(&scene, &plan, &tell)?;
+        measurements.extend(Measurement::grouped(seen.reports));
+        bars.extend(seen.bars);
     }
     if wanted(14) {
-        bars.extend(instructions::run()?);
+        bars.extend(instructions::run());
     }
     if wanted(16) {
         bars.extend(start::run(&scene, &plan)?);

@@ -143,7 +143,7 @@ enum Front {
     Gateway,
 }
 
-/// What OpenSSH offers that is fast somewhere: AES with instructions of its own, and ChaCha20 without.
+/// What OpenSSH offers that is fast somewhere: AES with instructions of its own, and one that needs none.
 const CIPHERS: [&str; 3] = ["aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com"];
 
 /// Rounds of a choice, and how long each measures.
