@@ -8,6 +8,7 @@
 pub mod compare;
 pub mod grpc;
 pub mod load;
+pub mod micro;
 pub mod peer;
 pub mod report;
 pub mod target;

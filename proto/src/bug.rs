@@ -36,11 +36,13 @@ pub enum Bug {
     PrioritiesIgnored,
     OneCallerHogs,
     HeldNeverExpires,
+    EjectedStillServed,
+    LostWorldsServed,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::TagFreedAtDeadline,
         Self::ReplyMatchedByPosition,
         Self::UseCountIgnored,
@@ -70,6 +72,8 @@ impl Bug {
         Self::PrioritiesIgnored,
         Self::OneCallerHogs,
         Self::HeldNeverExpires,
+        Self::EjectedStillServed,
+        Self::LostWorldsServed,
     ];
 
     /// Its name on a command line.
@@ -137,6 +141,11 @@ impl Bug {
             Self::PrioritiesIgnored => ("priorities-ignored", "every priority gets the same share"),
             Self::OneCallerHogs => ("one-caller-hogs", "whoever has the turn in the fair queue keeps it"),
             Self::HeldNeverExpires => ("held-never-expires", "jobs wait for a machine longer than `hold`"),
+            Self::EjectedStillServed => ("ejected-still-served", "a machine that was ejected gets jobs all the same"),
+            Self::LostWorldsServed => (
+                "lost-worlds-served",
+                "what is staged for a machine leaves for it after a reload has taken it from the world",
+            ),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! are encoded into it. What has been consumed is overwritten with zeroes at once, and the rest when the buffer is dropped.
 
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use zeroize::Zeroize;
@@ -32,11 +33,13 @@ impl WipedBuffer {
     }
 
     /// How many bytes are held.
+    #[inline]
     pub fn len(&self) -> usize {
         self.end - self.start
     }
 
     /// Whether nothing is held.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.start == self.end
     }
@@ -47,6 +50,7 @@ impl WipedBuffer {
     }
 
     /// What is held, oldest byte first.
+    #[inline]
     pub fn filled(&self) -> &[u8] {
         &self.storage[self.start..self.end]
     }
@@ -66,6 +70,7 @@ impl WipedBuffer {
     }
 
     /// Room to write into, at least `at_least` bytes of it. Say with [`commit`](Self::commit) how much was written.
+    #[inline]
     pub fn unfilled(&mut self, at_least: usize) -> &mut [u8] {
         self.reserve(at_least);
         &mut self.storage[self.end..]
@@ -75,12 +80,14 @@ impl WipedBuffer {
     ///
     /// # Panics
     /// If that is more than there was room for.
+    #[inline]
     pub fn commit(&mut self, count: usize) {
         assert!(count <= self.storage.len() - self.end, "committed more than there was room for");
         self.end += count;
     }
 
     /// Appends a copy of `bytes`.
+    #[inline]
     pub fn extend(&mut self, bytes: &[u8]) {
         self.unfilled(bytes.len())[..bytes.len()].copy_from_slice(bytes);
         self.end += bytes.len();
@@ -109,13 +116,18 @@ impl WipedBuffer {
 
     /// Moves what is held into a shared, immutable handle that is wiped when its last clone is dropped.
     pub fn freeze(self) -> Bytes {
-        Bytes::from_owner(Frozen(self))
+        Bytes::from_owner(Frozen { buffer: self, spares: None })
     }
 
+    #[inline]
     fn reserve(&mut self, additional: usize) {
-        if self.storage.len() - self.end >= additional {
-            return;
+        if self.storage.len() - self.end < additional {
+            self.make_room(additional);
         }
+    }
+
+    #[cold]
+    fn make_room(&mut self, additional: usize) {
         let held = self.len();
         if self.storage.len() - held >= additional && self.start >= held {
             // Enough room once the held bytes stand at the front; they move no further than they have been consumed.
@@ -153,11 +165,64 @@ impl From<&[u8]> for WipedBuffer {
     }
 }
 
-struct Frozen(WipedBuffer);
+/// Buffers that were frozen and are free again, for whoever freezes one after the other: so that each is not allocated anew.
+#[derive(Clone, Default)]
+pub struct Spares {
+    /// Wiped ones. Whoever drops a handle may be another thread.
+    buffers: Arc<Mutex<Vec<WipedBuffer>>>,
+}
+
+impl Spares {
+    /// How many are kept: one that is filled while another one is on its way is the most that a stream needs.
+    pub const MOST: usize = 2;
+
+    /// Larger ones are freed.
+    pub const MOST_BYTES: usize = 256 * 1024;
+
+    /// An empty buffer; it has the room of one that has come back, if one has.
+    pub fn take(&self) -> WipedBuffer {
+        self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    /// Moves what a buffer holds into a shared, immutable handle. When its last clone is dropped the buffer is wiped and comes
+    /// back here.
+    pub fn freeze(&self, buffer: WipedBuffer) -> Bytes {
+        Bytes::from_owner(Frozen { buffer, spares: Some(self.clone()) })
+    }
+
+    fn put_back(&self, mut buffer: WipedBuffer) {
+        buffer.clear();
+        if buffer.capacity() <= Self::MOST_BYTES {
+            let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+            if buffers.len() < Self::MOST {
+                buffers.push(buffer);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Spares {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Spares")
+    }
+}
+
+struct Frozen {
+    buffer: WipedBuffer,
+    spares: Option<Spares>,
+}
 
 impl AsRef<[u8]> for Frozen {
     fn as_ref(&self) -> &[u8] {
-        self.0.filled()
+        self.buffer.filled()
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        if let Some(spares) = &self.spares {
+            spares.put_back(std::mem::take(&mut self.buffer));
+        }
     }
 }
 
@@ -210,5 +275,39 @@ mod tests {
         let mut buffer = WipedBuffer::from(&b"xyz123"[..]);
         buffer.consume(3);
         assert_eq!(buffer.freeze(), &b"123"[..]);
+    }
+
+    #[test]
+    fn a_buffer_that_was_frozen_comes_back_wiped_when_nobody_has_it_any_more() {
+        let spares = Spares::default();
+        let mut buffer = spares.take();
+        buffer.extend(b"pin 1234");
+        let (address, capacity) = (buffer.filled().as_ptr(), buffer.capacity());
+        let frozen = spares.freeze(buffer);
+        let clone = frozen.slice(4..);
+        drop(frozen);
+        assert_eq!((spares.take().capacity(), &clone[..]), (0, &b"1234"[..]), "it is still in use");
+        drop(clone);
+        let mut back = spares.take();
+        assert_eq!((back.capacity(), back.len()), (capacity, 0));
+        assert!(outside_is_zero(&back));
+        back.extend(b"x");
+        assert_eq!(back.filled().as_ptr(), address);
+    }
+
+    #[test]
+    fn spares_are_few_and_not_large() {
+        for (sizes, kept) in [
+            (&[Spares::MOST_BYTES][..], 1),
+            (&[Spares::MOST_BYTES + 1], 0),
+            (&[1; Spares::MOST], Spares::MOST),
+            (&[1; Spares::MOST + 1], Spares::MOST),
+        ] {
+            let spares = Spares::default();
+            let frozen: Vec<_> = sizes.iter().map(|size| spares.freeze(WipedBuffer::with_capacity(*size))).collect();
+            drop(frozen);
+            let back = std::iter::repeat_with(|| spares.take()).take_while(|buffer| buffer.capacity() > 0).count();
+            assert_eq!(back, kept, "{} of {sizes:?}", sizes.len());
+        }
     }
 }

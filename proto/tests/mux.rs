@@ -31,7 +31,7 @@ fn output(incoming: &mut Incoming) -> Vec<u8> {
 fn answers(outgoing: &mut Outgoing<u32>, bytes: &[u8]) -> Result<Vec<(u32, String)>, Broken> {
     let mut input = bytes;
     let mut found = Vec::new();
-    while let Some(Answer { token, reply }) = outgoing.receive(&mut input)? {
+    while let Some(Answer { token, reply, .. }) = outgoing.receive(&mut input)? {
         found.push((
             token,
             match reply {
@@ -245,8 +245,10 @@ fn an_abandoned_tag_stays_taken_until_its_late_reply() {
     let mut asking = outgoing(1);
     let tag = asking.stage_job(0, b"slow", 1).expect("room");
     sent(&mut asking);
+    assert_eq!(asking.wanted().collect::<Vec<_>>(), [&1]);
     assert_eq!(asking.abandon(tag), Some(1));
     assert_eq!(asking.abandon(tag), None);
+    assert_eq!((asking.wanted().count(), asking.in_flight()), (0, 1));
     assert_eq!(asking.stage_no_op(2), Err(Refused(2)), "the tag is still taken");
     let reply = written(|profile, out| wire::reply_job(profile, out, tag.number(), b"late"));
     assert_eq!(answers(&mut asking, &reply), Ok(vec![]));

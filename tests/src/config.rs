@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, net::SocketAddr};
 
-use crate::{Door, Identity};
+use crate::{Door, Identity, Machine, Sshd};
 
 /// One `seeway.toml`. It listens everywhere it can: gRPC, a Unix socket, TCP over IPv4 and IPv6, each on a port that the kernel chooses.
 #[derive(Clone, Default)]
@@ -17,6 +17,11 @@ impl Config {
     /// Without machines or worlds yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// One machine, `hsm`, behind an OpenSSH server, and a world on it.
+    pub fn of_one(sshd: &Sshd, machine: &Machine, identity: &Identity, world: &str) -> Self {
+        Self::new().machine("hsm", sshd.door(), machine.seejobs(), identity, "").world(world, &["hsm"], "")
     }
 
     /// A machine behind `door` that takes SEEJobs at `seejobs`, with further lines for its section.

@@ -60,10 +60,8 @@ async fn crowd() {
     let identity = Identity::generate();
     let sshd = Sshd::start(&identity);
     let machine = Machine::start("echo");
-    let config = Config::new()
-        .machine("hsm", sshd.door(), machine.seejobs(), &identity, "")
-        .world("echo", &["hsm"], "")
-        .line("limits", &format!("callers = {}", IDLE + BUSY));
+    let config =
+        Config::of_one(&sshd, &machine, &identity, "echo").line("limits", &format!("callers = {}", IDLE + BUSY));
     let gateway = Gateway::ready(&config);
     let Target::Unix(socket) = gateway.unix() else { unreachable!("it is one") };
     let empty = resident_kib(gateway.id());

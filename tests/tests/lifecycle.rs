@@ -5,14 +5,17 @@ use std::{
     fs,
     io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    os::unix::fs::PermissionsExt,
+    os::unix::{fs::PermissionsExt, net::UnixStream},
     path::Path,
     time::{Duration, Instant},
 };
 
+use rustix::process::Signal;
 use seeway_bench::{Target, wire::WireCaller};
 use seeway_proto::wire::ReplyBody;
-use seeway_tests::{Config, Gateway, Identity, Machine, Sshd, machine::seeway, process::Process, turn::Turn, wait};
+use seeway_tests::{
+    Config, Door, Gateway, Identity, Machine, Sshd, machine::seeway, process::Process, turn::Turn, wait,
+};
 use tempfile::TempDir;
 
 #[test]
@@ -34,8 +37,7 @@ async fn a_drain_lets_jobs_in_flight_finish() {
     let identity = Identity::generate();
     let sshd = Sshd::start(&identity);
     let machine = Machine::start("slow:1500");
-    let config =
-        Config::new().machine("hsm", sshd.door(), machine.seejobs(), &identity, "").world("slow", &["hsm"], "");
+    let config = Config::of_one(&sshd, &machine, &identity, "slow");
     let mut gateway = Gateway::ready(&config);
     let mut caller = Caller::connect(&gateway.unix()).await;
     for _ in 0..EARLY {
@@ -68,6 +70,41 @@ async fn a_drain_lets_jobs_in_flight_finish() {
     drop(caller);
     assert_eq!(gateway.exit(wait::BOUND).code(), Some(0), "a drain is a good end");
     assert!(!gateway.folder().join("nserver").exists(), "the socket's file is left behind");
+}
+
+/// A signal that comes while the gateway still waits for its machines, before it has said that it is ready.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_is_told_to_stop_before_it_is_ready_does_so_at_once() {
+    let _turn = Turn::beside_others();
+    let identity = Identity::generate();
+    // Takes connections and never says a word.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+    let machine = Machine::start_with_ssh("echo", &identity, "127.0.0.1:0");
+    let door = Door { address: silent.local_addr().expect("it was just bound"), ..machine.door().clone() };
+    let config = Config::new()
+        .machine("hsm", &door, machine.seejobs(), &identity, "")
+        .world("slow", &["hsm"], "")
+        .line("limits", "hold = \"1h\"")
+        .line("limits", "default_timeout = \"1h\"")
+        .line("runtime", "drain_timeout = \"200ms\"");
+    let folder = TempDir::new().expect("the temporary folder can be written");
+    let (file, socket) = (folder.path().join("seeway.toml"), folder.path().join("nserver"));
+    fs::write(&file, config.text(&socket.to_string_lossy())).expect("the temporary folder can be written");
+    let mut gateway = Process::start("the gateway", seeway().arg("serve").arg("--config").arg(&file));
+    wait::until("the gateway listens", wait::BOUND, || UnixStream::connect(&socket).ok());
+    let mut caller = Caller::connect(&Target::Unix(socket.clone())).await;
+    let held = caller.stage();
+    // What comes on one connection is served in its order: when this is answered the job is in hand.
+    caller.wire.open_world("slow", 0).await.unwrap_or_else(|error| panic!("{error}"));
+
+    gateway.signal(Signal::TERM);
+    caller.exchange_until_answered().await;
+    assert_eq!(caller.answers.get(&held), Some(&Err(NOT_AVAILABLE)), "it was in hand, and has certainly not run");
+    assert_eq!(gateway.exit(wait::BOUND).code(), Some(0), "{}", gateway.log());
+    let said = gateway.log();
+    assert!(said.contains(" ready grpc="), "whoever waits for that line hears it:\n{said}");
+    assert!(!said.contains("not every world has a machine"), "it did not wait for its machines first:\n{said}");
+    assert!(!socket.exists(), "the socket's file is left behind");
 }
 
 const EARLY: u32 = 40;
@@ -143,8 +180,7 @@ fn a_key_that_others_can_read_is_refused() {
     let identity = Identity::generate();
     let sshd = Sshd::start(&identity);
     let machine = Machine::start("echo");
-    let config =
-        Config::new().machine("hsm", sshd.door(), machine.seejobs(), &identity, "").world("echo", &["hsm"], "");
+    let config = Config::of_one(&sshd, &machine, &identity, "echo");
     fs::set_permissions(identity.private(), fs::Permissions::from_mode(0o644)).expect("the file is ours");
     let folder = TempDir::new().expect("the temporary folder can be written");
     let said = refuses_to_start(&config.text(&folder.path().join("nserver").to_string_lossy()));
@@ -158,8 +194,7 @@ fn plain_listeners_stay_on_loopback() {
     let identity = Identity::generate();
     let sshd = Sshd::start(&identity);
     let machine = Machine::start("echo");
-    let config =
-        Config::new().machine("hsm", sshd.door(), machine.seejobs(), &identity, "").world("echo", &["hsm"], "");
+    let config = Config::of_one(&sshd, &machine, &identity, "echo");
     let folder = TempDir::new().expect("the temporary folder can be written");
     let text = config.text(&folder.path().join("nserver").to_string_lossy());
     for (from, to) in [
@@ -210,8 +245,7 @@ fn a_local_port_leads_to_a_port_of_the_machine() {
     let sshd = Sshd::start(&identity);
     let machine = Machine::start("echo");
     let inside = reversing_service();
-    let config =
-        Config::new().machine("hsm", sshd.door(), machine.seejobs(), &identity, "").world("pipe", &["hsm"], "");
+    let config = Config::of_one(&sshd, &machine, &identity, "pipe");
     carries_both_ways(&config, &["--port", &inside.port().to_string()]);
 }
 

@@ -87,9 +87,7 @@ async fn tunnels_come_of_age_under_load_and_no_job_notices() {
     let identity = Identity::generate();
     let sshd = Sshd::start(&identity);
     let machine = Machine::start("echo");
-    let config = Config::new()
-        .machine("hsm", sshd.door(), machine.seejobs(), &identity, "")
-        .world("echo", &["hsm"], "")
+    let config = Config::of_one(&sshd, &machine, &identity, "echo")
         .line("ssh", &format!("max_age = \"{}s\"", MAX_AGE.as_secs()));
     let gateway = Gateway::ready(&config);
     let started = Instant::now();

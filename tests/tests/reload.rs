@@ -10,8 +10,9 @@ use bytes::Bytes;
 use seeway_bench::Target;
 use seeway_bench::grpc::{GrpcCaller, connect};
 use seeway_bench::wire::WireCaller;
+use seeway_proto::v1::pipe_request::Message;
 use seeway_proto::v1::stream_response::Result as JobResult;
-use seeway_proto::v1::{ListWorldsRequest, SubmitRequest};
+use seeway_proto::v1::{ListWorldsRequest, PipeOpen, PipeRequest, SubmitRequest};
 use seeway_proto::wire::{Profile, ReplyBody};
 use seeway_tests::callers::{self, Told};
 use seeway_tests::machine::seeway;
@@ -402,6 +403,12 @@ async fn a_gateway_that_is_drained_finishes_what_it_has_and_takes_jobs_again_whe
         assert!(matches!(reply, ReplyBody::Error { status, .. } if status == not_available), "{reply:?}");
     };
     legacy.exchange(refused).await.unwrap_or_else(|error| panic!("{error}"));
+    let open = PipeRequest { message: Some(Message::Open(PipeOpen { world: "w".into(), ..Default::default() })) };
+    let pipe = client.pipe(tokio_stream::iter([open.clone()])).await.expect_err("drained");
+    assert_eq!(pipe.code(), Code::Unavailable, "{pipe:?}");
+    let details = pipe.get_error_details();
+    assert_eq!(details.error_info().map(|info| info.reason.as_str()), Some("NOT_SENT"));
+    assert!(details.retry_info().is_some(), "{pipe:?}");
     let (status, ready) = gateway.get("/readyz");
     assert!(status == 503 && ready.starts_with("not ready: draining\n"), "{status} {ready}");
     assert!(gateway.metrics().sum("seeway_draining") > 0.5);
@@ -415,6 +422,7 @@ async fn a_gateway_that_is_drained_finishes_what_it_has_and_takes_jobs_again_whe
     assert_eq!(gateway.get("/readyz").0, 503);
     let (status, out, err) = command(&gateway, &["resume"]);
     assert_eq!((status, out.as_str()), (Some(0), "the gateway takes jobs; jobs in hand: 0\n"), "{err}");
+    client.pipe(tokio_stream::iter([open])).await.unwrap_or_else(|status| panic!("{status}"));
     assert_eq!(gateway.get("/readyz").0, 200);
     assert_eq!(client.submit(request()).await.expect("resumed").into_inner().reply, &b"job"[..]);
     // And a drain that ends it is what it was.

@@ -17,8 +17,7 @@ fn a_plain_tunnel_stalls_and_the_gateway_does_not() {
     let identity = Identity::generate();
     let sshd = Sshd::start(&identity);
     let machine = Machine::start("echo");
-    let config =
-        Config::new().machine("hsm", sshd.door(), machine.seejobs(), &identity, "").world("echo", &["hsm"], "");
+    let config = Config::of_one(&sshd, &machine, &identity, "echo");
     let gateway = Gateway::ready(&config);
     let tunnel = Tunnel::open(sshd.door(), &identity, machine.seejobs().port());
 

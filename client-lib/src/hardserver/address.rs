@@ -123,10 +123,10 @@ mod tests {
         let from = |socket: Option<&str>, port: Option<&str>| {
             Address::from_variables(socket.map(OsStr::new), port.map(OsStr::new)).map(|address| address.to_string())
         };
-        assert_eq!(from(Some("/tmp/n"), Some("9000")).unwrap(), "unix:/tmp/n");
-        assert_eq!(from(None, Some("9004")).unwrap(), "tcp:127.0.0.1:9004");
-        assert_eq!(from(Some(""), Some("")).unwrap(), "unix:/opt/nfast/sockets/nserver");
-        assert_eq!(from(None, None).unwrap(), "unix:/opt/nfast/sockets/nserver");
-        assert!(from(None, Some("many")).unwrap_err().to_string().contains("NFAST_SERVER_PORT=many"));
+        assert_eq!(from(Some("/tmp/n"), Some("9000")).expect("a socket"), "unix:/tmp/n");
+        assert_eq!(from(None, Some("9004")).expect("a port"), "tcp:127.0.0.1:9004");
+        assert_eq!(from(Some(""), Some("")).expect("as if unset"), "unix:/opt/nfast/sockets/nserver");
+        assert_eq!(from(None, None).expect("the default"), "unix:/opt/nfast/sockets/nserver");
+        assert!(from(None, Some("many")).expect_err("no port").to_string().contains("NFAST_SERVER_PORT=many"));
     }
 }

@@ -189,23 +189,24 @@ mod tests {
     use super::*;
 
     fn new_key() -> PublicKey {
-        PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519).unwrap().public_key().clone()
+        let key = PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519).expect("a key");
+        key.public_key().clone()
     }
 
     fn line(key: &PublicKey) -> String {
-        key.to_openssh().unwrap()
+        key.to_openssh().expect("encoded")
     }
 
     fn server(address: &str) -> Endpoint {
-        address.parse().unwrap()
+        address.parse().expect("an address")
     }
 
     struct File(tempfile::NamedTempFile);
 
     impl File {
         fn new(text: &str) -> Self {
-            let file = tempfile::NamedTempFile::new().unwrap();
-            std::fs::write(file.path(), text).unwrap();
+            let file = tempfile::NamedTempFile::new().expect("a file");
+            std::fs::write(file.path(), text).expect("written");
             Self(file)
         }
 
@@ -218,11 +219,11 @@ mod tests {
     fn a_line_pins_its_key_and_no_other() {
         let (pinned, other) = (new_key(), new_key());
         for given in [line(&pinned), format!("{} the host's own\n", line(&pinned))] {
-            let host_key = HostKey::from_line(&given).unwrap();
+            let host_key = HostKey::from_line(&given).expect("a key");
             assert_eq!(host_key.judge(&pinned), Verdict::Accepted);
             assert_eq!(host_key.judge(&other), Verdict::Mismatch);
         }
-        assert!(HostKey::from_line("ssh-ed25519").unwrap_err().to_string().contains("ssh-ed25519 AAAA"));
+        assert!(HostKey::from_line("ssh-ed25519").expect_err("no key").to_string().contains("ssh-ed25519 AAAA"));
         assert!(HostKey::from_line("").is_err());
     }
 
@@ -259,7 +260,7 @@ mod tests {
             assert_eq!(file.keys(address).expect(address).judge(expected), Verdict::Accepted, "{address}");
         }
         for address in ["hsm-a.example:2222", "hsm-b.example:22", "bad.farm.example:22", "example:22"] {
-            let error = file.keys(address).unwrap_err();
+            let error = file.keys(address).expect_err(address);
             assert!(matches!(error, HostKeyError::NotListed { .. }), "{error}");
             assert!(error.to_string().contains(address), "{error}");
         }
@@ -277,8 +278,8 @@ mod tests {
              |1|MeZ/orVPExs8Ng5GK5CAieVmk40=|DcqZq9sUYwlx4y4yrxZGoF/Eo+U= {key}\n",
             key = line(&pinned),
         ));
-        assert_eq!(file.keys("hsm-a.example:22").unwrap().judge(&pinned), Verdict::Accepted);
-        assert_eq!(file.keys("hsm-b.example:2222").unwrap().judge(&pinned), Verdict::Accepted);
+        assert_eq!(file.keys("hsm-a.example:22").expect("listed").judge(&pinned), Verdict::Accepted);
+        assert_eq!(file.keys("hsm-b.example:2222").expect("listed").judge(&pinned), Verdict::Accepted);
         assert!(file.keys("hsm-b.example:22").is_err());
     }
 
@@ -292,7 +293,7 @@ mod tests {
             line(&bad),
             line(&new_key()),
         ));
-        let host_key = file.keys("hsm-a.example:22").unwrap();
+        let host_key = file.keys("hsm-a.example:22").expect("listed");
         assert_eq!(host_key.judge(&good), Verdict::Accepted);
         assert_eq!(host_key.judge(&bad), Verdict::Revoked);
         assert_eq!(host_key.fingerprints().len(), 2);
@@ -300,12 +301,12 @@ mod tests {
 
     #[test]
     fn the_pinned_type_is_asked_for_first() {
-        let rsa = PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Rsa { hash: None }).unwrap();
-        let algorithms = HostKey::from_line(&line(rsa.public_key())).unwrap().algorithms();
+        let rsa = PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Rsa { hash: None }).expect("a key");
+        let algorithms = HostKey::from_line(&line(rsa.public_key())).expect("a key").algorithms();
         assert!(matches!(algorithms[0], Algorithm::Rsa { hash: Some(HashAlg::Sha512) }));
         assert!(matches!(algorithms[1], Algorithm::Rsa { hash: Some(HashAlg::Sha256) }));
         assert_eq!(algorithms.len(), 6);
-        assert_eq!(HostKey::from_line(&line(&new_key())).unwrap().algorithms()[0], Algorithm::Ed25519);
+        assert_eq!(HostKey::from_line(&line(&new_key())).expect("a key").algorithms()[0], Algorithm::Ed25519);
     }
 
     #[test]

@@ -105,34 +105,34 @@ mod tests {
 
     fn write_key(dir: &Path, name: &str, mode: u32, key: &PrivateKey) -> PathBuf {
         let path = dir.join(name);
-        std::fs::write(&path, key.to_openssh(LineEnding::LF).unwrap().as_bytes()).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        std::fs::write(&path, key.to_openssh(LineEnding::LF).expect("encoded").as_bytes()).expect("written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("set");
         path
     }
 
     fn new_key(algorithm: Algorithm) -> PrivateKey {
-        PrivateKey::random(&mut russh::keys::key::safe_rng(), algorithm).unwrap()
+        PrivateKey::random(&mut russh::keys::key::safe_rng(), algorithm).expect("a key")
     }
 
     #[test]
     fn a_file_that_others_can_read_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().expect("a directory");
         let key = new_key(Algorithm::Ed25519);
         for mode in [0o644, 0o640, 0o620, 0o604] {
             let path = write_key(dir.path(), "open", mode, &key);
-            let error = Identity::load(&path).unwrap_err().to_string();
+            let error = Identity::load(&path).expect_err("refused").to_string();
             assert!(error.contains(&path.display().to_string()), "{error}");
             assert!(error.contains(&format!("mode {mode:04o}")) && error.contains("chmod 600"), "{error}");
         }
         for mode in [0o600, 0o400] {
             let path = write_key(dir.path(), &format!("closed-{mode:o}"), mode, &key);
-            assert_eq!(Identity::load(path).unwrap().fingerprint(), fingerprint(key.public_key()));
+            assert_eq!(Identity::load(path).expect("a key").fingerprint(), fingerprint(key.public_key()));
         }
     }
 
     #[test]
     fn keys_of_every_kind_load() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().expect("a directory");
         for (name, algorithm) in [
             ("ssh-ed25519", Algorithm::Ed25519),
             ("ecdsa-sha2-nistp256", Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 }),
@@ -147,22 +147,22 @@ mod tests {
 
     #[test]
     fn an_encrypted_key_says_so() {
-        let dir = tempfile::tempdir().unwrap();
-        let key = new_key(Algorithm::Ed25519).encrypt(&mut russh::keys::key::safe_rng(), "hunter2").unwrap();
+        let dir = tempfile::tempdir().expect("a directory");
+        let key = new_key(Algorithm::Ed25519).encrypt(&mut russh::keys::key::safe_rng(), "hunter2").expect("encrypted");
         let path = write_key(dir.path(), "encrypted", 0o600, &key);
-        let error = Identity::load(path).unwrap_err();
+        let error = Identity::load(path).expect_err("refused");
         assert!(matches!(error, IdentityError::Encrypted { .. }), "{error}");
         assert!(error.to_string().contains("passphrase"));
     }
 
     #[test]
     fn what_is_no_key_is_not_printed() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("odd");
         std::fs::write(&path, "-----BEGIN OPENSSH PRIVATE KEY-----\nhush-hush\n-----END OPENSSH PRIVATE KEY-----\n")
-            .unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-        let error = Identity::load(&path).unwrap_err();
+            .expect("written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("set");
+        let error = Identity::load(&path).expect_err("refused");
         assert!(matches!(error, IdentityError::NotAKey { .. }));
         assert!(!format!("{error} {error:?}").contains("hush"));
         assert!(matches!(Identity::load(dir.path().join("none")), Err(IdentityError::Unreadable { .. })));
@@ -170,10 +170,10 @@ mod tests {
 
     #[test]
     fn debug_shows_no_key() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().expect("a directory");
         let path = write_key(dir.path(), "key", 0o600, &new_key(Algorithm::Ed25519));
-        let text = std::fs::read_to_string(&path).unwrap();
-        let shown = format!("{:?}", Identity::load(path).unwrap());
+        let text = std::fs::read_to_string(&path).expect("there");
+        let shown = format!("{:?}", Identity::load(path).expect("a key"));
         assert!(text.lines().filter(|line| !line.starts_with('-')).all(|line| !shown.contains(line)));
     }
 }

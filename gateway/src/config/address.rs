@@ -1,7 +1,7 @@
 //! Reads addresses: a listener's own, and a machine's.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use seeway_client::tunnel::Endpoint;
 
@@ -64,6 +64,48 @@ pub(super) fn upstream_hardserver(text: &str, base: &Path) -> Result<HardserverA
         return Err(Wrong::new("has the port 0", "write the port that the hardserver listens on"));
     }
     Ok(address)
+}
+
+/// What an address means, however it is written: where two mean the same, so does whoever listens or connects there.
+///
+/// A socket's path is followed through symbolic links, of its directories and of its own, as far as they are there; a socket that is
+/// not there yet may still be named by a link.
+pub(super) fn meaning(address: &HardserverAddress) -> HardserverAddress {
+    match address {
+        HardserverAddress::Unix(path) => HardserverAddress::Unix(followed(path)),
+        HardserverAddress::Tcp(tcp) => HardserverAddress::Tcp(SocketAddr::new(tcp.ip().to_canonical(), tcp.port())),
+    }
+}
+
+/// Whether what connects to `upstream` comes to the listener. A listener on port 0 is no one's before the system has chosen, and one
+/// on every address of its family is everyone's.
+pub(super) fn leads_to(upstream: &HardserverAddress, listener: &HardserverAddress) -> bool {
+    match (meaning(upstream), meaning(listener)) {
+        (HardserverAddress::Tcp(upstream), HardserverAddress::Tcp(listener)) => {
+            // One on [::] takes IPv4 as well, unless the system says otherwise.
+            let is_everyones = listener.ip().is_unspecified() && (listener.is_ipv6() || upstream.is_ipv4());
+            upstream.port() == listener.port() && (upstream.ip() == listener.ip() || is_everyones)
+        }
+        (upstream, listener) => upstream == listener,
+    }
+}
+
+/// As many symbolic links as a path is followed through at most; those that lead to themselves have no end.
+const LINKS_LIMIT: usize = 16;
+
+fn followed(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_LIMIT {
+        let (Some(name), Some(directory)) = (path.file_name(), path.parent()) else { break };
+        let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+        let in_directory = directory.canonicalize().map(|directory| directory.join(name));
+        path = in_directory.unwrap_or_else(|_| path.components().collect());
+        match (path.read_link(), path.parent()) {
+            (Ok(target), Some(directory)) => path = directory.join(target),
+            _ => break,
+        }
+    }
+    path
 }
 
 fn hardserver_elsewhere(text: &str, base: &Path) -> Result<HardserverAddress, Wrong> {
@@ -234,6 +276,52 @@ mod tests {
             assert!(hardserver(text, base).expect_err(text).fix.contains("unix:/path"));
         }
         assert!(hardserver("tcp:0.0.0.0:9000", base).expect_err("not loopback").what.contains("loopback"));
+    }
+
+    #[test]
+    fn a_hardserver_that_is_seeway_itself_is_known_however_it_is_written() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let base = directory.path();
+        let link = |target: &str, name: &str| std::os::unix::fs::symlink(target, base.join(name)).expect("made");
+        std::fs::create_dir(base.join("run")).expect("made");
+        link("run", "also-run");
+        link("run/s", "to-s");
+        link("to-s", "to-to-s");
+        link("round", "round");
+        let leads = |upstream: &str, listener: &str| {
+            let read = |text| hardserver_elsewhere(text, base).expect(text);
+            leads_to(&read(upstream), &read(listener))
+        };
+        // Whether the socket is there already or not.
+        for is_bound in [false, true] {
+            let _socket = is_bound.then(|| std::os::unix::net::UnixListener::bind(base.join("run/s")).expect("bound"));
+            for upstream in ["run/s", "run/./s", "run/../run//s", "also-run/s", "to-s", "to-to-s"] {
+                assert!(leads(&format!("unix:{upstream}"), "unix:run/s"), "{upstream}, bound: {is_bound}");
+                assert!(leads(&format!("unix:{upstream}"), "unix:also-run/s"), "{upstream}, bound: {is_bound}");
+            }
+            for upstream in ["s", "run/t", "round", "no/s", "no/../run/s"] {
+                assert!(!leads(&format!("unix:{upstream}"), "unix:run/s"), "{upstream}, bound: {is_bound}");
+            }
+        }
+        assert!(leads("unix:no/s", "unix:no//s"), "without anything there");
+        assert!(leads("tcp:localhost:9000", "tcp:127.0.0.1:9000"));
+        assert!(leads("tcp:[::1]:9000", "tcp:[0:0::1]:9000"));
+        for upstream in ["tcp:127.0.0.1:9001", "tcp:127.0.0.2:9000", "tcp:[::1]:9000", "unix:s"] {
+            assert!(!leads(upstream, "tcp:127.0.0.1:9000"), "{upstream}");
+        }
+        assert!(!leads("tcp:127.0.0.1:9000", "tcp:127.0.0.1:0"), "the system chooses a free port");
+        // No listener may have such an address yet.
+        let tcp = |address: &str| HardserverAddress::Tcp(address.parse().expect(address));
+        for (upstream, listener, is_same) in [
+            ("127.0.0.1:9000", "0.0.0.0:9000", true),
+            ("127.0.0.1:9000", "[::]:9000", true),
+            ("[::1]:9000", "[::]:9000", true),
+            ("[::ffff:127.0.0.1]:9000", "127.0.0.1:9000", true),
+            ("[::1]:9000", "0.0.0.0:9000", false),
+            ("127.0.0.1:9001", "0.0.0.0:9000", false),
+        ] {
+            assert_eq!(leads_to(&tcp(upstream), &tcp(listener)), is_same, "{upstream} {listener}");
+        }
     }
 
     #[test]

@@ -72,7 +72,13 @@ impl Build<'_> {
         let hardserver = self.hardserver(section);
         let admin = self.text(section, "admin", off_or_listener);
         let upstream_hardserver = match section.given("upstream_hardserver") {
-            Some(_) => self.upstream_hardserver(section, hardserver.as_deref().unwrap_or_default()).map(Some),
+            Some(_) => {
+                let of_hardserver = hardserver.iter().flatten().map(|located| ("hardserver", located.value.clone()));
+                let tcp = |address: Option<Option<SocketAddr>>| address.flatten().map(HardserverAddress::Tcp);
+                let others = [("grpc", tcp(grpc)), ("admin", tcp(admin))];
+                let others = others.into_iter().filter_map(|(key, address)| Some((key, address?)));
+                self.upstream_hardserver(section, &of_hardserver.chain(others).collect::<Vec<_>>()).map(Some)
+            }
             None => Some(None),
         };
         let socket_mode = self.text(section, "socket_mode", |text| {
@@ -114,14 +120,16 @@ impl Build<'_> {
     fn upstream_hardserver(
         &mut self,
         section: &Section,
-        listeners: &[Located<HardserverAddress>],
+        listeners: &[(&'static str, HardserverAddress)],
     ) -> Option<HardserverAddress> {
         let base = self.base;
         self.text(section, "upstream_hardserver", |text| {
             let address = address::upstream_hardserver(text, base)?;
-            if listeners.iter().any(|listener| listener.value == address) {
+            if let Some((key, listener)) = listeners.iter().find(|(_, listener)| address::leads_to(&address, listener))
+            {
+                let led = if *listener == address { String::new() } else { format!(" leads to {listener}, which") };
                 return Err(Wrong::new(
-                    format!("{address} is where Seeway listens itself, as listen.hardserver"),
+                    format!("{address}{led} is where Seeway listens itself, as listen.{key}"),
                     "write where the real hardserver listens, and give Seeway another address",
                 ));
             }
@@ -148,7 +156,7 @@ impl Build<'_> {
         for (key, place, address) in all {
             // Port 0 is another port for each.
             if !matches!(&address, HardserverAddress::Tcp(tcp) if tcp.port() == 0)
-                && let Some((first, _)) = unique.before(address.clone(), (key, place.clone()))
+                && let Some((first, _)) = unique.before(address::meaning(&address), (key, place.clone()))
             {
                 self.gathered.add(
                     &place,

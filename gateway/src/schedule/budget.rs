@@ -15,12 +15,19 @@ pub struct Budget {
     limit: AtomicUsize,
     shards: usize,
     leased: AtomicUsize,
+    /// Shards that found no permit and want one.
+    waiting: AtomicUsize,
 }
 
 impl Budget {
     /// A budget of `limit` permits for `shards` shards.
     pub fn new(limit: usize, shards: usize) -> Arc<Self> {
-        Arc::new(Self { limit: limit.into(), shards: shards.max(1), leased: AtomicUsize::new(0) })
+        Arc::new(Self {
+            limit: limit.into(),
+            shards: shards.max(1),
+            leased: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+        })
     }
 
     /// Whether more than one shard leases from it.
@@ -38,10 +45,20 @@ impl Budget {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
+    /// What each shard may have while others want some too.
+    fn share(&self) -> usize {
+        self.limit().div_ceil(self.shards)
+    }
+
     /// How many permits a shard leases at once: one that sits on an unused chunk keeps little from the others, yet needs the
     /// atomic rarely.
     fn chunk(&self) -> usize {
         if self.shards == 1 { self.limit() } else { (self.limit() / (self.shards * 8)).max(1) }
+    }
+
+    /// Whether more is leased than there is: the limit was lowered, or something was let in anyway.
+    fn is_exceeded(&self) -> bool {
+        self.leased.load(Ordering::Relaxed) > self.limit()
     }
 
     fn unleased(&self) -> usize {
@@ -78,21 +95,54 @@ pub struct Lease {
     budget: Arc<Budget>,
     held: usize,
     used: usize,
+    /// Whether it is one of those that the budget counts as waiting.
+    is_waiting: bool,
 }
 
 impl Lease {
     /// A lease that holds nothing yet.
     pub fn new(budget: Arc<Budget>) -> Self {
-        Self { budget, held: 0, used: 0 }
+        Self { budget, held: 0, used: 0, is_waiting: false }
     }
 
     /// Whether a permit could be had now. Another shard may be faster.
     pub fn has_room(&self) -> bool {
-        (self.used < self.held && self.used < self.budget.limit()) || self.budget.unleased() > 0
+        let budget = &self.budget;
+        let is_held = self.used < self.held && self.used < budget.limit() && !budget.is_exceeded();
+        (is_held || budget.unleased() > 0) && !self.leaves_room()
+    }
+
+    /// Whether it has its share, and other shards want theirs.
+    fn leaves_room(&self) -> bool {
+        let others_wait = self.budget.waiting.load(Ordering::Relaxed) > usize::from(self.is_waiting);
+        others_wait && self.used >= self.budget.share()
+    }
+
+    /// Wants a permit as soon as another shard returns one: until then the others keep to their shares. To be called where
+    /// there is no room, and followed by [`stop_waiting`](Self::stop_waiting) where none is wanted any more.
+    pub fn wait(&mut self) {
+        if self.budget.is_shared() && !std::mem::replace(&mut self.is_waiting, true) {
+            self.budget.waiting.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Wants no permit, or has one.
+    pub fn stop_waiting(&mut self) {
+        if std::mem::take(&mut self.is_waiting) {
+            self.budget.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// Uses `permits`, all of them or none.
     pub fn try_use(&mut self, permits: usize) -> bool {
+        if self.leaves_room() {
+            return false;
+        }
+        if self.held > self.used && self.budget.is_exceeded() {
+            // The limit was lowered: what is spare here may be what others use.
+            self.budget.give_back(self.held - self.used);
+            self.held = self.used;
+        }
         let wanted = self.used + permits;
         if wanted > self.held {
             self.held += self.budget.lease(wanted - self.held);
@@ -101,6 +151,7 @@ impl Lease {
         let has_room = wanted <= self.held && wanted <= self.budget.limit();
         if has_room {
             self.used = wanted;
+            self.stop_waiting();
         }
         has_room
     }
@@ -122,7 +173,8 @@ impl Lease {
         let spare = self.held - self.used;
         // Where permits are scarce, none is kept from those who wait.
         let chunk = self.budget.chunk();
-        let is_scarce = self.used == 0 || chunk == 1 || self.budget.unleased() == 0;
+        let is_wanted = self.budget.waiting.load(Ordering::Relaxed) > 0;
+        let is_scarce = self.used == 0 || chunk == 1 || is_wanted || self.budget.unleased() == 0;
         let keep = if is_scarce { 0 } else { chunk };
         if spare > keep * 2 {
             self.budget.give_back(spare - keep);
@@ -130,9 +182,14 @@ impl Lease {
         }
     }
 
-    /// How many permits there are for all shards together.
-    pub fn limit(&self) -> usize {
-        self.budget.limit()
+    /// Whether other shards lease from the same budget.
+    pub fn is_shared(&self) -> bool {
+        self.budget.is_shared()
+    }
+
+    /// How many permits one shard may use while the others want some too.
+    pub fn share(&self) -> usize {
+        self.budget.share()
     }
 
     /// How many permits are used.
@@ -143,6 +200,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        self.stop_waiting();
         self.budget.give_back(self.held);
     }
 }
@@ -209,6 +267,39 @@ mod tests {
         assert!(lease.has_room() && lease.try_use(1) && !lease.try_use(1));
         budget.set_limit(3);
         assert!(lease.has_room() && lease.try_use(1) && !lease.try_use(1));
+    }
+
+    #[test]
+    fn a_lowered_limit_counts_what_other_shards_keep_spare() {
+        let budget = Budget::new(32, 2);
+        let (mut one, mut two) = (Lease::new(budget.clone()), Lease::new(budget.clone()));
+        // Each leases by two, and so has one spare.
+        assert!(one.try_use(3) && two.try_use(1));
+        budget.set_limit(4);
+        let more = std::iter::from_fn(|| (one.try_use(1) || two.try_use(1)).then_some(())).count();
+        assert_eq!((more, one.used() + two.used()), (0, 4));
+        one.release(1);
+        assert!(two.try_use(1) && !one.try_use(1) && !two.try_use(1));
+    }
+
+    #[test]
+    fn a_shard_that_wants_its_share_gets_it_from_one_that_has_more() {
+        let budget = Budget::new(4, 2);
+        let (mut greedy, mut modest) = (Lease::new(budget.clone()), Lease::new(budget));
+        assert!(greedy.try_use(4) && !modest.try_use(1));
+        modest.wait();
+        for returned in 1..=2 {
+            greedy.release(1);
+            assert!(!greedy.has_room() && !greedy.try_use(1), "it lets the other one go first");
+            assert!(modest.try_use(1));
+            assert_eq!(modest.used(), returned);
+            modest.wait();
+        }
+        greedy.release(1);
+        assert!(greedy.try_use(1), "both have their share");
+        modest.stop_waiting();
+        modest.release(2);
+        assert!(greedy.try_use(2), "nobody waits: it may have all");
     }
 
     #[test]

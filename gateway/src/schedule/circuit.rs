@@ -137,13 +137,12 @@ impl Circuit {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::disallowed_methods)] // A test begins its clock somewhere.
-
     use std::time::Duration;
 
     use slotmap::SlotMap;
 
     use super::*;
+    use crate::schedule::tests::beginning;
 
     const SECOND: Duration = Duration::from_secs(1);
     const SETTINGS: CircuitSettings =
@@ -151,7 +150,7 @@ mod tests {
 
     #[test]
     fn it_opens_after_so_many_failures_in_a_row_and_not_one_before() {
-        let now = Instant::now();
+        let now = beginning();
         let mut circuit = Circuit::default();
         assert!(!circuit.failed(&SETTINGS, JobId::default()) && !circuit.failed(&SETTINGS, JobId::default()));
         assert!(!circuit.succeeded(now));
@@ -163,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_noop_then_a_job_then_trust() {
-        let now = Instant::now();
+        let now = beginning();
         let mut jobs = SlotMap::with_key();
         let (trial, other): (JobId, JobId) = (jobs.insert(()), jobs.insert(()));
         let mut circuit = Circuit::default();
@@ -186,7 +185,7 @@ mod tests {
 
     #[test]
     fn each_ejection_in_a_row_lasts_twice_as_long_up_to_the_ceiling() {
-        let now = Instant::now();
+        let now = beginning();
         let mut circuit = Circuit::default();
         for seconds in [1, 2, 4, 4] {
             circuit.eject(now, &SETTINGS);

@@ -79,6 +79,8 @@ impl Scheduler {
     pub(super) fn requeue(&mut self, now: Instant, id: JobId, bytes: WipedBuffer, effects: &mut impl Effects) {
         if let Some(job) = self.jobs.get(id) {
             self.worlds[job.world.0].take_place_again(job.size);
+            // The machine that it comes from may not be one of its world's any more.
+            self.has_come_back = true;
             self.enqueue(now, id, bytes, effects);
         }
     }
@@ -104,6 +106,9 @@ impl Scheduler {
         world.waiting.remove(&order);
         world.waiting_bytes -= size;
         world.release_place(size);
+        if world.waiting.is_empty() {
+            self.machines.want_no_permits(&world.machines);
+        }
         self.jobs.caller(caller).queued -= 1;
         self.room_made(caller);
         if let Some(group) = group.and_then(|group| self.groups.get_mut(group)) {
@@ -364,7 +369,7 @@ impl Scheduler {
 
     /// Sends what waits for a machine, as far as it has room. Where several worlds have jobs waiting for it, they take turns.
     pub(super) fn dispatch(&mut self, now: Instant, machine: MachineId, effects: &mut impl Effects) {
-        if self.has_unparked {
+        if self.has_come_back {
             self.dispatch_all(now, effects);
         } else {
             self.dispatch_to(now, machine, effects);
@@ -373,11 +378,11 @@ impl Scheduler {
 
     pub(super) fn dispatch_all(&mut self, now: Instant, effects: &mut impl Effects) {
         loop {
-            self.has_unparked = false;
+            self.has_come_back = false;
             for machine in 0..self.machines.all.len() {
                 self.dispatch_to(now, MachineId(machine), effects);
             }
-            if !self.has_unparked {
+            if !self.has_come_back {
                 return;
             }
         }
@@ -405,34 +410,51 @@ impl Scheduler {
             let World { machines, queue, .. } = &mut self.worlds[world.0];
             let Some(lane) = queue.lane_after(tried) else { return false };
             tried = Some(lane);
-            let Some(mut channel) = self.machines.choose(machines, lane.1) else { continue };
+            let Some(channel) = self.machines.choose(machines, lane.1) else { continue };
             queue.catch_up(lane);
-            let Some(id) = queue.next(lane.1) else {
+            let Some((id, at)) = queue.next(lane.1) else {
                 self.machines.give_back(channel);
                 continue;
             };
-            let group = self.left_line(id);
-            if let Some(group) = group
-                && let Some(staged_on) = self.must_follow(group)
-            {
-                if !self.machines.may_follow(staged_on, lane.1) {
-                    self.machines.give_back(channel);
-                    self.follow(group, staged_on);
-                    tried = None;
-                    continue;
-                }
-                // Of the same machine, whose permit was taken.
-                channel = staged_on;
+            let is_sent = self.send(now, id, lane.1, channel, effects);
+            self.worlds[world.0].queue.settle(at);
+            if is_sent {
+                return true;
             }
-            let Some(bytes) = self.unqueue(id) else {
-                self.machines.give_back(channel);
-                continue;
-            };
-            self.stage(now, id, channel, bytes.filled(), effects);
-            if let Some(group) = group {
-                self.advance(now, group, effects);
-            }
-            return true;
+            tried = None;
         }
+    }
+
+    /// Sends a job that the fair queue has given out, by a channel whose machine's permit is taken; not where it has to go
+    /// after another one of its group. Then it goes on when that has left.
+    fn send(
+        &mut self,
+        now: Instant,
+        id: JobId,
+        lane: LaneId,
+        mut channel: ChannelId,
+        effects: &mut impl Effects,
+    ) -> bool {
+        let group = self.left_line(id);
+        if let Some(group) = group
+            && let Some(staged_on) = self.must_follow(group)
+        {
+            if !self.machines.may_follow(staged_on, lane) {
+                self.machines.give_back(channel);
+                self.follow(group, staged_on);
+                return false;
+            }
+            // Of the same machine, whose permit was taken.
+            channel = staged_on;
+        }
+        let Some(bytes) = self.unqueue(id) else {
+            self.machines.give_back(channel);
+            return false;
+        };
+        self.stage(now, id, channel, bytes.filled(), effects);
+        if let Some(group) = group {
+            self.advance(now, group, effects);
+        }
+        true
     }
 }

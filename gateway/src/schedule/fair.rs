@@ -4,7 +4,8 @@
 //! flows that have jobs for it. A flow whose turn it is gets its quantum, sends as long as what it has been given lasts, and
 //! goes to the end. A round is the world's, not the lane's: a flow that waits in several lanes gets one quantum in each round.
 //!
-//! Called by the dispatcher only. Every operation costs the logarithm of what waits, whatever the jobs' sizes.
+//! Called by the dispatcher only. Putting a job in and taking one out cost the logarithm of what waits, whatever its size;
+//! finding who is next may pass over each flow of a lane once for a round.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -180,8 +181,9 @@ impl FairQueue {
         lines.flat_map(|(_, line)| line.jobs.values().map(|(job, _)| *job)).collect()
     }
 
-    /// Takes the next job of a lane; its flow pays for it. `None` where none waits.
-    pub(super) fn next(&mut self, id: LaneId) -> Option<JobId> {
+    /// Takes the next job of a lane; its flow pays for it. `None` where none waits. The flow keeps its turn, in which the job
+    /// may be followed by one that could not be in line beside it, until it is [settled](Self::settle).
+    pub(super) fn next(&mut self, id: LaneId) -> Option<(JobId, InLine)> {
         loop {
             let lane = self.lanes.get_mut(&id)?;
             let (&turn, &flow_id) = lane.ring.first_key_value()?;
@@ -204,13 +206,19 @@ impl FairQueue {
                 flow.deficit = flow.deficit.saturating_sub(cost);
                 lane.has_sent = true;
                 let (_, (job, _)) = flow.line(id).jobs.pop_first()?;
-                self.tidy(InLine { flow: flow_id, lane: id });
-                return Some(job);
+                return Some((job, InLine { flow: flow_id, lane: id }));
             }
             lane.ring.remove(&turn);
             lane.ring.insert(lane.next_turn, flow_id);
             flow.line(id).turn = Some(lane.next_turn);
             lane.next_turn += 1;
+        }
+    }
+
+    /// Ends what [`next`](Self::next) began: a flow with nothing more to send gives up its turn.
+    pub(super) fn settle(&mut self, at: InLine) {
+        if self.flows.contains_key(at.flow) {
+            self.tidy(at);
         }
     }
 
@@ -314,7 +322,12 @@ mod tests {
 
         /// Whose the next jobs of a lane are.
         fn sent(&mut self, lane: LaneId, count: usize) -> Vec<CallerId> {
-            (0..count).map_while(|_| self.queue.next(lane)).map(|job| self.jobs[job].0).collect()
+            let next = |_| {
+                let (job, at) = self.queue.next(lane)?;
+                self.queue.settle(at);
+                Some(self.jobs[job].0)
+            };
+            (0..count).map_while(next).collect()
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use seeway_proto::outcome::{Outcome, Unknown};
 
-use super::pace::SlowStart;
+use super::pace::{Next, SlowStart};
 use super::scheduler::Scheduler;
 use super::{ChannelId, Effects, JobId, MachineId, WorldId};
 
@@ -20,10 +20,14 @@ impl Scheduler {
 
     fn update_readiness(&mut self, now: Instant, id: WorldId, effects: &mut impl Effects) {
         let world = &mut self.worlds[id.0];
-        let is_up = !world.is_retired && world.machines.iter().any(|machine| self.machines.is_up(*machine));
-        if is_up != world.is_ready() {
+        let is_up = world.machines.iter().any(|machine| self.machines.is_up(*machine));
+        if is_up != world.down_since.is_none() {
             world.down_since = (!is_up).then_some(now);
-            effects.world_ready(id, is_up);
+        }
+        // One that is retired takes no more, and what it has taken runs on.
+        let is_ready = is_up && !world.is_retired;
+        if is_ready != std::mem::replace(&mut world.is_ready, is_ready) {
+            effects.world_ready(id, is_ready);
         }
     }
 
@@ -31,7 +35,7 @@ impl Scheduler {
     pub(super) fn begin_slow_start(&mut self, now: Instant, id: MachineId) {
         let machine = &self.machines.all[id.0];
         let has_others = !machine.worlds.is_empty() && self.machines.can_spare(id, &self.worlds);
-        let limit = machine.in_flight.limit();
+        let limit = machine.in_flight.share();
         let start = SlowStart::new(now, self.slow_start, limit);
         self.machines.all[id.0].slow_start = Some(start).filter(|start| has_others && !start.is_over(now, limit));
     }
@@ -43,7 +47,7 @@ impl Scheduler {
         machine.silent_since = None;
         if let Some(start) = &mut machine.slow_start {
             start.step();
-            if start.is_over(now, machine.in_flight.limit()) {
+            if start.is_over(now, machine.in_flight.share()) {
                 machine.slow_start = None;
             }
         }
@@ -59,15 +63,37 @@ impl Scheduler {
         effects: &mut impl Effects,
     ) {
         let Some((_, staged)) = self.jobs.get(job).and_then(|job| job.staged) else { return };
-        if matches!(outcome, Outcome::Unknown(Unknown::MachineFailed)) {
+        // One that refuses whatever it is sent does so quickly, and must not get more for it.
+        let has_refused = matches!(outcome, Outcome::MachineStatus { may_have_run: false, .. });
+        if has_refused || matches!(outcome, Outcome::Unknown(Unknown::MachineFailed)) {
             self.machine_failed(now, id, job, effects);
             return;
         }
         let machine = &mut self.machines.all[id.0];
-        machine.reply_time.record(now, now.saturating_duration_since(staged));
+        machine.reply_time.record(now, self.stopwatch.between(staged, now));
         if machine.circuit.succeeded(staged) {
             self.begin_slow_start(now, id);
             self.machines_changed(now, effects);
+        }
+    }
+
+    /// A machine has not answered a job, which left at `staged`, by its deadline.
+    pub(super) fn job_timed_out(
+        &mut self,
+        now: Instant,
+        id: MachineId,
+        job: JobId,
+        staged: Instant,
+        effects: &mut impl Effects,
+    ) {
+        let machine = &mut self.machines.all[id.0];
+        let waited = now.saturating_duration_since(staged);
+        let patience = machine.reply_time.patience();
+        machine.reply_time.record_at_least(now, waited);
+        // Nothing has come from there since it was sent, and by now something should have: it is not this job that is slow,
+        // nor this caller that is hasty.
+        if waited >= patience && machine.last_answer.is_none_or(|last| last < staged) {
+            self.machine_failed(now, id, job, effects);
         }
     }
 
@@ -108,15 +134,17 @@ impl Scheduler {
     }
 
     /// When a machine is to be looked after.
-    pub(super) fn machines_timeout(&self) -> impl Iterator<Item = Instant> {
-        self.machines.all.iter().flat_map(|machine| {
-            let has_channel = !machine.channels.is_empty();
-            let probe = machine.circuit.timeout().filter(|_| has_channel);
-            let can_eject = self.circuit.failures > 0 && machine.circuit.is_closed();
-            let silence = machine.silent_since.filter(|_| can_eject).map(|since| since + self.circuit.silent_after);
-            let slow_start = machine.slow_start.map(|start| start.ends());
-            [probe, silence, slow_start].into_iter().flatten()
-        })
+    pub(super) fn machines_timeout(&self) -> Next {
+        let mut next = Next::default();
+        for machine in &self.machines.all {
+            if !machine.circuit.is_closed() {
+                next.or_at(machine.circuit.timeout().filter(|_| !machine.channels.is_empty()));
+            } else if self.circuit.failures > 0 {
+                next.or_at(machine.silent_since.map(|since| since + self.circuit.silent_after));
+            }
+            next.or_at(machine.slow_start.map(|start| start.ends()));
+        }
+        next
     }
 
     /// Looks after the machines for which it is time.
@@ -124,7 +152,7 @@ impl Scheduler {
         for index in 0..self.machines.all.len() {
             let id = MachineId(index);
             let machine = &mut self.machines.all[index];
-            let limit = machine.in_flight.limit();
+            let limit = machine.in_flight.share();
             machine.slow_start = machine.slow_start.filter(|start| !start.is_over(now, limit));
             let is_silent = machine.silent_since.is_some_and(|since| since + self.circuit.silent_after <= now);
             if is_silent && machine.circuit.is_closed() {
@@ -146,6 +174,9 @@ impl Scheduler {
         let machine = &mut self.machines.all[id.0];
         if machine.circuit.is_probing() {
             machine.circuit.eject(now, &self.circuit);
+            // What was to try it may not have left yet.
+            self.withdraw_from(now, id, effects);
+            self.machines_changed(now, effects);
             return;
         }
         machine.circuit.asked(now, &self.circuit);

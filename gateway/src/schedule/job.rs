@@ -209,20 +209,23 @@ impl Jobs {
         id
     }
 
-    pub(super) fn remove(&mut self, id: JobId) -> Option<Job> {
-        let job = self.table.remove(id)?;
-        let caller = &mut self.callers[job.caller];
+    /// Forgets a job; returns whose it was, and its group.
+    pub(super) fn remove(&mut self, id: JobId) -> Option<(CallerId, Option<GroupId>)> {
+        let job = self.table.get(id)?;
+        let (of, group, next, previous) = (job.caller, job.group, job.next, job.previous);
+        let caller = &mut self.callers[of];
         caller.jobs -= 1;
         if !bug::is_on(Bug::CallerBytesKept) {
             caller.bytes -= job.size;
         }
-        match job.previous {
-            Some(previous) => self.table[previous].next = job.next,
-            None => caller.first = job.next,
+        match previous {
+            Some(previous) => self.table[previous].next = next,
+            None => caller.first = next,
         }
-        if let Some(next) = job.next {
-            self.table[next].previous = job.previous;
+        if let Some(next) = next {
+            self.table[next].previous = previous;
         }
-        Some(job)
+        self.table.remove(id);
+        Some((of, group))
     }
 }

@@ -104,9 +104,17 @@ impl Machine {
         (!self.is_draining || bug::is_on(Bug::DrainIgnored)) && !self.is_retired
     }
 
+    /// Whether nothing about it but its limit keeps jobs from it.
+    fn is_unrestricted(&self) -> bool {
+        self.circuit.is_closed() && self.slow_start.is_none()
+    }
+
     /// Whether what it may have in flight allows one more, beside the others of the world.
     fn has_allowance(&self, others: Others) -> bool {
-        let is_allowed = self.circuit.is_closed() || self.circuit.wants_trial() || others == Others::Ejected;
+        let is_allowed = bug::is_on(Bug::EjectedStillServed)
+            || self.circuit.is_closed()
+            || self.circuit.wants_trial()
+            || others == Others::Ejected;
         let is_within = self.slow_start.is_none_or(|start| self.in_flight.used() < start.limit());
         is_allowed && (is_within || others != Others::Ready)
     }
@@ -163,25 +171,58 @@ impl Machines {
     ///
     /// The machine's permit is taken; [`settle`](Self::settle) releases it when the tag is free again.
     pub(super) fn choose(&mut self, world_machines: &[MachineId], lane: LaneId) -> Option<ChannelId> {
-        let mut candidates = std::mem::take(&mut self.candidates);
-        let others = self.others(world_machines);
-        let has_room = |id: MachineId| {
-            let machine = &self.all[id.0];
-            if !machine.is_taking() || !machine.has_allowance(others) || !machine.in_flight.has_room() {
-                return None;
-            }
-            Some((id, self.channel_with_room(id, lane.class)?))
-        };
-        match lane.machine {
+        let candidate = |id: MachineId| self.candidate(id, lane.class, world_machines);
+        let chosen = match (lane.machine, world_machines) {
             // A reload may have taken it from the world.
-            Some(machine) => candidates.extend(has_room(machine).filter(|_| world_machines.contains(&machine))),
-            None => candidates.extend(world_machines.iter().filter_map(|machine| has_room(*machine))),
+            (Some(machine), _) => candidate(machine).filter(|_| world_machines.contains(&machine)),
+            (None, [only]) => candidate(*only),
+            (None, _) => {
+                let mut candidates = std::mem::take(&mut self.candidates);
+                candidates
+                    .extend(world_machines.iter().filter_map(|id| self.candidate(*id, lane.class, world_machines)));
+                let chosen = self.better_of_two(&candidates);
+                candidates.clear();
+                self.candidates = candidates;
+                chosen
+            }
+        };
+        let channel = chosen.and_then(|(machine, channel)| self.all[machine.0].in_flight.try_use(1).then_some(channel));
+        if channel.is_none() {
+            self.wait_for_permits(world_machines, lane);
         }
-        let chosen = self.better_of_two(&candidates);
-        candidates.clear();
-        self.candidates = candidates;
-        let (machine, channel) = chosen?;
-        self.all[machine.0].in_flight.try_use(1).then_some(channel)
+        channel
+    }
+
+    /// Tells the other shards that a permit is wanted of each machine where nothing else is missing.
+    fn wait_for_permits(&mut self, world_machines: &[MachineId], lane: LaneId) {
+        let wanted = world_machines.iter().filter(|id| lane.machine.is_none_or(|machine| machine == **id));
+        for id in wanted {
+            if self.all[id.0].in_flight.is_shared() && self.channel_with_room(*id, lane.class).is_some() {
+                self.all[id.0].in_flight.wait();
+            }
+        }
+    }
+
+    /// Nothing waits for these machines any more, as far as one of their worlds goes.
+    pub(super) fn want_no_permits(&mut self, world_machines: &[MachineId]) {
+        for id in world_machines {
+            self.all[id.0].in_flight.stop_waiting();
+        }
+    }
+
+    /// A machine that may have one more job of this size, and the channel for it.
+    fn candidate(
+        &self,
+        id: MachineId,
+        class: SizeClass,
+        world_machines: &[MachineId],
+    ) -> Option<(MachineId, ChannelId)> {
+        let machine = &self.all[id.0];
+        let is_allowed = machine.is_unrestricted() || machine.has_allowance(self.others(world_machines));
+        if !machine.is_taking() || !is_allowed || !machine.in_flight.has_room() {
+            return None;
+        }
+        Some((id, self.channel_with_room(id, class)?))
     }
 
     fn better_of_two(&mut self, candidates: &[(MachineId, ChannelId)]) -> Option<(MachineId, ChannelId)> {
@@ -204,13 +245,25 @@ impl Machines {
 
     /// Of a machine's channels for jobs of this size the one with the least in flight, among those that have room.
     fn channel_with_room(&self, id: MachineId, class: SizeClass) -> Option<ChannelId> {
-        let open = || self.all[id.0].channels.iter().copied().filter(|id| !self.channels[*id].is_draining);
-        // A class with no channel up borrows the other's.
-        let has_own = open().any(|id| self.channels[id].class == class);
-        open()
-            .filter(|id| !has_own || self.channels[*id].class == class)
-            .filter(|id| self.has_room(*id))
-            .min_by_key(|id| self.channels[*id].mux.in_flight())
+        let mut best: Option<(usize, ChannelId)> = None;
+        let mut has_own = false;
+        for &id in &self.all[id.0].channels {
+            let channel = &self.channels[id];
+            let is_own = channel.class == class;
+            if channel.is_draining || (has_own && !is_own) {
+                continue;
+            }
+            if is_own && !has_own {
+                // A class borrows the other's channels only where none of its own is up.
+                has_own = true;
+                best = None;
+            }
+            let in_flight = channel.mux.in_flight();
+            if self.has_room(channel) && best.is_none_or(|(least, _)| in_flight < least) {
+                best = Some((in_flight, id));
+            }
+        }
+        best.map(|(_, id)| id)
     }
 
     /// Whether a job may follow another one of its group to this channel.
@@ -219,11 +272,10 @@ impl Machines {
         !channel.is_draining
             && channel.class == lane.class
             && lane.machine.is_none_or(|machine| machine == channel.machine)
-            && self.has_room(id)
+            && self.has_room(channel)
     }
 
-    fn has_room(&self, id: ChannelId) -> bool {
-        let mux = &self.channels[id].mux;
+    fn has_room(&self, Channel { mux, .. }: &Channel) -> bool {
         mux.has_room() && mux.staged_len() < self.channel_buffer
     }
 
@@ -244,6 +296,9 @@ impl Machines {
         let freed = machine.in_flight.used() - taken;
         if freed > 0 {
             machine.in_flight.release(freed);
+        }
+        if machine.channels.is_empty() {
+            machine.in_flight.stop_waiting();
         }
         machine.silent_since = if taken == 0 { None } else { machine.silent_since.or(Some(now)) };
     }

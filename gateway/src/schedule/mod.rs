@@ -11,6 +11,7 @@
 mod budget;
 mod chance;
 mod circuit;
+mod deadlines;
 mod dispatch;
 mod fair;
 mod group;

@@ -2,8 +2,55 @@
 
 use std::time::{Duration, Instant};
 
+/// The time between two moments, kept for the next job: the jobs of a batch were staged at the same moment and are answered
+/// at the same.
+#[derive(Debug)]
+pub(super) struct Stopwatch {
+    from: Instant,
+    to: Instant,
+    between: Duration,
+}
+
+impl Stopwatch {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { from: now, to: now, between: Duration::ZERO }
+    }
+
+    /// The time between them; zero where the second was first.
+    pub(super) fn between(&mut self, from: Instant, to: Instant) -> Duration {
+        if (self.from, self.to) != (from, to) {
+            *self = Self { from, to, between: to.saturating_duration_since(from) };
+        }
+        self.between
+    }
+}
+
+/// The earliest of some moments, if there is one.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Next(Option<Instant>);
+
+impl Next {
+    /// Or then, if that is earlier.
+    pub(super) fn or_at(&mut self, at: Option<Instant>) {
+        if let Some(at) = at
+            && self.0.is_none_or(|earliest| at < earliest)
+        {
+            self.0 = Some(at);
+        }
+    }
+
+    pub(super) fn at(self) -> Option<Instant> {
+        self.0
+    }
+}
+
 /// How long a quick reply takes to make a slow one forgotten.
 const MEMORY: Duration = Duration::from_secs(10);
+
+/// How long a machine may say nothing before that is held against it: so many of its usual reply times, and `LEAST_PATIENCE`
+/// at least.
+const PATIENCE: u32 = 4;
+const LEAST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A machine that comes back may at first have one part in so many of what it may have in flight, and `FIRST_STEP` at least.
 const FIRST_PART: usize = 16;
@@ -20,14 +67,26 @@ pub(super) struct ReplyTime {
 impl ReplyTime {
     pub(super) fn record(&mut self, now: Instant, took: Duration) {
         let took = took.as_secs_f64();
-        let since = self.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
-        self.last = Some(now);
+        let last = self.last.replace(now);
         if took >= self.seconds {
             self.seconds = took;
-        } else {
+        } else if last.is_some_and(|last| last != now) {
+            let since = last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
             let share = since.as_secs_f64() / (since + MEMORY).as_secs_f64();
             self.seconds += (took - self.seconds) * share;
         }
+    }
+
+    /// A reply has not come for so long.
+    pub(super) fn record_at_least(&mut self, now: Instant, waited: Duration) {
+        if waited.as_secs_f64() > self.seconds {
+            self.record(now, waited);
+        }
+    }
+
+    /// How long it may say nothing before that means something.
+    pub(super) fn patience(&self) -> Duration {
+        LEAST_PATIENCE.max(Duration::from_secs_f64(self.seconds) * PATIENCE)
     }
 
     /// What one more job there is expected to wait, by which machines are compared. Never zero, so that what is in flight
@@ -73,13 +132,12 @@ impl SlowStart {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::disallowed_methods)] // A test begins its clock somewhere.
-
     use super::*;
+    use crate::schedule::tests::beginning;
 
     #[test]
     fn slower_counts_at_once_and_quicker_by_and_by() {
-        let mut now = Instant::now();
+        let mut now = beginning();
         let ms = Duration::from_millis;
         let mut time = ReplyTime::default();
         time.record(now, ms(10));
@@ -99,7 +157,7 @@ mod tests {
 
     #[test]
     fn steps_lead_from_a_part_to_the_whole() {
-        let now = Instant::now();
+        let now = beginning();
         let lasts = Duration::from_secs(10);
         let mut start = SlowStart::new(now, lasts, 160);
         assert_eq!(start.limit(), 10);

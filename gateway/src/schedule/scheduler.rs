@@ -12,9 +12,11 @@ use seeway_proto::wiped::WipedBuffer;
 use seeway_proto::wire::{Limits, Profile, ReplyBody};
 
 use super::chance::stable_hash;
+use super::deadlines::Deadlines;
 use super::group::{GroupId, Groups};
-use super::job::{Admitted, Job, Jobs, Place};
+use super::job::{Admitted, Jobs, Place};
 use super::machine::{Channel, Machine, Machines};
+use super::pace::Stopwatch;
 use super::world::World;
 use super::{
     CallerId, CallerQuota, ChannelId, CircuitSettings, Concluded, Effects, JobId, MachineId, NewJob, RetrySettings,
@@ -39,11 +41,12 @@ pub struct Scheduler {
     pub(super) groups: Groups,
     pub(super) worlds: Vec<World>,
     pub(super) machines: Machines,
-    deadlines: BTreeSet<(Instant, JobId)>,
+    deadlines: Deadlines,
+    pub(super) stopwatch: Stopwatch,
     /// Callers that wait for room and may have some now.
     roomy: Vec<CallerId>,
-    /// Whether a caller's flows have come back to the rings, of any world, since jobs were last dispatched to all machines.
-    pub(super) has_unparked: bool,
+    /// Whether jobs that were not in line, of any world, have come to be since jobs were last dispatched to all machines.
+    pub(super) has_come_back: bool,
     /// Whether other shards may return permits without this one hearing of it.
     has_shared_budgets: bool,
     is_draining: bool,
@@ -65,9 +68,10 @@ impl Scheduler {
             groups: Groups::default(),
             worlds: Vec::new(),
             machines: Machines::new(settings.channel_buffer, settings.seed),
-            deadlines: BTreeSet::new(),
+            deadlines: Deadlines::default(),
+            stopwatch: Stopwatch::new(now),
             roomy: Vec::new(),
-            has_unparked: false,
+            has_come_back: false,
             has_shared_budgets: false,
             is_draining: false,
         };
@@ -120,7 +124,8 @@ impl Scheduler {
         for (machine, worlds) in before.into_iter().enumerate() {
             let Machine { is_retired, worlds: now_served, .. } = &self.machines.all[machine];
             // What has not left is sent by what is configured now.
-            if *is_retired || worlds.iter().any(|world| !now_served.contains(world)) {
+            let is_forgotten = bug::is_on(Bug::LostWorldsServed);
+            if *is_retired || !is_forgotten && worlds.iter().any(|world| !now_served.contains(world)) {
                 self.withdraw_from(now, MachineId(machine), effects);
             }
         }
@@ -201,12 +206,13 @@ impl Scheduler {
         if let Some(group) = group {
             self.groups.job_admitted(group);
         }
-        self.deadlines.insert((new.deadline, id));
+        self.deadlines.insert(new.deadline, id);
         if let Some(channel) = channel {
             self.stage(now, id, channel, new.bytes, effects);
         } else {
             self.enqueue(now, id, WipedBuffer::from(new.bytes), effects);
             self.dispatch_world(now, new.world, effects);
+            self.tell_room(effects);
         }
         self.jobs.get(id).map(|_| id)
     }
@@ -308,7 +314,7 @@ impl Scheduler {
     }
 
     /// From now on a channel gets no job; those that have not left it go elsewhere, those that have run on. Its end comes
-    /// with [`channel_closed`](Self::channel_closed), best when [`is_channel_idle`](Self::is_channel_idle).
+    /// with [`channel_closed`](Self::channel_closed), best when it [`has no wanted jobs`](Self::has_wanted_jobs) any more.
     pub fn drain_channel(&mut self, now: Instant, channel: ChannelId, effects: &mut impl Effects) {
         if let Some(draining) = self.machines.channels.get_mut(channel) {
             draining.is_draining = true;
@@ -322,6 +328,12 @@ impl Scheduler {
     /// Whether every job that a channel was sent has been answered. True of a channel that is closed.
     pub fn is_channel_idle(&self, channel: ChannelId) -> bool {
         self.machines.channels.get(channel).is_none_or(|channel| channel.mux.in_flight() == 0)
+    }
+
+    /// Whether somebody still waits for the outcome of a job on a channel. A job whose deadline has passed or whose caller has gone
+    /// holds its tag, and keeps nobody waiting. False of a channel that is closed.
+    pub fn has_wanted_jobs(&self, channel: ChannelId) -> bool {
+        self.machines.channels.get(channel).is_some_and(|channel| channel.mux.wanted().any(Option::is_some))
     }
 
     /// Everything that is staged on a channel, for writing; `None` where nothing is. From now on these jobs may have run.
@@ -380,7 +392,9 @@ impl Scheduler {
                 ReplyBody::Error { status, info } => Outcome::of_machine_error(&self.profile, status, info),
                 ReplyBody::NoOp | ReplyBody::Object(_) => unreachable!("the mux knows what was asked"),
             };
-            self.job_answered(now, machine, job, &outcome, effects);
+            if !answer.is_too_large {
+                self.job_answered(now, machine, job, &outcome, effects);
+            }
             self.retry_or_conclude(now, job, outcome, effects);
         };
         self.machines.settle(now, machine);
@@ -396,40 +410,34 @@ impl Scheduler {
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called, if nothing else happens before.
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
-        let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
-        let waiting = self.worlds.iter().filter_map(|world| {
-            let (_, first) = world.waiting.first_key_value()?;
-            let admitted = self.jobs.get(*first)?.admitted;
-            let recheck = self.has_shared_budgets.then(|| now + BUDGET_RECHECK);
-            world.hold_ends(admitted, self.hold).or(recheck)
-        });
-        waiting.chain(deadline).chain(self.machines_timeout()).min()
+        let mut next = self.machines_timeout();
+        next.or_at(self.deadlines.next());
+        for world in &self.worlds {
+            if let Some((_, first)) = world.waiting.first_key_value()
+                && let Some(job) = self.jobs.get(*first)
+            {
+                let recheck = self.has_shared_budgets.then(|| now + BUDGET_RECHECK);
+                next.or_at(world.hold_ends(job.admitted, self.hold).or(recheck));
+            }
+        }
+        next.at()
     }
 
     /// Ends what is due.
     pub fn handle_timeout(&mut self, now: Instant, effects: &mut impl Effects) {
-        while let Some(&(deadline, id)) = self.deadlines.first()
-            && deadline <= now
-        {
-            if bug::is_on(Bug::DeadlineIgnoredInQueue)
-                && self.jobs.get(id).is_some_and(|job| matches!(job.place, Place::Queued { .. }))
-            {
-                self.deadlines.remove(&(deadline, id));
+        while let Some(id) = self.deadlines.take_passed(now) {
+            let Some(job) = self.jobs.get(id) else { continue };
+            if bug::is_on(Bug::DeadlineIgnoredInQueue) && matches!(job.place, Place::Queued { .. }) {
                 continue;
             }
-            let staged = self.jobs.get(id).and_then(|job| job.staged);
+            let staged = job.staged;
             // Asked first: what is detached tries no machine any more.
             let was_trial = staged.is_some_and(|(machine, _)| self.machines.all[machine.0].circuit.is_tried_by(id));
             let outcome = if self.detach(now, id, effects) {
-                if let Some((machine, _)) = staged
-                    && was_trial
-                {
-                    self.eject(now, machine, effects);
-                } else if let Some((machine, at)) = staged
-                    && self.machines.all[machine.0].last_answer.is_none_or(|last| last < at)
-                {
-                    // Nothing has come from there since it was sent: it is not this job that is slow.
-                    self.machine_failed(now, machine, id, effects);
+                match staged {
+                    Some((machine, _)) if was_trial => self.eject(now, machine, effects),
+                    Some((machine, at)) => self.job_timed_out(now, machine, id, at, effects),
+                    None => {}
                 }
                 if bug::is_on(Bug::NotSentAfterItLeft) {
                     Outcome::NotSent(NotSent::TooLate)
@@ -479,7 +487,7 @@ impl Scheduler {
         }
     }
 
-    /// Ends every job that has not left; those that have are waited for no longer than their channels last.
+    /// Ends every job that waits; those on channels are waited for no longer than their channels last.
     pub fn abort_unsent(&mut self, now: Instant, effects: &mut impl Effects) {
         for world in 0..self.worlds.len() {
             while let Some((_, &id)) = self.worlds[world].waiting.last_key_value() {
@@ -503,7 +511,7 @@ impl Scheduler {
             Some(Outcome::Rejected(Rejected::JobTooLarge))
         } else if new.deadline <= now {
             Some(Outcome::NotSent(NotSent::TooLate))
-        } else if self.is_draining || (!world.is_ready() && self.hold.is_zero()) {
+        } else if self.is_draining || (world.down_since.is_some() && self.hold.is_zero()) {
             Some(Outcome::NotSent(NotSent::NowhereToGo))
         } else if !self.jobs.caller(caller).has_room_for_bytes(&self.quota, new.bytes.len()) {
             Some(Outcome::NotSent(NotSent::CallerQuota))
@@ -513,6 +521,10 @@ impl Scheduler {
     }
 
     fn refuse(&mut self, caller: CallerId, new: &NewJob<'_>, outcome: Outcome<'_>, effects: &mut impl Effects) {
+        let world = &self.worlds[new.world.0];
+        if world.waiting.is_empty() {
+            self.machines.want_no_permits(&world.machines);
+        }
         self.worlds[new.world.0].stats.count(outcome.kind());
         effects.concluded(Concluded {
             caller,
@@ -526,14 +538,13 @@ impl Scheduler {
     }
 
     /// Ends a job that is detached without telling anybody.
-    fn forget(&mut self, id: JobId) -> Option<Job> {
-        let job = self.jobs.remove(id)?;
-        self.deadlines.remove(&(job.deadline, id));
-        if let Some(group) = job.group {
+    fn forget(&mut self, id: JobId) {
+        let Some((caller, group)) = self.jobs.remove(id) else { return };
+        self.deadlines.job_ended(|id| self.jobs.get(id).is_some());
+        if let Some(group) = group {
             self.groups.job_ended(group);
         }
-        self.room_made(job.caller);
-        Some(job)
+        self.room_made(caller);
     }
 
     /// Ends a job that has been answered or whose channel is gone; or, where its outcome is unknown and it may be sent again,
@@ -563,12 +574,13 @@ impl Scheduler {
 
     /// Ends a job that is detached, and tells its caller.
     pub(super) fn conclude(&mut self, now: Instant, id: JobId, outcome: Outcome<'_>, effects: &mut impl Effects) {
-        let Some(job) = self.forget(id) else { return };
+        let Some(job) = self.jobs.get(id) else { return };
         let outcome = job.honest(outcome);
-        let left_queue = job.staged.map_or(now, |(_, at)| at);
-        let machine = job.staged.map(|(machine, _)| machine);
-        let queue_time = left_queue.saturating_duration_since(job.admitted);
-        let machine_time = now.saturating_duration_since(left_queue);
+        let (machine, left_queue) = job.staged.map_or((None, now), |(machine, at)| (Some(machine), at));
+        // Most jobs do not wait.
+        let has_waited = left_queue != job.admitted;
+        let queue_time = if has_waited { left_queue.saturating_duration_since(job.admitted) } else { Duration::ZERO };
+        let machine_time = self.stopwatch.between(left_queue, now);
         let stats = &mut self.worlds[job.world.0].stats;
         stats.count(outcome.kind());
         stats.queue_time.record(queue_time);
@@ -584,6 +596,7 @@ impl Scheduler {
             machine_time,
             outcome,
         };
+        self.forget(id);
         if bug::is_on(Bug::DuplicateOutcome) {
             effects.concluded(concluded);
         }
@@ -622,7 +635,7 @@ impl Scheduler {
         let is_parked = of_caller.in_flight >= self.quota.in_flight && !bug::is_on(Bug::CallerInFlightIgnored);
         if is_parked != of_caller.is_parked {
             of_caller.is_parked = is_parked;
-            self.has_unparked |= !is_parked;
+            self.has_come_back |= !is_parked;
             for world in &mut self.worlds {
                 world.queue.park(caller, is_parked);
             }

@@ -47,14 +47,15 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    const FIRST_BOUND_MICROSECONDS: u128 = 16;
+    const FIRST_BOUND_MICROSECONDS: u64 = 16;
     /// The last bucket has no upper bound.
     pub const BUCKETS: usize = 25;
 
     /// Counts a duration.
     pub fn record(&mut self, duration: Duration) {
-        let sixteenths = duration.as_micros().div_ceil(Self::FIRST_BOUND_MICROSECONDS).max(1);
-        let bucket = (u128::BITS - (sixteenths - 1).leading_zeros()) as usize;
+        let microseconds = duration.as_secs().saturating_mul(1_000_000).saturating_add(duration.subsec_micros().into());
+        let sixteenths = microseconds.div_ceil(Self::FIRST_BOUND_MICROSECONDS).max(1);
+        let bucket = (u64::BITS - (sixteenths - 1).leading_zeros()) as usize;
         self.counts[bucket.min(Self::BUCKETS - 1)] += 1;
         self.sum = self.sum.saturating_add(duration);
     }

@@ -70,9 +70,9 @@ impl Scheduler {
         self.machines.state(machine)
     }
 
-    /// Whether a world has a machine that is up.
+    /// Whether a world takes jobs: it has a machine that is up.
     pub fn is_ready(&self, world: WorldId) -> bool {
-        self.worlds[world.0].is_ready()
+        self.worlds[world.0].is_ready
     }
 
     /// A world's machines in the order in which something else than a job, which goes by the same rules, should try them, and

@@ -26,6 +26,8 @@ pub(super) struct World {
     pub(super) waiting_bytes: usize,
     /// Since when no machine has been up; `None` while one is.
     pub(super) down_since: Option<Instant>,
+    /// Whether it takes jobs: a machine is up, and the configuration has it.
+    pub(super) is_ready: bool,
     pub(super) retries: RetryBudget,
     pub(super) stats: WorldStats,
 }
@@ -42,13 +44,10 @@ impl World {
             byte_room: Lease::new(settings.queue_bytes),
             waiting_bytes: 0,
             down_since: Some(now),
+            is_ready: false,
             retries: RetryBudget::new(retry),
             stats: WorldStats::default(),
         }
-    }
-
-    pub(super) fn is_ready(&self) -> bool {
-        self.down_since.is_none()
     }
 
     /// When a job that has been waiting since `admitted` has waited long enough for a machine to come up; `None` while

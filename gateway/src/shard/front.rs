@@ -1,8 +1,8 @@
 //! Where the scheduler's effects go: into callers' out-buffers, and as wake-ups to whoever writes them out.
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
 
 use seeway_proto::mux::{Incoming, Received};
@@ -27,6 +27,8 @@ pub struct Front {
     worlds_by_name: HashMap<String, WorldId>,
     worlds_by_publication: HashMap<String, WorldId>,
     ports: SecondaryMap<CallerId, Port>,
+    /// Legacy callers that have been answered since answers were last written.
+    answered: Vec<CallerId>,
     channels: SecondaryMap<ChannelId, Arc<Notify>>,
     world_changes: Arc<dyn WorldChange>,
     /// Requests that were rejected before the scheduler saw them, and so are counted for no world.
@@ -50,14 +52,25 @@ pub struct LegacyPort {
     handles: Handles,
     /// Where commands that are not Seeway's go; `None` where there is no hardserver behind this one.
     passage: Option<Box<Passage>>,
-    /// Notified when there is something to write.
-    output: Arc<Notify>,
+    /// Where the answers go.
+    answers_to: Arc<dyn AnswerSink>,
+    /// Notified when the socket has not taken all of them.
+    left_over: Arc<Notify>,
     /// Notified when a reader that is paused may go on.
     room: Arc<Notify>,
     is_paused: bool,
-    /// Whether the writer has answers in hand that it has not written yet.
-    is_writing: Arc<AtomicBool>,
+    /// Whether it is among those that are written at the end of the shard's call.
+    is_answered: bool,
 }
+
+/// What takes a legacy caller's answers: its socket.
+pub trait AnswerSink: Send + Sync {
+    /// Takes as many of these bytes as it can at once; [`io::ErrorKind::WouldBlock`] where that is none.
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
+}
+
+/// A caller's buffer of answers that grew beyond this is given back when it is empty.
+const KEPT_BYTES: usize = 64 * 1024;
 
 /// A reply of the hardserver's has a tag with which no command has been passed on. Nothing that it sends can be trusted to
 /// answer the right command any more: close the connection to it.
@@ -81,14 +94,17 @@ pub struct Answers {
 }
 
 impl LegacyPort {
-    /// The port of a connection whose writer waits on `output`, and whose reader waits on `room` after
-    /// [`pause`](Self::pause).
-    pub fn new(incoming: Incoming, output: Arc<Notify>, room: Arc<Notify>, is_writing: Arc<AtomicBool>) -> Self {
-        Self { incoming, handles: Handles::alone(), passage: None, output, room, is_paused: false, is_writing }
+    /// The port of a connection whose answers go to `answers_to` at the end of each of the shard's calls. Where that takes not
+    /// all of them, `left_over` is notified, and whoever waits on it calls [`write_answers`](Self::write_answers) when it takes
+    /// more. The connection's reader waits on `room` after [`pause`](Self::pause).
+    pub fn new(incoming: Incoming, answers_to: Arc<dyn AnswerSink>, left_over: Arc<Notify>, room: Arc<Notify>) -> Self {
+        let (handles, is_paused, is_answered) = (Handles::alone(), false, false);
+        Self { incoming, handles, passage: None, answers_to, left_over, room, is_paused, is_answered }
     }
 
     /// The same, with a hardserver behind it: what [`pass_on`](Self::pass_on) is given is staged for it. `worlds` is how many
     /// worlds the caller may ask for.
+    #[must_use]
     pub fn beside_hardserver(mut self, worlds: usize, wakes: Arc<PassageWakes>) -> Self {
         // Without a source of randomness handles are as unambiguous, and only lost more often to a hardserver that happens
         // to use the same numbers.
@@ -102,10 +118,19 @@ impl LegacyPort {
         self.is_paused = true;
     }
 
-    /// Something was answered: the writer has work, and a reader that waits for room looks again.
-    pub fn wake(&mut self) {
-        self.output.notify_one();
+    /// Writes as many answers as the socket takes; returns whether that is all of them. A reader that waits for room looks again.
+    pub fn write_answers(&mut self) -> io::Result<bool> {
+        while self.incoming.output_len() > 0 {
+            match self.answers_to.try_write(self.incoming.output()) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => self.incoming.taken(count, KEPT_BYTES),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
         self.resume();
+        self.resume_passage();
+        Ok(self.incoming.output_len() == 0)
     }
 
     /// A reader that waits for room looks again.
@@ -126,13 +151,12 @@ impl LegacyPort {
         self.handles.give(world)
     }
 
-    /// Tells the job's outcome to its caller.
+    /// Tells the job's outcome to its caller, once the shard's call ends: [`Front::answered`].
     pub fn answer(&mut self, profile: &Profile, tag: u32, outcome: Outcome<'_>) {
         match outcome {
             Outcome::Replied(reply) => self.incoming.answer_job(tag, reply.0),
             _ => self.incoming.answer_error(tag, outcome.status(profile), outcome.errorinfo()),
         }
-        self.wake();
     }
 
     /// How many bytes wait for the hardserver to take them.
@@ -228,7 +252,6 @@ impl LegacyPort {
             };
             self.incoming.answer_error(tag, outcome.status(profile), Some(info));
         }
-        self.wake();
         passed
     }
 
@@ -240,9 +263,7 @@ impl LegacyPort {
     }
 
     fn owes_nothing(&self) -> bool {
-        self.incoming.output_len() == 0
-            && !self.is_writing.load(Ordering::Relaxed)
-            && self.passage.as_ref().is_none_or(|passage| passage.outstanding() == 0)
+        self.incoming.output_len() == 0 && self.passage.as_ref().is_none_or(|passage| passage.outstanding() == 0)
     }
 }
 
@@ -255,6 +276,7 @@ impl Front {
             worlds_by_name: HashMap::new(),
             worlds_by_publication: HashMap::new(),
             ports: SecondaryMap::new(),
+            answered: Vec::new(),
             channels: SecondaryMap::new(),
             world_changes,
             rejected: 0,
@@ -276,6 +298,11 @@ impl Front {
         self.worlds_by_name = by(|world| &world.name);
         self.worlds_by_publication = by(|world| &world.published_as);
         self.config = config;
+    }
+
+    /// The configuration as it is now.
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
     }
 
     /// Whether large jobs have come for a machine, and need channels of their own.
@@ -306,6 +333,28 @@ impl Front {
         match self.ports.get_mut(caller) {
             Some(Port::Legacy(port)) => port,
             _ => panic!("a legacy connection removes its port when it ends, not before"),
+        }
+    }
+
+    /// A legacy caller has been answered: [`write_answers`](Self::write_answers) writes that.
+    pub fn answered(&mut self, caller: CallerId) {
+        if let Some(Port::Legacy(port)) = self.ports.get_mut(caller)
+            && !std::mem::replace(&mut port.is_answered, true)
+        {
+            self.answered.push(caller);
+        }
+    }
+
+    /// Writes what legacy callers have been answered since the last time: one write for each caller, by whoever has the answers.
+    /// Waking each caller's own writer would cost more than most writes do.
+    pub fn write_answers(&mut self) {
+        for caller in self.answered.drain(..) {
+            let Some(Port::Legacy(port)) = self.ports.get_mut(caller) else { continue };
+            port.is_answered = false;
+            // Its own writer meets the same error, and ends the connection.
+            if !matches!(port.write_answers(), Ok(true)) {
+                port.left_over.notify_one();
+            }
         }
     }
 
@@ -413,6 +462,9 @@ impl Effects for Front {
             Some(Port::Legacy(port)) => {
                 let tag = u32::try_from(concluded.ticket).expect("a legacy caller's ticket is its tag");
                 port.answer(profile, tag, concluded.outcome);
+                if !std::mem::replace(&mut port.is_answered, true) {
+                    self.answered.push(concluded.caller);
+                }
             }
             Some(port) => {
                 let world = &self.config.worlds[concluded.world.0].name;

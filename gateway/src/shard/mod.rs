@@ -26,7 +26,7 @@ use crate::schedule::{
 };
 
 pub use finished::{Failure, Finished, Reply};
-pub use front::{Front, LegacyPort, StrayReply};
+pub use front::{AnswerSink, Front, LegacyPort, StrayReply};
 pub use handles::Meaning;
 pub use passage::{PassageWakes, Passed};
 pub use pool::{Pool, PoolCounts, TunnelState};
@@ -133,14 +133,15 @@ impl Shard {
         self.with(|state, now| state.reconfigure(now, config, budgets));
     }
 
-    /// Calls `act` with the shard's state and the time. Wake-ups of callers and writers are given while it runs, but nothing
-    /// that is woken runs before it returns.
+    /// Calls `act` with the shard's state and the time. Wake-ups are given while it runs, but nothing that is woken runs before it
+    /// returns; what legacy callers have been answered is written when it returns.
     ///
     /// `act` must not call `with` again.
     pub fn with<R>(&self, act: impl FnOnce(&mut State, Instant) -> R) -> R {
         let now = Instant::now();
         let mut state = self.lock();
         let result = act(&mut state, now);
+        state.front.write_answers();
         let next = state.scheduler.poll_timeout(now);
         if next.is_some_and(|next| state.armed.is_none_or(|armed| next < armed)) {
             state.armed = next;

@@ -300,14 +300,16 @@ async fn drain(shard: &Shard, keepers: upstream::Keepers, grpc: grpc::Server) {
     set_draining(shard, true);
     let timeout = shard.config().runtime.drain_timeout;
     if !until(timeout, || shard.with(|state, _| state.scheduler.is_idle())).await {
-        let left = shard.with(|state, now| {
+        let (unsent, left) = shard.with(|state, now| {
+            let before = state.scheduler.jobs();
             state.scheduler.abort_unsent(now, &mut state.front);
-            state.scheduler.jobs()
+            (before - state.scheduler.jobs(), state.scheduler.jobs())
         });
         tracing::warn!(
+            unsent,
             jobs = left,
             timeout = ?timeout,
-            "the drain's time is up: jobs that are still out get `outcome unknown`"
+            "the drain's time is up: jobs that wait are not sent, those that are still out get `outcome unknown`"
         );
     }
     // Closing the channels gives every job that is still out its outcome.

@@ -18,6 +18,12 @@ impl Backoff {
         Self { first, ceiling, next: first }
     }
 
+    /// From now on it begins with `first` and never exceeds `ceiling`. How far the waits have grown stays, within these.
+    pub fn set_limits(&mut self, first: Duration, ceiling: Duration) {
+        let first = first.min(ceiling);
+        *self = Self { first, ceiling, next: self.next.clamp(first, ceiling) };
+    }
+
     /// The next wait, given a chance between 0 and 1.
     pub fn wait(&mut self, chance: f64) -> Duration {
         let whole = self.next;

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 
 use super::backoff::{Backoff, chance};
 use super::keeper::{Orders, reloaded};
-use crate::config::Config;
+use crate::config::{Config, Ssh};
 use crate::schedule::{ChannelId, MachineId, SizeClass};
 use crate::shard::Shard;
 
@@ -52,7 +52,6 @@ impl Keeper {
     /// Keeps one channel open for as long as its tunnel stands and is not to drain; opens it again when the machine closes it.
     /// One for large jobs is opened when the first of these has come: a machine that gets none has no use for it.
     pub(super) async fn keep(mut self) {
-        let ssh = self.orders.borrow().config.ssh.clone();
         let mut is_draining = self.draining.clone();
         if self.class == SizeClass::Bulk {
             let mut wanted = self.shard.with(|state, _| state.front.wants_bulk(self.machine));
@@ -63,7 +62,8 @@ impl Keeper {
                 () = draining(&mut is_draining) => return,
             }
         }
-        let mut backoff = Backoff::new(ssh.connect_retry, ssh.retry_max);
+        let Ssh { connect_retry, retry_max, .. } = self.orders.borrow().config.ssh;
+        let mut backoff = Backoff::new(connect_retry, retry_max);
         while !self.tunnel.is_closed() {
             let reloads = self.orders.borrow().reloads;
             let opened = tokio::select! {
@@ -72,7 +72,6 @@ impl Keeper {
             };
             let wait = match opened {
                 Ok((read, write)) => {
-                    backoff.reset();
                     self.up.send_modify(|up| *up += 1);
                     // Ends by itself when the tunnel is lost: then the replies that had come before are delivered first.
                     let end = Pump::start(&self).run(read, write).await;
@@ -80,9 +79,11 @@ impl Keeper {
                     if matches!(end, End::Drained) {
                         return;
                     }
+                    self.limit(&mut backoff);
+                    backoff.reset();
                     backoff.wait(chance())
                 }
-                Err(unusable) => self.refused(&unusable, &mut backoff, ssh.refused_retry),
+                Err(unusable) => self.refused(&unusable, &mut backoff),
             };
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
@@ -93,9 +94,16 @@ impl Keeper {
         }
     }
 
-    fn refused(&self, unusable: &Unusable, backoff: &mut Backoff, refused_retry: Duration) -> Duration {
+    /// Has the next waits go by the configuration as it is now.
+    fn limit(&self, backoff: &mut Backoff) {
+        let Ssh { connect_retry, retry_max, .. } = self.orders.borrow().config.ssh;
+        backoff.set_limits(connect_retry, retry_max);
+    }
+
+    fn refused(&self, unusable: &Unusable, backoff: &mut Backoff) -> Duration {
         let machine = &*self.name;
         if matches!(unusable, Unusable::Tunnel(error) if error.is_permanent()) {
+            let refused_retry = self.orders.borrow().config.ssh.refused_retry;
             self.shard.with(|state, _| state.pools[self.machine.0].prohibited());
             tracing::error!(
                 machine,
@@ -106,6 +114,7 @@ impl Keeper {
             return refused_retry;
         }
         tracing::warn!(machine, error = %unusable, "no channel");
+        self.limit(backoff);
         backoff.wait(chance())
     }
 
@@ -151,14 +160,14 @@ async fn no_op(config: &Config, channel: Channel) -> Result<(ReadHalf, WriteHalf
 /// How long the replies that came before a channel was lost have to be delivered.
 const LAST_REPLIES: Duration = Duration::from_secs(1);
 
-/// How often a channel that drains looks whether its last job has ended otherwise than by a reply.
+/// How often a channel that drains looks whether the last of its jobs has ended.
 const DRAIN_CHECK: Duration = Duration::from_millis(10);
 
 /// How a channel has ended.
 enum End {
     /// It is lost, or the machine has closed it.
     Lost,
-    /// It was to take no more jobs, and has none left.
+    /// It was to take no more jobs, and has none left whose outcome somebody waits for.
     Drained,
 }
 
@@ -182,7 +191,8 @@ impl<'a> Pump<'a> {
         let mut receive = std::pin::pin!(self.receive(read));
         let received = tokio::select! {
             received = &mut receive => received,
-            // Nothing may happen between this and the drop, which takes the channel from the scheduler: it is idle now.
+            // Nothing may happen between this and the drop, which takes the channel from the scheduler: nobody waits for a job on
+            // it now.
             () = self.drained() => return End::Drained,
             lost = self.send(write) => {
                 tracing::warn!(machine, error = %lost, "a channel is lost");
@@ -199,12 +209,13 @@ impl<'a> Pump<'a> {
         End::Lost
     }
 
-    /// Waits until the tunnel is to drain, and then until no job is on the channel any more.
+    /// Waits until the tunnel is to drain, and then until no job on the channel is wanted any more. Each ends by its own deadline,
+    /// and only the tags of jobs that have ended so, or whose callers have gone, can be left then: of those nothing is lost.
     async fn drained(&self) {
         draining(&mut self.keeper.draining.clone()).await;
         let Keeper { shard, .. } = self.keeper;
         shard.with(|state, now| state.scheduler.drain_channel(now, self.channel, &mut state.front));
-        while !shard.with(|state, _| state.scheduler.is_channel_idle(self.channel)) {
+        while shard.with(|state, _| state.scheduler.has_wanted_jobs(self.channel)) {
             tokio::time::sleep(DRAIN_CHECK).await;
         }
     }

@@ -101,7 +101,7 @@ impl Place {
             });
             let is_wanted = due.is_none_or(|due| due.is_some_and(|due| due <= Instant::now()));
             if is_wanted && self.attempt.is_none() && self.successor.is_none() {
-                self.begin(Recorded::begin(&self.shard, self.machine, ssh), None);
+                self.begin(Recorded::begin(&self.shard, self.machine, self.orders.clone()), None);
             }
             let is_waiting = self.attempt.is_none() && self.successor.is_none();
             let happened = {

@@ -26,7 +26,7 @@ pub(super) enum Event {
     Reloaded,
     /// It is wanted no more: another one has taken its place, or its machine is retired.
     Relieved,
-    /// None of its channels has a job any more.
+    /// Nobody waits for a job on any of its channels any more.
     Drained,
 }
 
@@ -55,6 +55,12 @@ impl Life {
     pub(super) fn new(waits: Waits) -> Self {
         let backoff = Backoff::new(waits.first, waits.longest);
         Self { state: Some(TunnelState::Connecting), backoff, refused: waits.refused }
+    }
+
+    /// The next wait goes by these. How often it has failed in a row still counts.
+    pub(super) fn set_waits(&mut self, waits: Waits) {
+        self.backoff.set_limits(waits.first, waits.longest);
+        self.refused = waits.refused;
     }
 
     /// What it is doing; `None` once it has ended.
@@ -154,6 +160,25 @@ mod tests {
         life.on(Event::Waited, 1.0);
         life.on(Event::Connected, 1.0);
         assert_eq!(life.on(Event::Lost(PROVEN_AFTER), 1.0), Some(ms(100)));
+    }
+
+    #[test]
+    fn the_next_wait_is_one_of_those_that_were_set_last() {
+        let ms = Duration::from_millis;
+        let mut life = Life::new(WAITS);
+        let mut fails = |waits, event| {
+            life.set_waits(waits);
+            let wait = life.on(event, 1.0);
+            life.on(Event::Waited, 1.0);
+            wait
+        };
+        assert_eq!(fails(WAITS, Event::Failed), Some(ms(100)));
+        assert_eq!(fails(WAITS, Event::Failed), Some(ms(200)));
+        let longer = Waits { first: ms(1_000), longest: ms(1_500), refused: ms(7) };
+        assert_eq!(fails(longer, Event::Failed), Some(ms(1_000)), "the first is the shortest");
+        assert_eq!(fails(longer, Event::Failed), Some(ms(1_500)));
+        assert_eq!(fails(WAITS, Event::Failed), Some(ms(300)), "the longest is the longest");
+        assert_eq!(fails(longer, Event::Refused), Some(ms(7)));
     }
 
     #[test]

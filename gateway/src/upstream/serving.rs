@@ -6,13 +6,12 @@ use std::time::Duration;
 use seeway_client::tunnel::Tunnel;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::backoff::chance;
 use super::channel;
 use super::keeper::Orders;
 use super::life::{Event, Life, Waits};
-use crate::config::Ssh;
 use crate::schedule::{MachineId, SizeClass};
 use crate::shard::{Shard, TunnelState};
 
@@ -21,19 +20,21 @@ pub(super) struct Recorded {
     life: Life,
     shard: Shard,
     machine: MachineId,
+    orders: watch::Receiver<Orders>,
 }
 
 impl Recorded {
     /// A tunnel that connects.
-    pub(super) fn begin(shard: &Shard, machine: MachineId, ssh: &Ssh) -> Self {
-        let waits = Waits { first: ssh.connect_retry, longest: ssh.retry_max, refused: ssh.refused_retry };
-        let recorded = Self { life: Life::new(waits), shard: shard.clone(), machine };
+    pub(super) fn begin(shard: &Shard, machine: MachineId, orders: watch::Receiver<Orders>) -> Self {
+        let life = Life::new(waits(&orders));
+        let recorded = Self { life, shard: shard.clone(), machine, orders };
         recorded.show(None, recorded.life.state());
         recorded
     }
 
-    /// Something has happened to it. Returns how long to wait.
+    /// Something has happened to it. Returns how long to wait, by the configuration as it is now.
     pub(super) fn on(&mut self, event: Event) -> Option<Duration> {
+        self.life.set_waits(waits(&self.orders));
         let before = self.life.state();
         let wait = self.life.on(event, chance());
         self.show(before, self.life.state());
@@ -43,6 +44,11 @@ impl Recorded {
     fn show(&self, from: Option<TunnelState>, to: Option<TunnelState>) {
         self.shard.with(|state, _| state.pools[self.machine.0].change(from, to));
     }
+}
+
+fn waits(orders: &watch::Receiver<Orders>) -> Waits {
+    let ssh = &orders.borrow().config.ssh;
+    Waits { first: ssh.connect_retry, longest: ssh.retry_max, refused: ssh.refused_retry }
 }
 
 impl Drop for Recorded {
@@ -169,22 +175,14 @@ impl Serving {
         (life, wait, rest)
     }
 
-    /// Takes no more jobs, finishes those that it has, within `runtime.drain_timeout`, and closes the tunnel.
+    /// Takes no more jobs, and closes the tunnel when each of those that it has has its outcome: by its reply, or at its deadline.
     pub(super) async fn drain(mut self) {
         self.life.on(Event::Relieved);
         let config = self.orders.borrow().config.clone();
         let machine = &config.machines[self.life.machine.0].name;
-        let limit = config.runtime.drain_timeout;
         tracing::info!(machine, age = ?self.since.elapsed(), "a tunnel drains");
         self.is_draining.send_replace(true);
-        let drained = async { while self.channels.join_next().await.is_some() {} };
-        if timeout(limit, drained).await.is_err() {
-            tracing::warn!(
-                machine,
-                timeout = ?limit,
-                "a tunnel's time to drain is up: jobs that are still out on it get `outcome unknown`"
-            );
-        }
+        while self.channels.join_next().await.is_some() {}
         self.close().await;
     }
 

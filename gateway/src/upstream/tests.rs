@@ -1,24 +1,29 @@
 //! Keepers that are given another configuration, against an emulated HSM.
 
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use seeway_machine::apps::App;
 use seeway_machine::hsm::{Hsm, HsmConfig, MachinePort};
-use seeway_machine::runtime::Machine;
+use seeway_machine::runtime::{Application, Job, Machine, MachineConfig, Processors};
+use tokio::sync::oneshot;
 
-use super::Keepers;
+use super::{Keepers, PipeError, open_pipe};
 use crate::command::keygen;
 use crate::config::Config;
-use crate::schedule::{Effects as _, MachineId, WorldId};
-use crate::shard::{Budgets, PoolCounts, Shard, TunnelState, WorldChange};
+use crate::schedule::{CallerId, Effects as _, JobId, MachineId, NewJob, Priority, WorldId};
+use crate::shard::{Budgets, Finished, PoolCounts, Shard, TunnelState, WorldChange};
 
 /// How long a thing may take that takes milliseconds on an idle machine.
 const BOUND: Duration = Duration::from_secs(30);
 
+const HOUR: Duration = Duration::from_secs(3600);
+
 /// Two machines behind one SSH server, at ports 8888 and 8889; the gateway knows the first as `a`, the second as `b`.
 struct Scene {
     folder: tempfile::TempDir,
+    identity: String,
     hsm: Hsm,
     machines: Vec<Machine>,
 }
@@ -31,15 +36,32 @@ impl WorldChange for Nobody {
 
 impl Scene {
     async fn set() -> Self {
+        let echo = || App::Echo.start(App::Echo.config()).unwrap_or_else(|error| panic!("{error}"));
+        Self::set_with([echo(), echo()].into()).await
+    }
+
+    /// With machines of which the first answers when the test says so.
+    async fn set_holding(held: &Held) -> Self {
+        let config = MachineConfig { processors: Processors::Inline, ..MachineConfig::default() };
+        let (held, echo) = (held.clone(), App::Echo.start(App::Echo.config()));
+        let holding = Machine::start(config, move || held.clone());
+        Self::set_with([holding, echo].map(|machine| machine.unwrap_or_else(|error| panic!("{error}"))).into()).await
+    }
+
+    async fn set_with(machines: Vec<Machine>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let identity = keygen::make(folder.path(), "a test").unwrap_or_else(|error| panic!("{error}"));
-        let machines: Vec<_> =
-            (0..2).map(|_| App::Echo.start(App::Echo.config()).unwrap_or_else(|error| panic!("{error}"))).collect();
-        let ports = [8888, 8889].into_iter().zip(machines.clone());
-        let ports = ports.map(|(port, machine)| MachinePort { port, ..MachinePort::machine(machine) }).collect();
-        let config = HsmConfig::new(([127, 0, 0, 1], 0).into(), vec![identity.public], ports);
-        let hsm = Hsm::start(config).await.unwrap_or_else(|error| panic!("{error}"));
-        Self { folder, hsm, machines }
+        let identity = keygen::make(folder.path(), "a test").unwrap_or_else(|error| panic!("{error}")).public;
+        let hsm = start_hsm(folder.path(), ([127, 0, 0, 1], 0).into(), &identity, &machines).await;
+        Self { folder, identity, hsm, machines }
+    }
+
+    /// All tunnels are lost, and can be made again.
+    async fn restart_hsm(self) -> Self {
+        let Self { folder, identity, hsm, machines } = self;
+        let address = hsm.ssh_address();
+        hsm.stop().await;
+        let hsm = start_hsm(folder.path(), address, &identity, &machines).await;
+        Self { folder, identity, hsm, machines }
     }
 
     fn config(&self) -> Config {
@@ -70,6 +92,35 @@ impl Scene {
     }
 }
 
+/// One that has the same host key as the one before it in this folder.
+async fn start_hsm(folder: &Path, address: std::net::SocketAddr, identity: &str, machines: &[Machine]) -> Hsm {
+    let ports = [8888, 8889].into_iter().zip(machines.iter().cloned());
+    let ports = ports.map(|(port, machine)| MachinePort { port, ..MachinePort::machine(machine) }).collect();
+    let mut config = HsmConfig::new(address, vec![identity.to_owned()], ports);
+    config.state_directory = Some(folder.join("hsm"));
+    Hsm::start(config).await.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// An application that keeps its jobs until the test answers them.
+#[derive(Clone, Default)]
+struct Held(Arc<Mutex<Vec<Job>>>);
+
+impl Held {
+    fn count(&self) -> usize {
+        self.jobs().len()
+    }
+
+    fn jobs(&self) -> std::sync::MutexGuard<'_, Vec<Job>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Application for Held {
+    fn run(&self, job: Job) {
+        self.jobs().push(job);
+    }
+}
+
 /// A shard, and the keepers of its pools.
 struct Pools {
     shard: Shard,
@@ -89,6 +140,31 @@ impl Pools {
 
     fn take(&mut self, config: Config) {
         self.keepers.take(&Arc::new(config));
+    }
+
+    fn join(&self) -> CallerId {
+        self.shard.with(|state, _| {
+            let caller = state.scheduler.caller_joined();
+            state.front.add_calls(caller);
+            caller
+        })
+    }
+
+    /// Hands over a job with an hour to run.
+    fn submit(&self, caller: CallerId, ticket: u64) -> (JobId, oneshot::Receiver<Finished>) {
+        self.shard.with(|state, now| {
+            let finished = state.front.add_call(caller, ticket);
+            let new = NewJob {
+                ticket,
+                world: WorldId(0),
+                bytes: b"job",
+                deadline: now + HOUR,
+                idempotent: false,
+                priority: Priority::Normal,
+                affinity_key: b"",
+            };
+            (state.submit(now, caller, new).expect("there is room"), finished)
+        })
     }
 
     fn counts(&self, machine: usize) -> PoolCounts {
@@ -246,5 +322,120 @@ async fn what_was_refused_is_tried_again_after_a_reload() {
         pools.take(forbidden.clone());
     }
     assert_eq!(pools.counts(0).made, 1);
+    pools.stop().await;
+}
+
+#[tokio::test]
+async fn a_tunnel_that_is_relieved_stands_as_long_as_somebody_waits_for_its_jobs() {
+    let held = Held::default();
+    let scene = Scene::set_holding(&held).await;
+    // Which is for the end of the process, and for no other.
+    let drain_timeout = Duration::from_millis(20);
+    let with = |is_retired| {
+        let mut config = scene.config_of_one();
+        config.machines[0].is_retired = is_retired;
+        config.runtime.drain_timeout = drain_timeout;
+        config
+    };
+    let mut pools = Pools::start(&scene, with(false));
+    pools.settle(0, 1).await;
+    let caller = pools.join();
+    let (_, finished) = pools.submit(caller, 0);
+    until("the job is out", || held.count() == 1).await;
+    pools.take(with(true));
+    until("the tunnel drains", || pools.tunnels(0, TunnelState::Draining) == 1).await;
+    let drains = Instant::now();
+    until("that has taken long", || drains.elapsed() > 10 * drain_timeout).await;
+    held.jobs().drain(..).for_each(|job| job.reply(b"reply"));
+    let finished = tokio::time::timeout(BOUND, finished).await.expect("an outcome").expect("one");
+    assert!(matches!(&finished, Finished::Replied(reply) if &reply.bytes[..] == b"reply"), "{finished:?}");
+    pools.settle(0, 0).await;
+    pools.stop().await;
+}
+
+#[tokio::test]
+async fn a_tunnel_that_is_relieved_does_not_wait_for_replies_that_nobody_wants() {
+    let held = Held::default();
+    let scene = Scene::set_holding(&held).await;
+    let with = |is_retired| {
+        let mut config = scene.config_of_one();
+        config.machines[0].is_retired = is_retired;
+        config.runtime.drain_timeout = HOUR;
+        config
+    };
+    let mut pools = Pools::start(&scene, with(false));
+    pools.settle(0, 1).await;
+    let (patient, other) = (pools.join(), pools.join());
+    let (_, finished) = pools.submit(patient, 0);
+    let (given_up, _) = pools.submit(other, 0);
+    until("both jobs are out", || held.count() == 2).await;
+    pools.take(with(true));
+    pools.shard.with(|state, now| state.scheduler.cancel(now, given_up, &mut state.front));
+    until("the tunnel drains", || pools.tunnels(0, TunnelState::Draining) == 1).await;
+    assert!(pools.channels(0) > 0, "somebody waits for the other job");
+    // Its deadline.
+    pools.shard.with(|state, now| state.scheduler.handle_timeout(now + 2 * HOUR, &mut state.front));
+    let finished = tokio::time::timeout(BOUND, finished).await.expect("an outcome").expect("one");
+    assert!(matches!(&finished, Finished::Failed(failure) if failure.may_have_run), "{finished:?}");
+    pools.settle(0, 0).await;
+    assert_eq!(held.count(), 2, "neither was ever answered");
+    pools.stop().await;
+}
+
+#[tokio::test]
+async fn waits_that_a_reload_has_changed_are_those_of_tunnels_that_stand() {
+    let scene = Scene::set().await;
+    let mut patient = scene.config_of_one();
+    (patient.ssh.connect_retry, patient.ssh.retry_max) = (HOUR, HOUR);
+    let mut pools = Pools::start(&scene, patient);
+    pools.settle(0, 1).await;
+    pools.take(scene.config_of_one());
+    // Those of its channels too.
+    scene.machines[0].kill();
+    until("the channels are gone", || pools.channels(0) == 0).await;
+    scene.machines[0].restart().unwrap_or_else(|error| panic!("{error}"));
+    pools.settle(0, 1).await;
+    assert_eq!(pools.counts(0).made, 1);
+    let _scene = scene.restart_hsm().await;
+    until("there is another tunnel", || pools.counts(0).made == 2).await;
+    pools.settle(0, 1).await;
+    pools.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_that_is_drained_gets_a_pipe() {
+    let scene = Scene::set().await;
+    let pools = Pools::start(&scene, scene.config());
+    for machine in 0..2 {
+        pools.settle(machine, 1).await;
+    }
+    let shard = pools.shard.clone();
+    let drain = |machine: usize| {
+        shard.with(|state, now| {
+            state.scheduler.begin_machine_drain(now, MachineId(machine), &mut state.front);
+        });
+    };
+    let open = || open_pipe(&shard, WorldId(0), b"", None);
+    shard.with(|state, _| state.scheduler.begin_drain());
+    let refused = open().await.err();
+    assert!(matches!(refused, Some(PipeError::Draining)), "the gateway drains: {refused:?}");
+    shard.with(|state, _| state.scheduler.end_drain());
+
+    drain(0);
+    let (_tunnel, _channel) = open().await.unwrap_or_else(|error| panic!("{error}"));
+    until("it leads to the other machine", || scene.machines[1].streams() == 4).await;
+    drain(1);
+    let refused = open().await.err();
+    assert!(matches!(refused, Some(PipeError::Draining)), "both machines drain: {refused:?}");
+    assert_eq!(scene.machines[0].streams(), 3);
+
+    // What a drain finds on its way does not get through either.
+    shard.with(|state, now| state.scheduler.end_machine_drain(now, MachineId(0), &mut state.front));
+    let mut opening = std::pin::pin!(open());
+    let is_ready = std::future::poll_fn(|cx| std::task::Poll::Ready(opening.as_mut().poll(cx).is_ready())).await;
+    assert!(!is_ready, "a tunnel takes its time");
+    drain(0);
+    let refused = opening.await.err();
+    assert!(matches!(refused, Some(PipeError::Draining)), "it drains meanwhile: {refused:?}");
     pools.stop().await;
 }

@@ -1,8 +1,9 @@
 //! The answering end of a stream.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
+
+use foldhash::{HashSet, HashSetExt};
 
 use crate::bug::{self, Bug};
 use crate::wiped::WipedBuffer;
@@ -43,6 +44,8 @@ pub struct Incoming {
     limits: Limits,
     max_outstanding: usize,
     framer: Framer,
+    /// Hashed quickly. A caller that found tags which meet in the table would slow its own connection down: there are at most
+    /// `max_outstanding`.
     outstanding: HashSet<u32>,
     output: WipedBuffer,
     refused: u64,
@@ -167,6 +170,20 @@ impl Incoming {
     /// How many bytes wait to be written.
     pub fn output_len(&self) -> usize {
         self.output.len()
+    }
+
+    /// The answers that have not been taken.
+    pub fn output(&self) -> &[u8] {
+        self.output.filled()
+    }
+
+    /// The first `count` bytes of [`output`](Self::output) have been taken. A buffer that has grown beyond `kept` bytes is given
+    /// back when it is empty.
+    pub fn taken(&mut self, count: usize, kept: usize) {
+        self.output.consume(count);
+        if self.output.is_empty() && self.output.capacity() > kept {
+            self.output = WipedBuffer::new();
+        }
     }
 
     /// Takes everything that waits to be written, and leaves `empty` to be filled in its place.

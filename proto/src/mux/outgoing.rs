@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::bug::{self, Bug};
-use crate::wiped::WipedBuffer;
+use crate::wiped::{Spares, WipedBuffer};
 use crate::wire::{self, BadReply, Direction, Frame, FrameError, Framer, Limits, Profile, ReplyBody};
 
 /// A command's name on the stream.
@@ -45,6 +45,8 @@ pub struct Answer<'a, T> {
     pub token: T,
     /// What the peer says.
     pub reply: ReplyBody<'a>,
+    /// Whether it said more than the limit allows: then `reply` is an error that stands for it, and the peer is well.
+    pub is_too_large: bool,
 }
 
 /// The peer broke the protocol. Nothing that it sends can be trusted to answer the right command any more: close the
@@ -125,6 +127,7 @@ pub struct Outgoing<T> {
     max_in_flight: usize,
     batch: u64,
     staged: WipedBuffer,
+    spares: Spares,
     withdrawn: Withdrawn,
     late_replies: u64,
 }
@@ -149,6 +152,7 @@ impl<T> Outgoing<T> {
             max_in_flight: max_in_flight.min(1 << (PLACE_BITS - 1)),
             batch: 0,
             staged: WipedBuffer::new(),
+            spares: Spares::default(),
             withdrawn: Withdrawn::default(),
             late_replies: 0,
         }
@@ -179,30 +183,29 @@ impl<T> Outgoing<T> {
             return None;
         }
         self.batch += 1;
-        // As much room as this batch needed is a good guess for the next one.
-        let next = WipedBuffer::with_capacity(self.staged.len().min(64 * 1024));
-        Some(std::mem::replace(&mut self.staged, next).freeze())
+        let taken = std::mem::replace(&mut self.staged, self.spares.take());
+        Some(self.spares.freeze(taken))
     }
 
     /// Takes the next reply off the front of `input`; `None` where there is no whole one. Replies that nobody waits for
     /// any more are dropped here.
     pub fn receive<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Answer<'a, T>>, Broken> {
         loop {
-            let (tag, reply) = match self.framer.next(input)? {
+            let (tag, reply, is_too_large) = match self.framer.next(input)? {
                 None => return Ok(None),
                 Some(Frame::Body(body)) => {
                     let reply = wire::decode_reply(&self.profile, body)?;
                     match reply.body {
                         ReplyBody::Job(bytes) if bytes.0.len() > self.limits.max_job_bytes as usize => {
-                            (reply.tag, self.too_large())
+                            (reply.tag, self.too_large(), true)
                         }
-                        body => (reply.tag, body),
+                        body => (reply.tag, body, false),
                     }
                 }
-                Some(Frame::TooLong { tag, .. }) => (tag, self.too_large()),
+                Some(Frame::TooLong { tag, .. }) => (tag, self.too_large(), true),
             };
             if let Some(token) = self.answered(Tag(tag), &reply)? {
-                return Ok(Some(Answer { token, reply }));
+                return Ok(Some(Answer { token, reply, is_too_large }));
             }
             self.late_replies += 1;
         }
@@ -287,6 +290,14 @@ impl<T> Outgoing<T> {
     /// How many commands have a tag: staged, or sent and unanswered, wanted or not.
     pub fn in_flight(&self) -> usize {
         self.places.len() - self.free.len() - self.withdrawn.commands
+    }
+
+    /// The commands whose replies somebody waits for: staged, or sent and unanswered.
+    pub fn wanted(&self) -> impl Iterator<Item = &T> {
+        self.places.iter().filter_map(|place| match &place.state {
+            Use::Asked { token, .. } => token.as_ref(),
+            Use::Free | Use::Withdrawn => None,
+        })
     }
 
     /// Whether one more command may be staged.

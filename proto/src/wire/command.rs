@@ -70,26 +70,25 @@ pub enum Fault {
 /// Decodes the body of a command, which has at least 12 bytes (see [`super::Framer`]).
 ///
 /// The number of the command is looked at first, then the flags, then the arguments: the first that is wrong is told.
+#[inline]
 pub fn decode_command<'a>(profile: &Profile, body: &'a [u8]) -> Result<Command<'a>, BadCommand> {
     let mut fields = Fields::new(body);
-    let tag = fields.word().unwrap_or_default();
-    let bad = |fault| BadCommand { tag, fault };
-    let (Some(number), Some(flags)) = (fields.word(), fields.word()) else {
-        return Err(bad(Fault::Malformed));
+    let Some([tag, number, flags]) = fields.words() else {
+        return Err(BadCommand { tag: Fields::new(body).word().unwrap_or_default(), fault: Fault::Malformed });
     };
+    let bad = |fault| BadCommand { tag, fault };
     let commands = &profile.commands;
-    if ![commands.no_op, commands.see_job, commands.get_published_object].contains(&number) {
-        return Err(bad(Fault::UnknownCommand));
-    }
-    if flags != 0 {
-        return Err(bad(Fault::FlagsSet));
-    }
     let command = if number == commands.see_job {
         fields.word().zip(fields.block()).map(|(world, job)| Command::SeeJob { tag, world, job: JobBytes(job) })
     } else if number == commands.get_published_object {
         fields.text().map(|name| Command::GetPublishedObject { tag, name })
-    } else {
+    } else if number == commands.no_op {
         Some(Command::NoOp { tag })
+    } else {
+        return Err(bad(Fault::UnknownCommand));
     };
+    if flags != 0 {
+        return Err(bad(Fault::FlagsSet));
+    }
     command.filter(|_| fields.is_done()).ok_or_else(|| bad(Fault::Malformed))
 }

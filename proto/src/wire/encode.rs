@@ -17,67 +17,65 @@ pub fn see_job_message_len(job_len: usize) -> usize {
 
 /// Appends a NoOp.
 pub fn command_no_op(profile: &Profile, out: &mut WipedBuffer, tag: u32) {
-    words(out, &[12, tag, profile.commands.no_op, 0]);
+    message(out, [12, tag, profile.commands.no_op, 0], &[]);
 }
 
 /// Appends a SEEJob.
+#[inline]
 pub fn command_see_job(profile: &Profile, out: &mut WipedBuffer, tag: u32, world: u32, job: &[u8]) {
     let len = word_of(job.len());
     let length = word_of(see_job_message_len(job.len()) - WORD);
-    words(out, &[length, tag, profile.commands.see_job, 0, world, len]);
-    block_content(out, job);
+    message(out, [length, tag, profile.commands.see_job, 0, world, len], job);
 }
 
 /// Appends a GetPublishedObject.
 pub fn command_get_published_object(profile: &Profile, out: &mut WipedBuffer, tag: u32, name: &str) {
     let len = name.len();
     let length = word_of(4 * WORD + len + padding(len));
-    words(out, &[length, tag, profile.commands.get_published_object, 0, word_of(len)]);
-    block_content(out, name.as_bytes());
+    message(out, [length, tag, profile.commands.get_published_object, 0, word_of(len)], name.as_bytes());
 }
 
 /// Appends the reply to a NoOp.
 pub fn reply_no_op(profile: &Profile, out: &mut WipedBuffer, tag: u32) {
-    words(out, &[16, tag, profile.commands.no_op, profile.statuses.ok, 0]);
+    message(out, [16, tag, profile.commands.no_op, profile.statuses.ok, 0], &[]);
 }
 
 /// Appends the reply to a SEEJob.
+#[inline]
 pub fn reply_job(profile: &Profile, out: &mut WipedBuffer, tag: u32, reply: &[u8]) {
     let len = reply.len();
     let length = word_of(5 * WORD + len + padding(len));
-    words(out, &[length, tag, profile.commands.see_job, profile.statuses.ok, 0, word_of(len)]);
-    block_content(out, reply);
+    message(out, [length, tag, profile.commands.see_job, profile.statuses.ok, 0, word_of(len)], reply);
 }
 
 /// Appends the reply to a GetPublishedObject.
 pub fn reply_object(profile: &Profile, out: &mut WipedBuffer, tag: u32, object: u32) {
-    words(out, &[20, tag, profile.commands.get_published_object, profile.statuses.ok, 0, object]);
+    message(out, [20, tag, profile.commands.get_published_object, profile.statuses.ok, 0, object], &[]);
 }
 
 /// Appends an ErrorReturn, with an errorinfo where there is one to give.
 pub fn reply_error(profile: &Profile, out: &mut WipedBuffer, tag: u32, status: u32, info: Option<&str>) {
     let error_return = profile.commands.error_return;
     let Some(info) = info else {
-        words(out, &[16, tag, error_return, status, 0]);
+        message(out, [16, tag, error_return, status, 0], &[]);
         return;
     };
     let len = info.len();
     let length = word_of(5 * WORD + len + padding(len));
-    words(out, &[length, tag, error_return, status, profile.reply_flags.errorinfo, word_of(len)]);
-    block_content(out, info.as_bytes());
+    message(out, [length, tag, error_return, status, profile.reply_flags.errorinfo, word_of(len)], info.as_bytes());
 }
 
-fn words(out: &mut WipedBuffer, words: &[u32]) {
-    let room = out.unfilled(words.len() * WORD);
-    for (place, word) in room.chunks_exact_mut(WORD).zip(words) {
-        place.copy_from_slice(&word.to_le_bytes());
+/// Appends a message that ends with a block; its words, the block's length among them, come first.
+#[inline]
+fn message<const WORDS: usize>(out: &mut WipedBuffer, words: [u32; WORDS], block: &[u8]) {
+    let (head, padding) = (WORDS * WORD, padding(block.len()));
+    let (words_room, block_room) = out.unfilled(head + block.len() + padding).split_at_mut(head);
+    for (place, word) in words_room.as_chunks_mut::<WORD>().0.iter_mut().zip(words) {
+        *place = word.to_le_bytes();
     }
-    out.commit(words.len() * WORD);
-}
-
-fn block_content(out: &mut WipedBuffer, block: &[u8]) {
-    out.extend(block);
-    out.extend_zeroes(padding(block.len()));
+    block_room[..block.len()].copy_from_slice(block);
+    // The padding is zero: bytes that are not held are.
+    out.commit(head + block.len() + padding);
 }
 
 fn word_of(len: usize) -> u32 {

@@ -4,6 +4,7 @@
 pub(super) const WORD: usize = 4;
 
 /// The zero bytes after a byte block of `len` bytes.
+#[inline]
 pub(super) fn padding(len: usize) -> usize {
     len.next_multiple_of(WORD) - len
 }
@@ -16,21 +17,38 @@ impl<'a> Fields<'a> {
         Self(body)
     }
 
+    #[inline]
     pub(super) fn word(&mut self) -> Option<u32> {
         let (word, rest) = self.0.split_first_chunk::<WORD>()?;
         self.0 = rest;
         Some(u32::from_le_bytes(*word))
     }
 
-    /// A byte block; `None` where it is cut short or its padding is not zero.
-    pub(super) fn block(&mut self) -> Option<&'a [u8]> {
-        let len = usize::try_from(self.word()?).ok()?;
-        let (block, rest) = self.0.split_at_checked(len)?;
-        let (pad, rest) = rest.split_at_checked(padding(len))?;
-        if pad.iter().any(|byte| *byte != 0) {
-            return None;
-        }
+    /// Some words; `None` where there are fewer, of which none is taken then.
+    #[inline]
+    pub(super) fn words<const COUNT: usize>(&mut self) -> Option<[u32; COUNT]> {
+        let (words, rest) = self.0.split_at_checked(COUNT * WORD)?;
         self.0 = rest;
+        let mut numbers = [0; COUNT];
+        for (number, word) in numbers.iter_mut().zip(words.as_chunks::<WORD>().0) {
+            *number = u32::from_le_bytes(*word);
+        }
+        Some(numbers)
+    }
+
+    /// A byte block; `None` where it is cut short or its padding is not zero.
+    #[inline]
+    pub(super) fn block(&mut self) -> Option<&'a [u8]> {
+        let len = self.word()? as usize;
+        let (block, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        if !len.is_multiple_of(WORD) {
+            let (pad, rest) = rest.split_at_checked(padding(len))?;
+            if pad.iter().any(|byte| *byte != 0) {
+                return None;
+            }
+            self.0 = rest;
+        }
         Some(block)
     }
 
@@ -39,6 +57,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Whether everything has been read: bytes left over are malformed.
+    #[inline]
     pub(super) fn is_done(&self) -> bool {
         self.0.is_empty()
     }

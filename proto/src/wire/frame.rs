@@ -82,6 +82,7 @@ impl Framer {
     /// Takes the next message off the front of `input`; `None` where there is no whole one.
     ///
     /// Of a message that is too long, bytes are taken as they come, so that the caller never has to hold it.
+    #[inline]
     pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Frame<'a>>, FrameError> {
         if self.skipping.is_some() {
             return Ok(self.skip(input));
@@ -94,17 +95,10 @@ impl Framer {
         if length < smallest || length > SKIP_LIMIT {
             return Err(FrameError { length, smallest });
         }
-        let length_in_memory = length as usize;
         if length > self.max_message {
-            let Some((tag, rest)) = rest.split_first_chunk::<WORD>() else {
-                return Ok(None);
-            };
-            *input = rest;
-            self.skipping =
-                Some(Skipping { tag: u32::from_le_bytes(*tag), length, remaining: length_in_memory - WORD });
-            return Ok(self.skip(input));
+            return Ok(self.begin_skipping(input, length));
         }
-        let Some((body, rest)) = rest.split_at_checked(length_in_memory) else {
+        let Some((body, rest)) = rest.split_at_checked(length as usize) else {
             return Ok(None);
         };
         *input = rest;
@@ -123,6 +117,16 @@ impl Framer {
         }
     }
 
+    /// Begins to drop the message at the front of `input`, once its tag is there.
+    #[cold]
+    fn begin_skipping<'a>(&mut self, input: &mut &'a [u8], length: u32) -> Option<Frame<'a>> {
+        let (tag, rest) = input[WORD..].split_first_chunk::<WORD>()?;
+        *input = rest;
+        self.skipping = Some(Skipping { tag: u32::from_le_bytes(*tag), length, remaining: length as usize - WORD });
+        self.skip(input)
+    }
+
+    #[cold]
     fn skip<'a>(&mut self, input: &mut &'a [u8]) -> Option<Frame<'a>> {
         let skipping = self.skipping.as_mut()?;
         let dropped = skipping.remaining.min(input.len());

@@ -71,16 +71,15 @@ impl std::fmt::Debug for OpaqueReply<'_> {
 }
 
 /// Decodes the body of a reply, which has at least 16 bytes (see [`super::Framer`]).
+#[inline]
 pub fn decode_reply<'a>(profile: &Profile, body: &'a [u8]) -> Result<Reply<'a>, BadReply> {
     decode(profile, body).ok_or(BadReply { length: body.len() })
 }
 
+#[inline]
 fn decode<'a>(profile: &Profile, body: &'a [u8]) -> Option<Reply<'a>> {
     let mut fields = Fields::new(body);
-    let tag = fields.word()?;
-    let number = fields.word()?;
-    let status = fields.word()?;
-    let flags = fields.word()?;
+    let [tag, number, status, flags] = fields.words()?;
     let info_follows = profile.reply_flags.errorinfo;
     if flags & !info_follows != 0 {
         return None;

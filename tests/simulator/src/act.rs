@@ -235,7 +235,7 @@ impl Simulation {
 fn change(setup: &mut Setup, chance: &mut Chance) {
     let machine = chance.place(setup.machines.len());
     let world = chance.place(setup.worlds.len());
-    match chance.below(12) {
+    match chance.below(14) {
         0 => setup.machines[machine].max_in_flight = chance.count(1, 20),
         1 => setup.worlds[world].queue = chance.count(1, 20),
         2 => setup.worlds[world].queue_bytes = chance.count(100, 20_000),
@@ -258,11 +258,24 @@ fn change(setup: &mut Setup, chance: &mut Chance) {
             setup.quota.queued = chance.count(1, 50);
             setup.quota.in_flight = chance.count(1, 50);
         }
-        10 => setup.retry.max_attempts = u32::try_from(chance.between(1, 4)).expect("small"),
+        10 | 11 => give_or_take(setup, machine, world),
+        12 => setup.retry.max_attempts = u32::try_from(chance.between(1, 4)).expect("small"),
         _ => {
             let affinity = &mut setup.worlds[world].affinity;
             *affinity = if *affinity == Affinity::Strict { Affinity::Prefer } else { Affinity::Strict };
         }
+    }
+}
+
+/// A machine that goes on living is taken from a world, or given to it.
+fn give_or_take(setup: &mut Setup, machine: usize, world: usize) {
+    let machines = &mut setup.worlds[world].machines;
+    if !machines.contains(&machine) {
+        if !setup.machines[machine].is_retired {
+            machines.push(machine);
+        }
+    } else if machines.len() > 1 {
+        machines.retain(|place| *place != machine);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use seeway::schedule::{Affinity, MachineId, WorldId};
+use seeway::schedule::{Affinity, MachineId, MachineState, WorldId};
 use seeway_proto::outcome::NotSent;
 
 use crate::callers::Side;
@@ -60,7 +60,13 @@ impl Simulation {
         }
         for channel in std::mem::take(&mut self.notes.staged) {
             match self.link_keys.get(&channel).copied() {
-                Some(key) => self.soon(Task::Pump(key)),
+                Some(key) => {
+                    let now = self.now;
+                    if let Some(link) = self.link(key) {
+                        link.staged_since = now;
+                    }
+                    self.soon(Task::Pump(key));
+                }
                 None => self.fail(Promise::Contract, "something is staged on a channel that is closed"),
             }
         }
@@ -264,14 +270,23 @@ impl Simulation {
         let Some(number) = number else { return };
         let job = self.ledger.job(number).clone();
         let world = &self.setup.worlds[job.world];
-        // What was staged before a reload may leave by where it was sent then.
-        if job.epoch == self.epoch && !world.machines.contains(&key.machine) {
+        if !world.machines.contains(&key.machine) {
             let what = format!(
                 "job {number} of world {} is sent to machine {}, which does not run it",
                 job.world, key.machine
             );
             self.fail(Promise::Affinity, what);
             return;
+        }
+        if self.scheduler.machine_state(MachineId(key.machine)) == MachineState::Ejected {
+            // It may have been staged when there was no other.
+            let staged_since = self.links.get(&(key.machine, key.place)).map_or(self.now, |link| link.staged_since);
+            let was_ready = |place: &&usize| self.ready_since.get(*place).is_some_and(|since| *since < staged_since);
+            if let Some(other) = world.machines.iter().find(was_ready) {
+                let what = format!("a job is sent to machine {}, which is ejected; {other} is ready", key.machine);
+                self.fail(Promise::Ejection, what);
+                return;
+            }
         }
         if job.key != 0 && job.epoch == self.epoch && world.affinity == Affinity::Strict {
             let at = *self.strict.entry((self.epoch, job.world, job.key)).or_insert(key.machine);
@@ -322,6 +337,13 @@ impl Simulation {
         }
         for world in 0..self.setup.worlds.len() {
             self.check_hold(world);
+        }
+        for machine in 0..self.setup.machines.len() {
+            if self.scheduler.machine_state(MachineId(machine)) == MachineState::Ready {
+                self.ready_since.entry(machine).or_insert(self.now);
+            } else {
+                self.ready_since.remove(&machine);
+            }
         }
     }
 

@@ -30,6 +30,8 @@ pub enum Promise {
     RetryBudget,
     /// What drains gets no job.
     Drain,
+    /// What is ejected gets no job while another machine is ready.
+    Ejection,
     /// The scheduler's calls and effects fit together as its documentation says.
     Contract,
     /// Nothing panics.
@@ -38,7 +40,7 @@ pub enum Promise {
 
 impl Promise {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::OneOutcome,
         Self::RightReply,
         Self::Honest,
@@ -51,6 +53,7 @@ impl Promise {
         Self::Affinity,
         Self::RetryBudget,
         Self::Drain,
+        Self::Ejection,
         Self::Contract,
         Self::NoPanic,
     ];
@@ -70,6 +73,7 @@ impl Promise {
             Self::Affinity => "with strict affinity a key's jobs go to one machine",
             Self::RetryBudget => "retries stay within their budget",
             Self::Drain => "what drains gets no job",
+            Self::Ejection => "what is ejected gets no job while another machine is ready",
             Self::Contract => "the scheduler's calls and effects fit together as documented",
             Self::NoPanic => "nothing panics",
         }

@@ -93,6 +93,8 @@ pub struct Simulation {
     pub(crate) is_calm: bool,
     /// Machines that an operator drains.
     pub(crate) drained: BTreeSet<usize>,
+    /// Machines that take jobs, as of the last step, and since when.
+    pub(crate) ready_since: BTreeMap<usize, Instant>,
     /// Counts the configurations, so that what depends on one is compared within it.
     pub(crate) epoch: u64,
     /// Where each key's jobs went, by epoch, world and key, in worlds with strict affinity.
@@ -159,6 +161,7 @@ impl Simulation {
             violation: None,
             is_calm: false,
             drained: BTreeSet::new(),
+            ready_since: BTreeMap::new(),
             epoch: 0,
             strict: BTreeMap::new(),
             before: Before::default(),

@@ -8,7 +8,7 @@ use seeway_proto::mux::Incoming;
 use seeway_proto::wire::{Command, Direction, Frame, Framer, decode_command};
 
 use crate::checks::Call;
-use crate::ledger::{Number, number_of};
+use crate::ledger::{Number, Stage, number_of};
 use crate::pipe::Pipe;
 use crate::promise::Promise;
 use crate::simulation::{Simulation, Task};
@@ -38,6 +38,8 @@ pub(crate) struct Link {
     to_machine: Pipe,
     to_gateway: Pipe,
     stalled_until: Instant,
+    /// When what is staged there began to be.
+    pub(crate) staged_since: Instant,
     /// Nothing gets through any more; the gateway may not know yet.
     pub(crate) is_cut: bool,
     pub(crate) is_draining: bool,
@@ -113,6 +115,7 @@ impl Simulation {
             to_machine: Pipe::default(),
             to_gateway: Pipe::default(),
             stalled_until: self.now,
+            staged_since: self.now,
             is_cut: false,
             is_draining: false,
             outstanding: BTreeMap::new(),
@@ -424,7 +427,7 @@ impl Simulation {
         }
     }
 
-    /// The keeper drains a channel, and closes it when it is idle or after a while.
+    /// The keeper drains a channel, and closes it when nobody waits for a job on it, or loses it meanwhile.
     pub(crate) fn drain_link(&mut self, machine: usize, place: usize) {
         let Some(link) = self.links.get_mut(&(machine, place)).filter(|link| !link.is_draining) else { return };
         link.is_draining = true;
@@ -439,15 +442,20 @@ impl Simulation {
     pub(crate) fn check_drain(&mut self, key: LinkKey, end: Instant) {
         let now = self.now;
         let Some(link) = self.link(key) else { return };
-        let (channel, is_empty) = (link.channel, link.outstanding.is_empty());
-        let is_idle = self.scheduler.is_channel_idle(channel);
-        if is_idle && !is_empty {
-            self.fail(Promise::Drain, "a channel is said to be idle and has unanswered jobs");
+        let channel = link.channel;
+        let sent: Vec<_> = link.outstanding.values().filter_map(|sent| sent.number()).collect();
+        let wanted = sent.into_iter().find(|number| self.ledger.job(*number).stage == Stage::InHand);
+        let is_done = !self.scheduler.has_wanted_jobs(channel);
+        if is_done && let Some(number) = wanted {
+            self.fail(
+                Promise::Drain,
+                format!("nobody is said to wait for a job on a channel, and job {number} has no outcome"),
+            );
         }
-        if is_idle || now >= end {
+        if is_done || now >= end {
             self.close_link(
                 key,
-                if is_idle { "was drained and is idle: closed" } else { "was drained long enough: closed" },
+                if is_done { "was drained and nobody waits for it: closed" } else { "was lost while it was drained" },
             );
         } else {
             self.later(now + Duration::from_millis(20), Task::DrainCheck(key, end));

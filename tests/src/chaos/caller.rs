@@ -188,12 +188,10 @@ impl Caller {
         let profile = Profile::open_1();
         let (mut next_at, mut number) = (Instant::now(), 0);
         loop {
-            let is_stopping = self.is_stopping.get();
-            if is_stopping && out.is_empty() {
+            if self.is_stopping.get() && out.is_empty() {
                 return Ok(());
             }
-            if !is_stopping && out.len() < IN_FLIGHT && next_at <= Instant::now() {
-                let job = self.next_job();
+            if let Some(job) = self.job_that_is_due(out, next_at) {
                 number += 1;
                 let world = if job.is_idempotent { idempotent } else { plain };
                 assert!(
@@ -203,7 +201,7 @@ impl Caller {
                 out.insert(number, (job.id, Instant::now()));
                 next_at = Instant::now() + self.pause();
             }
-            let may_send = !is_stopping && out.len() < IN_FLIGHT;
+            let may_send = self.may_send(out);
             tokio::select! {
                 biased;
                 exchanged = connection.exchange(|number, reply| {
@@ -224,6 +222,16 @@ impl Caller {
                 () = sleep(AGAIN) => self.be_patient(out),
             }
         }
+    }
+
+    /// Whether one more job may be out.
+    fn may_send(&self, out: &Out) -> bool {
+        !self.is_stopping.get() && out.len() < IN_FLIGHT
+    }
+
+    /// The next job, where it may be out and its time has come.
+    fn job_that_is_due(&self, out: &Out, next_at: Instant) -> Option<Job> {
+        (self.may_send(out) && next_at <= Instant::now()).then(|| self.next_job())
     }
 
     /// Panics when a job has waited too long. Called when nothing has come to be read, also by a caller that was halted meanwhile.
@@ -328,12 +336,10 @@ impl Caller {
     ) -> Result<(), String> {
         let (mut next_at, mut id) = (Instant::now(), 0);
         loop {
-            let is_stopping = self.is_stopping.get();
-            if is_stopping && out.is_empty() {
+            if self.is_stopping.get() && out.is_empty() {
                 return Ok(());
             }
-            if !is_stopping && out.len() < IN_FLIGHT && next_at <= Instant::now() {
-                let job = self.next_job();
+            if let Some(job) = self.job_that_is_due(out, next_at) {
                 id += 1;
                 let (submit, deadline) = self.request(&job);
                 let timeout = deadline.map(|deadline| deadline.try_into().expect("seconds"));
@@ -343,7 +349,7 @@ impl Caller {
                     .map_err(|error| error.to_string())?;
                 next_at = Instant::now() + self.pause();
             }
-            let may_send = !is_stopping && out.len() < IN_FLIGHT;
+            let may_send = self.may_send(out);
             tokio::select! {
                 biased;
                 message = replies.message() => {

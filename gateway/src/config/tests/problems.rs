@@ -11,6 +11,7 @@ fn each_problem_has_its_line_its_key_and_what_to_do() {
     site.write("text", "hello", 0o600);
     site.write("hosts", &format!("other.example {HOST_KEY}\n"), 0o644);
     site.write("bad-hosts", "hsm-a.example ssh-ed25519 AAAA\n", 0o644);
+    std::os::unix::fs::symlink(".", site.path("here")).expect("made");
     let more_listen = |line: &str| with("admin = \"\"\n", &format!("admin = \"\"\n{line}\n"));
     let more_machine = |line: &str| with("identity = \"id\"\n", &format!("identity = \"id\"\n{line}\n"));
     let more_world = |line: &str| format!("{}{line}\n", good());
@@ -140,9 +141,20 @@ fn each_problem_has_its_line_its_key_and_what_to_do() {
         (with("\"unix:s\"", "\"unix:no/s\""), "3: listen.hardserver: the directory", "make it"),
         (with("\"unix:s\"", "\"/s\""), "3: listen.hardserver: `/s` is neither", "\"unix:/path\""),
         (with("\"unix:s\"", "\"unix:s\", \"unix:s\""), "3: listen.hardserver: unix:", "of its own"),
+        (with("\"unix:s\"", "\"unix:s\", \"unix:here/s\""), "3: listen.hardserver: unix:", "of its own"),
         (
             with("admin = \"\"", "admin = \"\"\nupstream_hardserver = \"unix:s\""),
             "5: listen.upstream_hardserver: unix:",
+            "where the real hardserver listens",
+        ),
+        (
+            with("admin = \"\"", "admin = \"\"\nupstream_hardserver = \"unix:here/s\""),
+            "5: listen.upstream_hardserver: unix:",
+            "/s, which is where Seeway listens itself, as listen.hardserver; write where the real hardserver listens",
+        ),
+        (
+            with("admin = \"\"", "admin = \"127.0.0.1:7\"\nupstream_hardserver = \"tcp:localhost:7\""),
+            "5: listen.upstream_hardserver: tcp:127.0.0.1:7 is where Seeway listens itself, as listen.admin",
             "where the real hardserver listens",
         ),
         (

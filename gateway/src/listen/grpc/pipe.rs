@@ -76,7 +76,7 @@ async fn connect(shard: &Shard, open: &PipeOpen) -> Result<(Arc<Tunnel>, Channel
         .map_err(|_| Status::invalid_argument(format!("there is no port {}; 65535 is the last", open.port)))?;
     let key = open.affinity_key.as_bytes();
     upstream::open_pipe(shard, world, key, (port != 0).then_some(port)).await.map_err(|error| match error {
-        PipeError::NoMachine { .. } => {
+        PipeError::Draining | PipeError::NoMachine { .. } => {
             let outcome = Outcome::NotSent(NotSent::NowhereToGo);
             Failure::new(&shard.config().wire.profile, &open.world, None, outcome).into()
         }

@@ -1,9 +1,10 @@
 //! The hardserver front end: one legacy caller's connection, from its first byte to its last.
 //!
-//! Each connection is one task with two halves. The reader takes what the socket has, decodes every whole command in it and
-//! hands the batch to the shard in one call; the writer sends everything that has been answered in one write. An idle
-//! connection holds no buffer: what is read passes through one that the whole shard shares, and only a message that is cut
-//! in two is kept until the rest has come.
+//! Each connection is one task. It takes what the socket has, decodes every whole command in it and hands the batch to the
+//! shard in one call. What is answered in one of the shard's calls is written at the end of that call, in one write for each
+//! caller; only where a socket takes no more does the connection's own writer wait until it does. An idle connection holds no
+//! buffer but one for small answers: what is read passes through one that the whole shard shares, and only a message that is
+//! cut in two is kept until the rest has come.
 //!
 //! Where `listen.upstream_hardserver` is set, commands that are not Seeway's are passed on to that (`pass`).
 
@@ -12,7 +13,6 @@ mod socket;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use seeway_proto::mux::{Incoming, Received, UnknownCommands};
@@ -23,26 +23,25 @@ use tokio::sync::Notify;
 
 use crate::config::Config;
 use crate::schedule::{CallerId, NewJob, Priority};
-use crate::shard::{CallerCount, LegacyPort, Meaning, Shard, State};
+use crate::shard::{AnswerSink, CallerCount, LegacyPort, Meaning, Shard, State};
 
 use pass::Passing;
 pub use socket::Socket;
-use socket::{KEPT_BYTES, decode_partial};
+use socket::{Reader, Writer, decode_partial};
 
 /// Serves a connection until its caller goes away.
 pub fn start(shard: &Shard, socket: Socket, count: CallerCount) {
-    let connection = Connection::new(shard.clone(), socket, count);
-    tokio::spawn(connection.run());
+    let (reader, writer) = socket.split();
+    let connection = Connection::new(shard.clone(), writer, count);
+    tokio::spawn(connection.run(reader));
 }
 
 struct Connection {
     shard: Shard,
-    socket: Socket,
+    writer: Arc<Writer>,
     caller: CallerId,
-    output: Arc<Notify>,
+    left_over: Arc<Notify>,
     room: Arc<Notify>,
-    /// Whether answers were taken from the port and have not been written yet.
-    is_writing: Arc<AtomicBool>,
     /// Where commands go that are not Seeway's; `None` where they are refused.
     passing: Option<Passing>,
     _count: CallerCount,
@@ -65,12 +64,11 @@ impl From<io::Error> for End {
 }
 
 impl Connection {
-    fn new(shard: Shard, socket: Socket, count: CallerCount) -> Self {
-        let (output, room) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    fn new(shard: Shard, writer: Writer, count: CallerCount) -> Self {
+        let (writer, left_over, room) = (Arc::new(writer), Arc::new(Notify::new()), Arc::new(Notify::new()));
         let config = shard.config();
         let incoming = Incoming::new(config.wire.profile.clone(), config.wire_limits(), config.limits.caller_jobs);
-        let is_writing = Arc::new(AtomicBool::new(false));
-        let mut port = LegacyPort::new(incoming, output.clone(), room.clone(), is_writing.clone());
+        let mut port = LegacyPort::new(incoming, writer.clone(), left_over.clone(), room.clone());
         let passing = config.listen.upstream_hardserver.clone().map(Passing::to);
         if let Some(passing) = &passing {
             port = port.beside_hardserver(config.worlds.len(), passing.wakes.clone());
@@ -80,69 +78,79 @@ impl Connection {
             state.front.add_legacy(caller, port);
             caller
         });
-        Self { shard, socket, caller, output, room, is_writing, passing, _count: count }
+        Self { shard, writer, caller, left_over, room, passing, _count: count }
     }
 
-    async fn run(self) {
+    async fn run(self, reader: Reader) {
         let end = tokio::select! {
-            end = self.read() => end,
+            end = self.read(reader) => end,
             end = self.write() => end,
             never = self.pass() => match never {},
         };
         match end {
             Ok(()) | Err(End::Gone) => {}
-            Err(End::Lost(error)) => tracing::debug!(peer = self.socket.peer(), %error, "a legacy connection was lost"),
+            Err(End::Lost(error)) => tracing::debug!(peer = self.writer.peer(), %error, "a legacy connection was lost"),
             Err(End::Broken(error)) => {
-                tracing::warn!(peer = self.socket.peer(), %error, "a legacy connection was closed");
-                self.write_last_answers();
+                tracing::warn!(peer = self.writer.peer(), %error, "a legacy connection was closed");
             }
         }
     }
 
-    async fn read(&self) -> Result<(), End> {
+    async fn read(&self, mut reader: Reader) -> Result<(), End> {
         let mut partial = WipedBuffer::new();
         loop {
-            self.socket.readable().await?;
-            match self.take_in(&mut partial) {
-                Ok(()) => {}
-                Err(End::Lost(error)) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(end) => return Err(end),
+            let missing = if partial.is_empty() {
+                0
+            } else {
+                self.shard.with(|state, _| state.front.legacy(self.caller).incoming.missing(partial.filled()))
+            };
+            let mut is_paused = reader.take_in(&mut partial, missing, End::Gone, |bytes| self.decode(bytes)).await?;
+            // It goes on with what was read and not decoded for want of room, as room comes. A caller that goes away meanwhile
+            // is noticed: its jobs would otherwise run for nobody.
+            while is_paused {
+                tokio::select! {
+                    () = self.room.notified() => {}
+                    () = closed_by_peer(&reader) => return Err(End::Gone),
+                }
+                is_paused = decode_partial(&mut partial, |bytes| self.decode(bytes))?;
             }
-            self.wait_for_room(&mut partial).await?;
         }
     }
 
-    /// One read and everything that follows from it.
-    fn take_in(&self, partial: &mut WipedBuffer) -> Result<(), End> {
-        let missing = if partial.is_empty() {
-            0
-        } else {
-            self.shard.with(|state, _| state.front.legacy(self.caller).incoming.missing(partial.filled()))
-        };
-        self.socket.take_in(partial, missing, End::Gone, |bytes| self.decode(bytes))
-    }
-
-    /// Hands every whole command in `bytes` to whom it is for, as far as there is room; returns how many bytes are left.
-    fn decode(&self, bytes: &[u8]) -> Result<usize, End> {
-        let config = self.shard.config();
+    /// Hands every whole command in `bytes` to whom it is for, as far as there is room; returns how many bytes are left, and
+    /// whether the reader is to wait for room. Where it is, whatever makes room wakes it.
+    fn decode(&self, bytes: &[u8]) -> Result<(usize, bool), End> {
         self.shard.with(|state, now| {
+            let config = state.front.config().clone();
             let unknown = if self.passing.is_some() { UnknownCommands::Taken } else { UnknownCommands::Refused };
             let mut rest = bytes;
-            while !self.must_pause(&config, state) {
+            let mut is_paused = self.must_pause(&config, state);
+            let mut broken = None;
+            while !is_paused {
                 let port = state.front.legacy(self.caller);
-                match port.incoming.next_received(&mut rest, unknown).map_err(End::Broken)? {
-                    None => break,
-                    Some(received) => self.serve(&config, state, now, received),
+                match port.incoming.next_received(&mut rest, unknown) {
+                    Ok(None) => break,
+                    Ok(Some(received)) => self.serve(&config, state, now, received),
+                    Err(error) => {
+                        broken = Some(End::Broken(error));
+                        break;
+                    }
                 }
+                is_paused = self.must_pause(&config, state);
             }
             let port = state.front.legacy(self.caller);
             port.batch_served();
+            if is_paused {
+                port.pause();
+            }
             let refused = port.incoming.take_refused();
-            if port.incoming.output_len() > 0 {
-                port.wake();
+            let has_answers = port.incoming.output_len() > 0;
+            if has_answers {
+                state.front.answered(self.caller);
             }
             state.front.rejected += refused;
-            Ok(rest.len())
+            // What was answered before the stream broke still goes out, as far as the socket takes it at once.
+            broken.map_or(Ok((rest.len(), is_paused)), Err)
         })
     }
 
@@ -210,87 +218,32 @@ impl Connection {
             || !state.scheduler.has_room(self.caller)
     }
 
-    /// Whether the reader is to wait. Where it is, whatever makes room wakes it.
-    fn pauses(&self) -> bool {
-        let config = self.shard.config();
-        self.shard.with(|state, _| {
-            let must_pause = self.must_pause(&config, state);
-            if must_pause {
-                state.front.legacy(self.caller).pause();
-            }
-            must_pause
-        })
-    }
-
-    /// Goes on with what was read and not decoded for want of room, as room comes. Notices a caller that goes away
-    /// meanwhile, whose jobs would otherwise run for nobody.
-    async fn wait_for_room(&self, partial: &mut WipedBuffer) -> Result<(), End> {
-        while self.pauses() {
-            tokio::select! {
-                () = self.room.notified() => {}
-                () = self.closed_by_peer() => return Err(End::Gone),
-            }
-            if !partial.is_empty() {
-                decode_partial(partial, |bytes| self.decode(bytes))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Returns when the caller has closed its end. Bytes that it sent before can't be read meanwhile, so that this looks
-    /// from time to time.
-    async fn closed_by_peer(&self) {
-        loop {
-            let ready = self.socket.ready_to_read().await;
-            if !ready.is_ok_and(|ready| !ready.is_read_closed()) {
-                return;
-            }
-            tokio::time::sleep(LOOK_FOR_CLOSE).await;
-        }
-    }
-
+    /// Writes what the socket did not take at once.
     async fn write(&self) -> Result<(), End> {
-        let mut writing = WipedBuffer::new();
         loop {
-            self.output.notified().await;
-            // Whoever is ready gets to say what it has to say first: one write then carries it all.
-            tokio::task::yield_now().await;
-            self.take_answers(&mut writing);
-            while !writing.is_empty() {
-                match self.socket.try_write(writing.filled()) {
-                    Ok(0) => return Err(End::Gone),
-                    Ok(count) => writing.consume(count),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.socket.writable().await?,
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            self.is_writing.store(false, Ordering::Relaxed);
-            if writing.capacity() > KEPT_BYTES {
-                writing = WipedBuffer::new();
+            self.left_over.notified().await;
+            while !self.shard.with(|state, _| state.front.legacy(self.caller).write_answers())? {
+                self.writer.writable().await?;
             }
         }
     }
+}
 
-    fn take_answers(&self, into: &mut WipedBuffer) {
-        self.shard.with(|state, _| {
-            let port = state.front.legacy(self.caller);
-            port.incoming.swap_output(into);
-            self.is_writing.store(!into.is_empty(), Ordering::Relaxed);
-            port.resume();
-            port.resume_passage();
-        });
+impl AnswerSink for Writer {
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        Self::try_write(self, bytes)
     }
+}
 
-    /// What was answered before the stream broke still goes out, as far as the socket takes it at once.
-    fn write_last_answers(&self) {
-        let mut last = WipedBuffer::new();
-        self.take_answers(&mut last);
-        while !last.is_empty() {
-            match self.socket.try_write(last.filled()) {
-                Ok(count) if count > 0 => last.consume(count),
-                _ => return,
-            }
+/// Returns when a caller has closed its end. Bytes that it sent before can't be read meanwhile, so that this looks from time
+/// to time.
+async fn closed_by_peer(reader: &Reader) {
+    loop {
+        let ready = reader.ready_to_read().await;
+        if !ready.is_ok_and(|ready| !ready.is_read_closed()) {
+            return;
         }
+        tokio::time::sleep(LOOK_FOR_CLOSE).await;
     }
 }
 

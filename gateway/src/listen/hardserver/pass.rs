@@ -17,7 +17,7 @@ use seeway_proto::wire::{Direction, Frame, FrameError, Framer, OpaqueReply};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::Connection;
-use super::socket::{Socket, decode_partial};
+use super::socket::{Reader, Socket, Writer, decode_partial};
 use crate::config::HardserverAddress;
 use crate::shard::{LegacyPort, PassageWakes, State, StrayReply};
 
@@ -82,28 +82,30 @@ impl Connection {
             let lost = match connect(&passing.address).await {
                 Ok(socket) => {
                     self.with_port(LegacyPort::hardserver_connected);
-                    self.carry(passing, &socket).await
+                    self.carry(passing, socket).await
                 }
                 Err(error) => Lost::NotReached(error),
             };
             self.shard.with(|state, _| {
                 let passed = state.front.legacy(self.caller).hardserver_lost(&self.shard.config().wire.profile);
                 state.front.passed += passed;
+                state.front.answered(self.caller);
             });
             // A caller that asks again and again does not fill the log.
             if was_reached || !matches!(lost, Lost::NotReached(_)) {
-                let (peer, hardserver) = (self.socket.peer(), &passing.address);
+                let (peer, hardserver) = (self.writer.peer(), &passing.address);
                 tracing::warn!(peer, %hardserver, error = %lost, "a caller has lost the hardserver");
             }
             was_reached = !matches!(lost, Lost::NotReached(_));
         }
     }
 
-    async fn carry(&self, passing: &Passing, socket: &Socket) -> Lost {
-        let mut replies = pin!(self.carry_replies(passing, socket));
+    async fn carry(&self, passing: &Passing, socket: Socket) -> Lost {
+        let (reader, writer) = socket.split();
+        let mut replies = pin!(self.carry_replies(passing, reader));
         let error = tokio::select! {
             Err(lost) = &mut replies => return lost,
-            Err(error) = self.carry_commands(passing, socket) => error,
+            Err(error) = self.carry_commands(passing, &writer) => error,
         };
         // What it had answered before it went can still be read.
         match tokio::time::timeout(LAST_REPLIES, replies).await {
@@ -112,13 +114,13 @@ impl Connection {
         }
     }
 
-    async fn carry_commands(&self, passing: &Passing, socket: &Socket) -> io::Result<Infallible> {
+    async fn carry_commands(&self, passing: &Passing, writer: &Writer) -> io::Result<Infallible> {
         loop {
             let written = self.with_port(|port| {
                 if port.staged().is_empty() {
                     return None;
                 }
-                let written = socket.try_write(port.staged());
+                let written = writer.try_write(port.staged());
                 if let Ok(count) = written {
                     port.wrote(count);
                 }
@@ -128,23 +130,18 @@ impl Connection {
                 None => passing.wakes.staged.notified().await,
                 Some(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Some(Ok(_)) => {}
-                Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => socket.writable().await?,
+                Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => writer.writable().await?,
                 Some(Err(error)) => return Err(error),
             }
         }
     }
 
-    async fn carry_replies(&self, passing: &Passing, socket: &Socket) -> Result<Infallible, Lost> {
+    async fn carry_replies(&self, passing: &Passing, mut reader: Reader) -> Result<Infallible, Lost> {
         let mut framer = Framer::new(Direction::Replies, self.shard.config().wire_limits());
         let mut partial = WipedBuffer::new();
         loop {
-            socket.readable().await?;
             let missing = framer.missing(partial.filled());
-            let taken = socket.take_in(&mut partial, missing, Lost::Closed, |bytes| self.pass_back(&mut framer, bytes));
-            match taken {
-                Err(Lost::Failed(error)) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                taken => taken?,
-            }
+            reader.take_in(&mut partial, missing, Lost::Closed, |bytes| self.pass_back(&mut framer, bytes)).await?;
             // A caller that does not read its answers is not brought more of them.
             while self.with_port(|port| self.is_full(port)) {
                 passing.wakes.room.notified().await;
@@ -154,7 +151,7 @@ impl Connection {
     }
 
     /// Hands every whole reply in `bytes` to the caller, as far as there is room; returns how many bytes are left.
-    fn pass_back(&self, framer: &mut Framer, bytes: &[u8]) -> Result<usize, Lost> {
+    fn pass_back(&self, framer: &mut Framer, bytes: &[u8]) -> Result<(usize, ()), Lost> {
         self.shard.with(|state, _| {
             let mut rest = bytes;
             let mut replied = 0;
@@ -179,9 +176,9 @@ impl Connection {
                     Err(stray) => break Err(stray.into()),
                 }
             };
-            port.wake();
+            state.front.answered(self.caller);
             state.front.passed.replied += replied;
-            ended.map(|()| rest.len())
+            ended.map(|()| (rest.len(), ()))
         })
     }
 

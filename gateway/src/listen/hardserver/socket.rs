@@ -2,17 +2,19 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 use seeway_proto::wiped::WipedBuffer;
-use tokio::io::{Interest, Ready};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::{AsyncRead, Interest, ReadBuf, Ready};
+use tokio::net::{TcpStream, UnixStream, tcp, unix};
 use zeroize::Zeroize;
 
 /// What one read takes at most: enough for a few hundred small jobs, small enough to stay in a core's cache.
 const READ_BYTES: usize = 64 * 1024;
 
 /// A buffer that grew beyond this for a large message is given back when it is empty.
-pub(super) const KEPT_BYTES: usize = 64 * 1024;
+const KEPT_BYTES: usize = 64 * 1024;
 
 thread_local! {
     /// What the shard's connections read into. Empty and zero between two reads.
@@ -25,6 +27,18 @@ pub enum Socket {
     Tcp(TcpStream),
     /// Over a Unix socket.
     Unix(UnixStream),
+}
+
+/// What comes from a socket.
+pub(super) enum Reader {
+    Tcp(tcp::OwnedReadHalf),
+    Unix(unix::OwnedReadHalf),
+}
+
+/// What goes to a socket.
+pub(super) enum Writer {
+    Tcp(tcp::OwnedWriteHalf),
+    Unix(unix::OwnedWriteHalf),
 }
 
 impl From<TcpStream> for Socket {
@@ -40,32 +54,26 @@ impl From<UnixStream> for Socket {
 }
 
 impl Socket {
-    pub(super) async fn readable(&self) -> io::Result<()> {
+    /// Its two directions.
+    pub(super) fn split(self) -> (Reader, Writer) {
         match self {
-            Self::Tcp(stream) => stream.readable().await,
-            Self::Unix(stream) => stream.readable().await,
+            Self::Tcp(stream) => {
+                let (reader, writer) = stream.into_split();
+                (Reader::Tcp(reader), Writer::Tcp(writer))
+            }
+            Self::Unix(stream) => {
+                let (reader, writer) = stream.into_split();
+                (Reader::Unix(reader), Writer::Unix(writer))
+            }
         }
     }
+}
 
+impl Writer {
     pub(super) async fn writable(&self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.writable().await,
             Self::Unix(stream) => stream.writable().await,
-        }
-    }
-
-    /// Waits until there is something to read, and says whether that is the end.
-    pub(super) async fn ready_to_read(&self) -> io::Result<Ready> {
-        match self {
-            Self::Tcp(stream) => stream.ready(Interest::READABLE).await,
-            Self::Unix(stream) => stream.ready(Interest::READABLE).await,
-        }
-    }
-
-    fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.try_read(into),
-            Self::Unix(stream) => stream.try_read(into),
         }
     }
 
@@ -76,54 +84,86 @@ impl Socket {
         }
     }
 
+    /// Who is at the other end, for the log.
     pub(super) fn peer(&self) -> String {
         match self {
             Self::Tcp(stream) => stream.peer_addr().map_or_else(|_| "a TCP peer".into(), |peer| peer.to_string()),
             Self::Unix(stream) => {
-                stream.peer_cred().map_or_else(|_| "a Unix peer".into(), |peer| format!("uid {}", peer.uid()))
+                let peer = stream.as_ref().peer_cred();
+                peer.map_or_else(|_| "a Unix peer".into(), |peer| format!("uid {}", peer.uid()))
             }
-        }
-    }
-
-    /// Reads once, and has `decode` take what it can of everything that was read and not taken yet; it returns how many
-    /// bytes it left. Those are kept in `partial`, of which at least `missing` bytes more are wanted. `gone` is the error
-    /// where the peer has closed its end.
-    pub(super) fn take_in<E: From<io::Error>>(
-        &self,
-        partial: &mut WipedBuffer,
-        missing: usize,
-        gone: E,
-        decode: impl FnOnce(&[u8]) -> Result<usize, E>,
-    ) -> Result<(), E> {
-        if partial.is_empty() {
-            SHARED_READ_BUFFER.with_borrow_mut(|shared| {
-                let count = self.try_read(shared)?;
-                let read = &mut shared[..count];
-                let result = if count == 0 { Err(gone) } else { decode(read) };
-                let result = result.map(|rest| partial.extend(&read[count - rest..]));
-                read.zeroize();
-                result
-            })
-        } else {
-            let count = self.try_read(partial.unfilled(missing.max(READ_BYTES / 4)))?;
-            if count == 0 {
-                return Err(gone);
-            }
-            partial.commit(count);
-            decode_partial(partial, decode)
         }
     }
 }
 
-/// Has `decode` take what it can of `partial`; it returns how many bytes it left.
-pub(super) fn decode_partial<E>(
+impl Reader {
+    /// Waits until there is something to read, and says whether that is the end.
+    pub(super) async fn ready_to_read(&self) -> io::Result<Ready> {
+        match self {
+            Self::Tcp(stream) => stream.ready(Interest::READABLE).await,
+            Self::Unix(stream) => stream.ready(Interest::READABLE).await,
+        }
+    }
+
+    /// Reads once. Unlike `try_read`, this does not ask the system a second time where it had less than there is room for.
+    fn poll_read(&mut self, context: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut into = ReadBuf::new(into);
+        ready!(match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(context, &mut into),
+            Self::Unix(stream) => Pin::new(stream).poll_read(context, &mut into),
+        })?;
+        Poll::Ready(Ok(into.filled().len()))
+    }
+
+    /// Waits for something to read, reads once, and has `decode` take what it can of everything that was read and not taken
+    /// yet; it returns how many bytes it left, and what it has to say. Those are kept in `partial`, of which at least `missing`
+    /// bytes more are wanted. `gone` is the error where the peer has closed its end.
+    ///
+    /// Nothing is read where the future is dropped before it is ready.
+    pub(super) async fn take_in<T, E: From<io::Error>>(
+        &mut self,
+        partial: &mut WipedBuffer,
+        missing: usize,
+        gone: E,
+        decode: impl FnOnce(&[u8]) -> Result<(usize, T), E>,
+    ) -> Result<T, E> {
+        if !partial.is_empty() {
+            let room = partial.unfilled(missing.max(READ_BYTES / 4));
+            let count = std::future::poll_fn(|context| self.poll_read(context, room)).await?;
+            if count == 0 {
+                return Err(gone);
+            }
+            partial.commit(count);
+            return decode_partial(partial, decode);
+        }
+        let mut once = Some((gone, decode));
+        std::future::poll_fn(|context| {
+            SHARED_READ_BUFFER.with_borrow_mut(|shared| {
+                let count = ready!(self.poll_read(context, shared))?;
+                let read = &mut shared[..count];
+                let (gone, decode) = once.take().expect("a future that was ready is not polled again");
+                let result = if count == 0 { Err(gone) } else { decode(read) };
+                let result = result.map(|(rest, said)| {
+                    partial.extend(&read[count - rest..]);
+                    said
+                });
+                read.zeroize();
+                Poll::Ready(result)
+            })
+        })
+        .await
+    }
+}
+
+/// Has `decode` take what it can of `partial`; it returns how many bytes it left, and what it has to say.
+pub(super) fn decode_partial<T, E>(
     partial: &mut WipedBuffer,
-    decode: impl FnOnce(&[u8]) -> Result<usize, E>,
-) -> Result<(), E> {
-    let rest = decode(partial.filled())?;
+    decode: impl FnOnce(&[u8]) -> Result<(usize, T), E>,
+) -> Result<T, E> {
+    let (rest, said) = decode(partial.filled())?;
     partial.consume(partial.len() - rest);
     if partial.is_empty() && partial.capacity() > KEPT_BYTES {
         *partial = WipedBuffer::new();
     }
-    Ok(())
+    Ok(said)
 }

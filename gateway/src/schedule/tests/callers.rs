@@ -46,6 +46,21 @@ fn under_load_callers_get_what_their_priorities_weigh() {
 }
 
 #[test]
+fn under_load_callers_whose_jobs_all_have_one_key_get_no_other_share() {
+    let (mut bench, channel) = narrow(|_| {});
+    let callers = [Priority::High, Priority::Normal, Priority::Low].map(|priority| {
+        let caller = bench.scheduler.caller_joined();
+        for ticket in 0..500 {
+            bench.submit_as(caller, ticket, 8, |new| (new.priority, new.affinity_key) = (priority, b"one"));
+        }
+        caller
+    });
+    serve(&mut bench, channel, 350);
+    let done = callers.map(|caller| bench.told.outcomes.keys().filter(|(other, _)| *other == caller).count());
+    assert!(done.iter().zip([200, 100, 50]).all(|(done, share): (&usize, usize)| done.abs_diff(share) < 5), "{done:?}");
+}
+
+#[test]
 fn a_quota_of_queued_jobs_at_it_and_one_past() {
     let (mut bench, channel) = narrow(|settings| settings.caller.queued = 2);
     let (caller, other) = (bench.scheduler.caller_joined(), bench.scheduler.caller_joined());

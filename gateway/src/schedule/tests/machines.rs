@@ -169,6 +169,94 @@ fn a_machine_that_fails_is_ejected_probed_and_taken_back() {
 }
 
 #[test]
+fn a_machine_that_refuses_whatever_it_is_sent_is_ejected_however_quickly_it_does() {
+    let (mut bench, [bad, good], caller) = two(circuit);
+    for ticket in 0..100 {
+        bench.submit(caller, ticket);
+        bench.send_all();
+        while bench.held(bad) > 0 {
+            bench.answer(bad, 0, Some(bench.profile.statuses.unknown_id));
+        }
+        while bench.held(good) > 0 {
+            bench.answer(good, 0, None);
+        }
+    }
+    assert_eq!(state(&bench, 0), MachineState::Ejected);
+    assert_eq!(bench.scheduler.world_stats(WorldId(0)).outcomes(OutcomeKind::MachineStatus), 3);
+}
+
+#[test]
+fn replies_that_are_too_large_are_not_held_against_a_machine() {
+    let (mut bench, [one, other], caller) = two(circuit);
+    for channel in [one, other] {
+        // They have another idea of the limit.
+        let incoming = Incoming::new(bench.profile.clone(), Limits { max_job_bytes: 2000 }, usize::MAX);
+        bench.peers.get_mut(&channel).expect("open").incoming = incoming;
+    }
+    for ticket in 0..20 {
+        bench.submit(caller, ticket);
+        bench.send_all();
+        for channel in [one, other] {
+            let Peer { incoming, held, .. } = bench.peers.get_mut(&channel).expect("open");
+            held.drain(..).for_each(|(tag, _)| incoming.answer_job(tag, &[0; 1001]));
+            bench.deliver(channel);
+        }
+    }
+    assert_eq!([0, 1].map(|machine| state(&bench, machine)), [MachineState::Ready; 2]);
+    assert_eq!(bench.scheduler.world_stats(WorldId(0)).outcomes(OutcomeKind::UnknownMachineFailed), 20);
+}
+
+#[test]
+fn hasty_callers_do_not_get_machines_ejected() {
+    let (mut bench, [slow, other], caller) = two(circuit);
+    let mut ticket = 0;
+    let mut time_out = |bench: &mut Bench, patience: Duration| {
+        for _ in 0..8 {
+            bench.submit_for(caller, ticket, patience, false);
+            ticket += 1;
+        }
+        bench.send_all();
+        bench.pass(patience);
+    };
+    time_out(&mut bench, Duration::from_millis(999));
+    assert_eq!([0, 1].map(|machine| state(&bench, machine)), [MachineState::Ready; 2]);
+    for channel in [slow, other] {
+        while bench.held(channel) > 0 {
+            bench.answer(channel, 0, None);
+        }
+    }
+    // Each is known to take a second: four times that is what it takes to say that it does not answer.
+    time_out(&mut bench, Duration::from_millis(3_990));
+    assert_eq!([0, 1].map(|machine| state(&bench, machine)), [MachineState::Ready; 2]);
+    while bench.held(other) > 0 {
+        bench.answer(other, 0, None);
+    }
+    time_out(&mut bench, Duration::from_secs(17));
+    assert!([0, 1].iter().any(|machine| state(&bench, *machine) == MachineState::Ejected));
+}
+
+#[test]
+fn what_waits_for_a_world_that_is_removed_still_runs() {
+    for hold in [HOLD, Duration::ZERO] {
+        let mut bench = Bench::new(&[&[0]], 1, 10, hold);
+        let channel = bench.open(0);
+        let caller = bench.scheduler.caller_joined();
+        bench.submit(caller, 0);
+        bench.submit(caller, 1);
+        bench.send(channel);
+        let mut after = bench.settings.clone();
+        after.worlds[0].is_retired = true;
+        bench.scheduler.reconfigure(bench.now, after, &mut bench.told);
+        assert!(!bench.scheduler.is_ready(WorldId(0)));
+        bench.pass(HOLD + Duration::from_secs(1));
+        bench.answer(channel, 0, None);
+        bench.send(channel);
+        bench.answer(channel, 0, None);
+        assert_eq!(bench.outcome(caller, 1), Some(OutcomeKind::Replied));
+    }
+}
+
+#[test]
 fn a_silent_machine_is_ejected_and_costs_no_further_job() {
     let (mut bench, [silent, good], caller) = two(circuit);
     for ticket in 0..10 {

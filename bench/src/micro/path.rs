@@ -1,0 +1,204 @@
+//! The whole way of legacy callers' jobs through a shard, as `listen::hardserver`, `shard` and `upstream::channel` go it. What is
+//! left out is what moves the bytes: sockets, the runtime's tasks, and SSH.
+
+use std::hint::black_box;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use seeway::schedule::{CallerId, ChannelId, Concluded, Effects, MachineId, NewJob, Scheduler, SizeClass, WorldId};
+use seeway::shard::{AnswerSink, LegacyPort, Meaning};
+use seeway_proto::mux::{Incoming, UnknownCommands};
+use seeway_proto::wiped::WipedBuffer;
+use seeway_proto::wire::{Command, Limits, Profile};
+use slotmap::SecondaryMap;
+use tokio::sync::Notify;
+
+use super::Work;
+use super::messages::{Echo, Jobs, REPLY_MESSAGE};
+use super::scheduler::{STEP, WORLD, new_job, settings};
+
+/// What `limits.caller_buffer_bytes` says where nothing is configured.
+const CALLER_BUFFER: usize = 4 << 20;
+
+/// What `limits.caller_jobs` says where nothing is configured.
+const CALLER_JOBS: usize = 1024;
+
+/// The callers' ports, as the shard's front has them.
+struct Front {
+    profile: Arc<Profile>,
+    ports: SecondaryMap<CallerId, LegacyPort>,
+    answered: Vec<CallerId>,
+    channel: Arc<Notify>,
+}
+
+impl Front {
+    /// `Front::write_answers`.
+    fn write_answers(&mut self) {
+        for caller in self.answered.drain(..) {
+            let written = self.ports.get_mut(caller).expect("callers stay").write_answers();
+            assert!(written.is_ok_and(|is_all| is_all), "the socket takes all");
+        }
+    }
+
+    fn port(&mut self, caller: CallerId) -> &mut LegacyPort {
+        self.ports.get_mut(caller).expect("callers stay")
+    }
+}
+
+impl Effects for Front {
+    fn concluded(&mut self, concluded: Concluded<'_>) {
+        let tag = u32::try_from(concluded.ticket).expect("a legacy caller's ticket is its tag");
+        if let Some(port) = self.ports.get_mut(concluded.caller) {
+            let is_first = port.incoming.output_len() == 0;
+            port.answer(&self.profile, tag, concluded.outcome);
+            if is_first {
+                self.answered.push(concluded.caller);
+            }
+        }
+    }
+
+    fn output_staged(&mut self, _: ChannelId) {
+        self.channel.notify_one();
+    }
+
+    fn world_ready(&mut self, _: WorldId, _: bool) {}
+
+    fn caller_has_room(&mut self, caller: CallerId) {
+        self.port(caller).resume();
+    }
+
+    fn bulk_wanted(&mut self, _: MachineId) {}
+}
+
+/// A caller: its jobs, and where its answers are taken to.
+struct Caller {
+    id: CallerId,
+    jobs: Jobs,
+    socket: Arc<Socket>,
+}
+
+/// A socket that takes all that is written to it.
+#[derive(Default)]
+struct Socket {
+    taken: AtomicUsize,
+}
+
+impl AnswerSink for Socket {
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let count = black_box(bytes).len();
+        self.taken.fetch_add(count, Ordering::Relaxed);
+        Ok(count)
+    }
+}
+
+/// Callers that hand over their jobs, a channel that carries them, and the answers on their way back.
+pub(super) struct Path {
+    scheduler: Scheduler,
+    front: Front,
+    callers: Vec<Caller>,
+    channel: ChannelId,
+    echo: Echo,
+    received: WipedBuffer,
+    in_flight: usize,
+    now: Instant,
+}
+
+impl Path {
+    pub(super) fn new(callers: usize, in_flight: usize) -> Self {
+        let profile = Profile::open_1();
+        let now = Instant::now();
+        let mut scheduler = Scheduler::new(now, settings(profile.clone(), 1, 1024));
+        let mut front = Front {
+            profile: profile.clone(),
+            ports: SecondaryMap::new(),
+            answered: Vec::new(),
+            channel: Arc::new(Notify::new()),
+        };
+        let channel = scheduler.channel_opened(now, MachineId(0), SizeClass::Small, &mut front);
+        let callers_in = (0..callers).map(|_| {
+            let id = scheduler.caller_joined();
+            let incoming = Incoming::new(profile.clone(), Limits::default(), CALLER_JOBS);
+            let socket = Arc::<Socket>::default();
+            let mut port = LegacyPort::new(incoming, socket.clone(), Arc::default(), Arc::default());
+            let handle = port.handle_of(WORLD).expect("handles are left");
+            front.ports.insert(id, port);
+            Caller { id, jobs: Jobs::new(&profile, handle, in_flight), socket }
+        });
+        let callers_in = callers_in.collect();
+        Self {
+            scheduler,
+            front,
+            callers: callers_in,
+            channel,
+            echo: Echo::new(&profile, callers * in_flight),
+            received: WipedBuffer::new(),
+            in_flight,
+            now,
+        }
+    }
+
+    /// Goes on as `Shard::with` does at the end of each call.
+    fn tick(scheduler: &Scheduler, front: &mut Front, now: &mut Instant) {
+        front.write_answers();
+        let next = black_box(scheduler.poll_timeout(*now));
+        assert!(next.is_none_or(|next| next > *now), "nothing is overdue");
+        *now += STEP;
+    }
+
+    /// `Connection::decode`: every whole command in what was read.
+    fn decode(scheduler: &mut Scheduler, front: &mut Front, now: Instant, caller: CallerId, bytes: &[u8]) {
+        let mut rest = bytes;
+        while !Self::must_pause(scheduler, front, caller) {
+            let port = front.port(caller);
+            let received = port.incoming.next_received(&mut rest, UnknownCommands::Refused).expect("whole messages");
+            let Some(received) = received else { break };
+            let Some(Command::SeeJob { tag, world, job }) = received.command else { panic!("jobs were sent") };
+            let Meaning::World(world) = front.port(caller).meaning_of(world) else { panic!("the handle was given") };
+            let new = NewJob { world, ..new_job(now, tag.into(), job.0) };
+            scheduler.submit(now, caller, new, front);
+        }
+        let port = front.port(caller);
+        port.batch_served();
+        let refused = port.incoming.take_refused();
+        assert!(port.incoming.output_len() == 0, "nothing is answered at once");
+        assert!(rest.is_empty() && refused == 0, "every job is taken");
+    }
+
+    /// `Connection::must_pause`.
+    fn must_pause(scheduler: &mut Scheduler, front: &mut Front, caller: CallerId) -> bool {
+        let port = front.port(caller);
+        !port.incoming.has_room()
+            || port.incoming.output_len() >= CALLER_BUFFER
+            || port.staged_len() >= CALLER_BUFFER
+            || !scheduler.has_room(caller)
+    }
+}
+
+impl Work for Path {
+    fn turn(&mut self) {
+        let Self { scheduler, front, callers, channel, echo, received, in_flight, now } = self;
+        for caller in &mut *callers {
+            Self::decode(scheduler, front, *now, caller.id, black_box(caller.jobs.next()));
+            Self::tick(scheduler, front, now);
+        }
+        let batch = scheduler.take_output(*now, *channel, front).expect("jobs are staged");
+        Self::tick(scheduler, front, now);
+        received.extend(echo.replies_to(&batch));
+        drop(batch);
+        assert!(scheduler.take_output(*now, *channel, front).is_none(), "its writer asks until there is nothing more");
+        Self::tick(scheduler, front, now);
+
+        let mut input = received.filled();
+        scheduler.receive(*now, *channel, &mut input, front).expect("replies to what was sent");
+        assert!(input.is_empty());
+        received.clear();
+        Self::tick(scheduler, front, now);
+
+        for caller in callers {
+            let count = caller.socket.taken.swap(0, Ordering::Relaxed);
+            assert_eq!(count, *in_flight * REPLY_MESSAGE, "each job was answered");
+        }
+    }
+}

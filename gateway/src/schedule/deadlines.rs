@@ -1,0 +1,102 @@
+//! When the next job in hand is due.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Instant;
+
+use super::JobId;
+
+/// Those of jobs that have ended may be as many as those in hand, and so many besides, before they are thrown out.
+const MOST_ENDED: usize = 64;
+
+/// The deadlines of the jobs in hand, the earliest first.
+///
+/// Most jobs end long before they are due, and most are due in the order in which they came: so a deadline is pushed at what
+/// is nearly always the heap's end, and stays there when its job ends, until there are too many like it.
+#[derive(Debug, Default)]
+pub(super) struct Deadlines {
+    heap: BinaryHeap<Reverse<(Instant, JobId)>>,
+    /// Jobs in hand.
+    jobs: usize,
+}
+
+impl Deadlines {
+    /// A job is in hand.
+    pub(super) fn insert(&mut self, deadline: Instant, id: JobId) {
+        self.heap.push(Reverse((deadline, id)));
+        self.jobs += 1;
+    }
+
+    /// A job has ended.
+    pub(super) fn job_ended(&mut self, is_in_hand: impl Fn(JobId) -> bool) {
+        self.jobs -= 1;
+        if self.jobs == 0 {
+            self.heap.clear();
+        } else if self.heap.len() > self.jobs * 2 + MOST_ENDED {
+            self.heap.retain(|Reverse((_, id))| is_in_hand(*id));
+        }
+    }
+
+    /// The earliest; it may be that of a job which has ended.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.heap.peek().map(|Reverse((deadline, _))| *deadline)
+    }
+
+    /// Takes out the next that has passed; its job may have ended.
+    pub(super) fn take_passed(&mut self, now: Instant) -> Option<JobId> {
+        let Reverse((deadline, id)) = *self.heap.peek()?;
+        (deadline <= now).then(|| {
+            self.heap.pop();
+            id
+        })
+    }
+
+    /// How many are kept.
+    pub(super) fn len(&self) -> usize {
+        self.heap.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use slotmap::SlotMap;
+
+    use super::*;
+    use crate::schedule::tests::beginning;
+
+    #[test]
+    fn they_pass_in_their_order_whatever_order_they_came_in() {
+        let (now, mut jobs, mut deadlines) = (beginning(), SlotMap::with_key(), Deadlines::default());
+        let seconds = [3, 1, 4, 1, 5];
+        let ids = seconds.map(|seconds| {
+            let id: JobId = jobs.insert(());
+            deadlines.insert(now + Duration::from_secs(seconds), id);
+            id
+        });
+        assert_eq!(deadlines.next(), Some(now + Duration::from_secs(1)));
+        assert_eq!(deadlines.take_passed(now), None);
+        let passed: Vec<_> = std::iter::from_fn(|| deadlines.take_passed(now + Duration::from_secs(4))).collect();
+        assert_eq!(passed, [ids[1], ids[3], ids[0], ids[2]]);
+        assert_eq!(deadlines.len(), 1);
+    }
+
+    #[test]
+    fn those_of_ended_jobs_are_no_more_than_those_in_hand_and_a_few() {
+        let (now, mut jobs, mut deadlines) = (beginning(), SlotMap::with_key(), Deadlines::default());
+        let lasting: JobId = jobs.insert(());
+        deadlines.insert(now, lasting);
+        for _ in 0..10_000 {
+            let id = jobs.insert(());
+            deadlines.insert(now + Duration::from_secs(60), id);
+            jobs.remove(id);
+            deadlines.job_ended(|id| jobs.contains_key(id));
+            assert!(deadlines.len() <= 2 + MOST_ENDED, "{}", deadlines.len());
+        }
+        assert_eq!(deadlines.take_passed(now), Some(lasting));
+        jobs.remove(lasting);
+        deadlines.job_ended(|id| jobs.contains_key(id));
+        assert_eq!((deadlines.len(), deadlines.next()), (0, None));
+    }
+}
