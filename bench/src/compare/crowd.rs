@@ -37,7 +37,7 @@ pub(super) fn idle(scene: &Scene, plan: &Plan, tell: &Tell<'_>) -> anyhow::Resul
         bail!("{IDLE} connections need {needed} open files, and no more than {allowed} are allowed (ulimit -Hn)");
     }
     let gateway = scene.gateway("gateway for a crowd", "")?;
-    let busy = Load { callers: BUSY, ..plan.timed(Load::new(Way::Wire(gateway.tcp.clone()), Some(WORLD))) };
+    let busy = Load { callers: BUSY, ..plan.timed(Load::new(Way::Wire(gateway.legacy.clone()), Some(WORLD))) };
     // One after the other: all at once are more than the world's queue holds.
     let each_one_job = Load {
         callers: IDLE,
@@ -89,7 +89,7 @@ const FEW_IN_FLIGHT: usize = 256;
 pub(super) fn busy(scene: &Scene, plan: &Plan, tell: &Tell<'_>) -> anyhow::Result<Seen> {
     raise_open_files()?;
     let gateway = scene.gateway("gateway for busy callers", "")?;
-    let many = Load { callers: MANY, ..plan.timed(Load::new(Way::Wire(gateway.tcp.clone()), Some(WORLD))) };
+    let many = Load { callers: MANY, ..plan.timed(Load::new(Way::Wire(gateway.legacy.clone()), Some(WORLD))) };
     let mut fastest = Vec::new();
     for _ in 0..3 {
         fastest.push(many.run(&mut Unwatched)?.jobs_per_second);

@@ -30,6 +30,7 @@ use serde::Serialize;
 pub use bars::{Bar, Sense};
 pub use host::Host;
 pub use report::PAGE;
+pub use scene::Socket;
 pub use statistics::{Spread, ratios};
 pub use ways::{Part, Peer, Sample, Shape};
 
@@ -45,6 +46,8 @@ pub struct Options {
     pub only: BTreeSet<u8>,
     /// The gateway's program; where there is none it is looked for, or built.
     pub program: Option<PathBuf>,
+    /// The kind of socket that callers reach tunnels and the gateway by.
+    pub socket: Socket,
     /// Rounds, where not the usual number of them.
     pub rounds: Option<usize>,
     /// How long each measurement takes, where not as long as usual.
@@ -101,6 +104,8 @@ pub struct Comparison {
     pub machine: Host,
     /// How.
     pub plan: Plan,
+    /// The kind of socket that callers reached tunnels and the gateway by.
+    pub socket: Socket,
     /// How long it took, in seconds.
     pub took_seconds: f64,
     /// The cipher with which OpenSSH was the fastest.
@@ -186,7 +191,7 @@ pub fn run(options: &Options) -> anyhow::Result<Comparison> {
     };
     let program = options.program.clone().map_or_else(|| program::find(program::SEEWAY), Ok)?;
     let mut machine = Host::look(&program);
-    let scene = Scene::start(program)?;
+    let scene = Scene::start(program, options.socket)?;
     let (mut measurements, mut bars) = (Vec::new(), Vec::new());
 
     let ways = throughput::run(&scene, &plan, &wanted, options.only.is_empty(), &tell)?;
@@ -209,6 +214,7 @@ pub fn run(options: &Options) -> anyhow::Result<Comparison> {
     Ok(Comparison {
         machine,
         plan,
+        socket: options.socket,
         took_seconds: began.elapsed().as_secs_f64(),
         best_cipher: ways.cipher,
         tonic_threads: ways.tonic_threads,

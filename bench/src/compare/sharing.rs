@@ -81,7 +81,7 @@ pub(super) fn greedy(scene: &Scene, plan: &Plan, tell: &Tell<'_>) -> anyhow::Res
 
 /// A load on the legacy listener.
 fn load(gateway: &Gateway) -> Load {
-    Load::new(Way::Wire(gateway.tcp.clone()), Some(WORLD))
+    Load::new(Way::Wire(gateway.legacy.clone()), Some(WORLD))
 }
 
 /// The same for so long that the first is over before it.
