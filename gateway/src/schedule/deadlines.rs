@@ -1,7 +1,7 @@
 //! When the next job in hand is due.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::time::Instant;
 
 use super::JobId;
@@ -11,11 +11,12 @@ const MOST_ENDED: usize = 64;
 
 /// The deadlines of the jobs in hand, the earliest first.
 ///
-/// Most jobs end long before they are due, and most are due in the order in which they came: so a deadline is pushed at what
-/// is nearly always the heap's end, and stays there when its job ends, until there are too many like it.
+/// Most jobs end long before they are due, and most are due in the order in which they came. So a deadline is put at the end
+/// of a line where it belongs there, else into a heap; and it stays when its job ends, until there are too many like it.
 #[derive(Debug, Default)]
 pub(super) struct Deadlines {
-    heap: BinaryHeap<Reverse<(Instant, JobId)>>,
+    in_line: VecDeque<(Instant, JobId)>,
+    others: BinaryHeap<Reverse<(Instant, JobId)>>,
     /// Jobs in hand.
     jobs: usize,
 }
@@ -23,37 +24,46 @@ pub(super) struct Deadlines {
 impl Deadlines {
     /// A job is in hand.
     pub(super) fn insert(&mut self, deadline: Instant, id: JobId) {
-        self.heap.push(Reverse((deadline, id)));
         self.jobs += 1;
+        if self.in_line.back().is_none_or(|(last, _)| *last <= deadline) {
+            self.in_line.push_back((deadline, id));
+        } else {
+            self.others.push(Reverse((deadline, id)));
+        }
     }
 
     /// A job has ended.
     pub(super) fn job_ended(&mut self, is_in_hand: impl Fn(JobId) -> bool) {
         self.jobs -= 1;
         if self.jobs == 0 {
-            self.heap.clear();
-        } else if self.heap.len() > self.jobs * 2 + MOST_ENDED {
-            self.heap.retain(|Reverse((_, id))| is_in_hand(*id));
+            self.in_line.clear();
+            self.others.clear();
+        } else if self.len() > self.jobs * 2 + MOST_ENDED {
+            self.in_line.retain(|(_, id)| is_in_hand(*id));
+            self.others.retain(|Reverse((_, id))| is_in_hand(*id));
         }
     }
 
     /// The earliest; it may be that of a job which has ended.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.heap.peek().map(|Reverse((deadline, _))| *deadline)
+        let first = self.in_line.front().map(|(deadline, _)| *deadline);
+        let other = self.others.peek().map(|Reverse((deadline, _))| *deadline);
+        first.zip(other).map(|(first, other)| first.min(other)).or(first).or(other)
     }
 
     /// Takes out the next that has passed; its job may have ended.
     pub(super) fn take_passed(&mut self, now: Instant) -> Option<JobId> {
-        let Reverse((deadline, id)) = *self.heap.peek()?;
-        (deadline <= now).then(|| {
-            self.heap.pop();
-            id
-        })
+        let next = self.next().filter(|next| *next <= now)?;
+        if self.in_line.front().is_some_and(|(first, _)| *first == next) {
+            self.in_line.pop_front().map(|(_, id)| id)
+        } else {
+            self.others.pop().map(|Reverse((_, id))| id)
+        }
     }
 
     /// How many are kept.
     pub(super) fn len(&self) -> usize {
-        self.heap.len()
+        self.in_line.len() + self.others.len()
     }
 }
 

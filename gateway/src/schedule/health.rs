@@ -40,13 +40,16 @@ impl Scheduler {
         self.machines.all[id.0].slow_start = Some(start).filter(|start| has_others && !start.is_over(now, limit));
     }
 
-    /// Something has come from a machine.
-    pub(super) fn machine_answered(&mut self, now: Instant, id: MachineId) {
+    /// So many replies have come from a machine, those that nobody waits for any more among them.
+    pub(super) fn machine_answered(&mut self, now: Instant, id: MachineId, replies: usize) {
+        if replies == 0 {
+            return;
+        }
         let machine = &mut self.machines.all[id.0];
         machine.last_answer = Some(now);
         machine.silent_since = None;
         if let Some(start) = &mut machine.slow_start {
-            start.step();
+            start.step(replies);
             if start.is_over(now, machine.in_flight.share()) {
                 machine.slow_start = None;
             }

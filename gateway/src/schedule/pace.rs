@@ -109,9 +109,9 @@ impl SlowStart {
         Self { limit: (max_in_flight / FIRST_PART).max(FIRST_STEP), ends: now + lasts }
     }
 
-    /// A reply has come.
-    pub(super) fn step(&mut self) {
-        self.limit += 1;
+    /// Replies have come.
+    pub(super) fn step(&mut self, replies: usize) {
+        self.limit = self.limit.saturating_add(replies);
     }
 
     /// How much it may have in flight.
@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(start.limit(), 10);
         for _ in 10..160 {
             assert!(!start.is_over(now, 160));
-            start.step();
+            start.step(1);
         }
         assert!(start.is_over(now, 160));
         assert!(SlowStart::new(now, lasts, 160).is_over(now + lasts, 160));

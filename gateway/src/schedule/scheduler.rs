@@ -368,21 +368,15 @@ impl Scheduler {
             *input = &[];
             return Ok(());
         };
+        let late_before = self.machines.channels[channel].mux.late_replies();
+        let mut answers = 0;
         let result = loop {
-            let mux = &mut self.machines.channels[channel].mux;
-            let late_before = mux.late_replies();
-            let received = mux.receive(input);
-            let late = mux.late_replies() - late_before;
-            self.machines.all[machine.0].stats.late_replies += late;
-            if late > 0 {
-                self.machine_answered(now, machine);
-            }
-            let answer = match received {
+            let answer = match self.machines.channels[channel].mux.receive(input) {
                 Ok(Some(answer)) => answer,
                 Ok(None) => break Ok(()),
                 Err(broken) => break Err(broken),
             };
-            self.machine_answered(now, machine);
+            answers += 1;
             let Some(job) = answer.token else {
                 self.probe_answered(now, channel, effects);
                 continue;
@@ -397,6 +391,9 @@ impl Scheduler {
             }
             self.retry_or_conclude(now, job, outcome, effects);
         };
+        let late = self.machines.channels[channel].mux.late_replies() - late_before;
+        self.machines.all[machine.0].stats.late_replies += late;
+        self.machine_answered(now, machine, answers + usize::try_from(late).unwrap_or(usize::MAX));
         self.machines.settle(now, machine);
         self.dispatch(now, machine, effects);
         self.tell_room(effects);
@@ -630,15 +627,21 @@ impl Scheduler {
     }
 
     /// Takes a caller's flows off the rings when it has as much in flight as it may, and puts them back when it has less.
+    #[inline]
     pub(super) fn park_if_needed(&mut self, caller: CallerId) {
         let of_caller = self.jobs.caller(caller);
         let is_parked = of_caller.in_flight >= self.quota.in_flight && !bug::is_on(Bug::CallerInFlightIgnored);
         if is_parked != of_caller.is_parked {
-            of_caller.is_parked = is_parked;
-            self.has_come_back |= !is_parked;
-            for world in &mut self.worlds {
-                world.queue.park(caller, is_parked);
-            }
+            self.park(caller, is_parked);
+        }
+    }
+
+    #[cold]
+    fn park(&mut self, caller: CallerId, is_parked: bool) {
+        self.jobs.caller(caller).is_parked = is_parked;
+        self.has_come_back |= !is_parked;
+        for world in &mut self.worlds {
+            world.queue.park(caller, is_parked);
         }
     }
 
