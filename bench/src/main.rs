@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use seeway_bench::{
     Load, Pace, Report, Sizes, Target, Until, Way,
-    compare::{self, Options},
+    compare::{self, Options, Socket},
     load::{Bar, Machine, PATIENCE},
     peer::Peer,
 };
@@ -38,6 +38,7 @@ enum Command {
 }
 
 #[derive(Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 #[command(after_help = "Examples:
   seeway-bench load --to tcp:127.0.0.1:8888 --callers 256                              a machine's own port
   seeway-bench load --to ssh://codesafe@127.0.0.1:2222 --identity id --host-key KEY    straight to a machine
@@ -110,6 +111,9 @@ struct CompareArgs {
     /// The gateway's program; without it, the one beside this program
     #[arg(long, value_name = "FILE")]
     seeway: Option<PathBuf>,
+    /// What callers reach tunnels and the gateway by
+    #[arg(long, value_enum, default_value_t = Socket::Unix)]
+    socket: Socket,
     /// Rounds
     #[arg(long, hide_short_help = true)]
     rounds: Option<usize>,
@@ -201,6 +205,7 @@ fn compare(args: &CompareArgs) -> anyhow::Result<bool> {
         quick: args.quick,
         only: args.only.iter().copied().collect(),
         program: args.seeway.clone(),
+        socket: args.socket,
         rounds: args.rounds,
         time: args.seconds.map(Duration::from_secs_f64),
     })?;

@@ -4,12 +4,12 @@ use anyhow::{Context, bail};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::{
-    Bar, Plan,
+    Bar, Plan, Seen,
     Sense::{AtLeast, AtMost},
     Spread, Tell,
     scene::{Scene, WORLD},
 };
-use crate::{Load, Pace, Report, Until, Way, load::Unwatched, report::count};
+use crate::{Load, Pace, Until, Way, load::Unwatched, report::count};
 
 const IDLE: usize = 10_000;
 /// Files that a process needs besides.
@@ -30,14 +30,14 @@ pub(super) fn raise_open_files() -> anyhow::Result<u64> {
 
 /// Row 12: what ten thousand idle legacy connections cost. Each of them has opened its world and has had a job answered. They are on
 /// the Unix socket, which has room for them however many ports are free.
-pub(super) fn idle(scene: &Scene, plan: &Plan, tell: &Tell<'_>) -> anyhow::Result<(Vec<(String, Report)>, Vec<Bar>)> {
+pub(super) fn idle(scene: &Scene, plan: &Plan, tell: &Tell<'_>) -> anyhow::Result<Seen> {
     let allowed = raise_open_files()?;
     let needed = IDLE as u64 + OTHER_FILES;
     if allowed < needed {
         bail!("{IDLE} connections need {needed} open files, and no more than {allowed} are allowed (ulimit -Hn)");
     }
     let gateway = scene.gateway("gateway for a crowd", "")?;
-    let busy = Load { callers: BUSY, ..plan.timed(Load::new(Way::Wire(gateway.tcp.clone()), Some(WORLD))) };
+    let busy = Load { callers: BUSY, ..plan.timed(Load::new(Way::Wire(gateway.legacy.clone()), Some(WORLD))) };
     // One after the other: all at once are more than the world's queue holds.
     let each_one_job = Load {
         callers: IDLE,
@@ -77,7 +77,7 @@ pub(super) fn idle(scene: &Scene, plan: &Plan, tell: &Tell<'_>) -> anyhow::Resul
         ),
         Bar::ratio(12, "10 000 idle connections: jobs/s of 64 × 1 against none", Spread::of(kept), AtLeast, 0.95),
     ];
-    Ok((reports, bars))
+    Ok(Seen { reports, bars })
 }
 
 const MANY: usize = 1_000;
@@ -86,10 +86,10 @@ const FEW: usize = 10;
 const FEW_IN_FLIGHT: usize = 256;
 
 /// Row 13: a fifth of what a thousand callers reach, sent at a fixed rate by a thousand and by ten.
-pub(super) fn busy(scene: &Scene, plan: &Plan, tell: &Tell<'_>) -> anyhow::Result<(Vec<(String, Report)>, Vec<Bar>)> {
+pub(super) fn busy(scene: &Scene, plan: &Plan, tell: &Tell<'_>) -> anyhow::Result<Seen> {
     raise_open_files()?;
     let gateway = scene.gateway("gateway for busy callers", "")?;
-    let many = Load { callers: MANY, ..plan.timed(Load::new(Way::Wire(gateway.tcp.clone()), Some(WORLD))) };
+    let many = Load { callers: MANY, ..plan.timed(Load::new(Way::Wire(gateway.legacy.clone()), Some(WORLD))) };
     let mut fastest = Vec::new();
     for _ in 0..3 {
         fastest.push(many.run(&mut Unwatched)?.jobs_per_second);
@@ -117,5 +117,5 @@ pub(super) fn busy(scene: &Scene, plan: &Plan, tell: &Tell<'_>) -> anyhow::Resul
         }
     }
     let name = "1 000 callers at a fifth of their maximum: p50 against 10 callers at the same rate";
-    Ok((reports, vec![Bar::ratio(13, name, Spread::of(slower), AtMost, 1.5)]))
+    Ok(Seen { reports, bars: vec![Bar::ratio(13, name, Spread::of(slower), AtMost, 1.5)] })
 }

@@ -30,6 +30,7 @@ use serde::Serialize;
 pub use bars::{Bar, Sense};
 pub use host::Host;
 pub use report::PAGE;
+pub use scene::Socket;
 pub use statistics::{Spread, ratios};
 pub use ways::{Part, Peer, Sample, Shape};
 
@@ -45,6 +46,8 @@ pub struct Options {
     pub only: BTreeSet<u8>,
     /// The gateway's program; where there is none it is looked for, or built.
     pub program: Option<PathBuf>,
+    /// The kind of socket that callers reach tunnels and the gateway by.
+    pub socket: Socket,
     /// Rounds, where not the usual number of them.
     pub rounds: Option<usize>,
     /// How long each measurement takes, where not as long as usual.
@@ -64,7 +67,6 @@ pub struct Plan {
     pub time: Duration,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn seconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(time.as_secs_f64())
 }
@@ -85,6 +87,16 @@ impl Plan {
 /// Is told each measurement: its round, its name, and what came of it.
 type Tell<'a> = dyn Fn(usize, &str, &Report) + 'a;
 
+/// What came of a row that has loads of its own.
+struct Seen {
+    /// What was measured, by name; a name comes once in each round.
+    reports: Vec<(String, Report)>,
+    bars: Vec<Bar>,
+}
+
+/// Measures such a row.
+type Row = fn(&Scene, &Plan, &Tell<'_>) -> anyhow::Result<Seen>;
+
 /// What came of it.
 #[derive(Debug, Serialize)]
 pub struct Comparison {
@@ -92,6 +104,8 @@ pub struct Comparison {
     pub machine: Host,
     /// How.
     pub plan: Plan,
+    /// The kind of socket that callers reached tunnels and the gateway by.
+    pub socket: Socket,
     /// How long it took, in seconds.
     pub took_seconds: f64,
     /// The cipher with which OpenSSH was the fastest.
@@ -177,21 +191,20 @@ pub fn run(options: &Options) -> anyhow::Result<Comparison> {
     };
     let program = options.program.clone().map_or_else(|| program::find(program::SEEWAY), Ok)?;
     let mut machine = Host::look(&program);
-    let scene = Scene::start(program)?;
+    let scene = Scene::start(program, options.socket)?;
     let (mut measurements, mut bars) = (Vec::new(), Vec::new());
 
     let ways = throughput::run(&scene, &plan, &wanted, options.only.is_empty(), &tell)?;
     measurements.extend(ways.measurements);
     bars.extend(ways.bars);
-    type Row = fn(&Scene, &Plan, &Tell<'_>) -> anyhow::Result<(Vec<(String, Report)>, Vec<Bar>)>;
     let rows: [(u8, Row); 4] = [(10, sharing::bulk), (11, sharing::greedy), (12, crowd::idle), (13, crowd::busy)];
     for (_, row) in rows.into_iter().filter(|(row, _)| wanted(*row)) {
-        let (reports, of_row) = row(&scene, &plan, &tell)?;
-        measurements.extend(Measurement::grouped(reports));
-        bars.extend(of_row);
+        let seen = row(&scene, &plan, &tell)?;
+        measurements.extend(Measurement::grouped(seen.reports));
+        bars.extend(seen.bars);
     }
     if wanted(14) {
-        bars.extend(instructions::run()?);
+        bars.extend(instructions::run());
     }
     if wanted(16) {
         bars.extend(start::run(&scene, &plan)?);
@@ -201,6 +214,7 @@ pub fn run(options: &Options) -> anyhow::Result<Comparison> {
     Ok(Comparison {
         machine,
         plan,
+        socket: options.socket,
         took_seconds: began.elapsed().as_secs_f64(),
         best_cipher: ways.cipher,
         tonic_threads: ways.tonic_threads,

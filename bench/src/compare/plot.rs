@@ -164,14 +164,14 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn spread(median: f64) -> Option<Spread> {
-        Some(Spread { median, low: median / 2.0, high: median * 2.0 })
+    fn spread(median: f64) -> Spread {
+        Spread { median, low: median / 2.0, high: median * 2.0 }
     }
 
     #[test]
     fn higher_figures_stand_higher() {
         let places = ["1", "2"].map(str::to_owned);
-        let line = Line { name: "a <b>".to_owned(), points: vec![spread(10.0), spread(1000.0)] };
+        let line = Line { name: "a <b>".to_owned(), points: vec![Some(spread(10.0)), Some(spread(1000.0))] };
         let svg = lines("title", "callers", "jobs/s", &places, &[line]);
         let heights: Vec<f64> = svg
             .lines()
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn what_was_not_measured_leaves_a_gap() {
         let places = ["1", "2", "3"].map(str::to_owned);
-        let line = Line { name: "a".to_owned(), points: vec![spread(10.0), None, spread(20.0)] };
+        let line = Line { name: "a".to_owned(), points: vec![Some(spread(10.0)), None, Some(spread(20.0))] };
         assert_eq!(lines("t", "x", "y", &places, &[line]).matches("<circle").count(), 2);
         let nothing = Line { name: "a".to_owned(), points: vec![None, None, None] };
         assert_eq!(lines("t", "x", "y", &places, &[nothing]).matches("<circle").count(), 0);

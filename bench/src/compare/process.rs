@@ -28,7 +28,7 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `command`; what it prints to standard error goes to a file in `folder`. Its standard input stays open.
     pub(crate) fn start(name: &str, folder: &Path, command: &mut Command) -> anyhow::Result<Self> {
-        let log = folder.join(format!("{}.log", name.replace(|c: char| !c.is_ascii_alphanumeric(), "-")));
+        let log = folder.join(format!("{}.log", plain(name)));
         let stderr = File::create(&log).with_context(|| format!("{} can not be written", log.display()))?;
         let started = Instant::now();
         let mut child = command
@@ -143,6 +143,16 @@ impl Drop for Process {
         // It has been killed; there is nothing else to learn from its end.
         let _ = self.child.wait();
     }
+}
+
+/// A name as a file may have it.
+pub(crate) fn plain(name: &str) -> String {
+    name.replace(|c: char| !c.is_ascii_alphanumeric(), "-")
+}
+
+/// Processor time of this process. Threads of the load generator come and go, so it is the count that includes those that have ended.
+pub(crate) fn own_cpu() -> anyhow::Result<Duration> {
+    ticks(std::process::id())
 }
 
 /// The processor time of a process' threads, from the scheduler's own count in nanoseconds; where the kernel keeps none, from the

@@ -9,10 +9,39 @@ use std::{
 use anyhow::Context;
 
 use super::{
-    Bar, Comparison, Measurement, Part, Peer, Sense, Spread,
+    Bar, Comparison, Measurement, Part, Peer, Sense, Socket, Spread,
     plot::{self, Line, Stack},
 };
 use crate::report::{SHARES, readable};
+
+/// What the figures mean, for whoever wants to trust them or to repeat them.
+const METHOD: &str = "\
+## How it was measured
+
+`cargo run --release -p seeway-bench -- compare` starts all of it: OpenSSH's `sshd` with a configuration and keys of its own, the
+emulated machine with the application `echo` behind it, the gateway with one world on that machine and else its defaults, and the peers:
+
+- (a) plain TCP to the machine's port: the floor, without SSH.
+- (b) `ssh -N -L` as people run it.
+- (c) `ssh -L` with a session open, so that both sides set TCP_NODELAY, and with the fastest of OpenSSH's ciphers: the best that OpenSSH can do.
+- (d) the same tunnel, with a thread for each connection that waits for each answer.
+- (e) a forwarder as one writes it with russh: a channel for each connection.
+- (f) the gateway's legacy listener. Callers reach it, and (b) to (e), by Unix sockets, with which all of them are faster than with TCP
+  (`--socket tcp` compares these); the machine itself has TCP only.
+- (g) the gateway's gRPC, (h) a bare tonic echo server with the same schema and no SSH, on the runtime with which it is the faster.
+
+Every way on the wire gets the same load generator: one thread with all connections. It shares the cores with what it measures.
+Latencies run from before a job is written to after its reply is decoded; each reply is compared with its job.
+
+- Row 10: the large jobs have 262 100 bytes, the most that a gateway takes by default; four of them are in flight.
+- Row 11: the machine takes four jobs at once, so that the gateway's queue decides who is served. A share is what all 51 callers get
+  together, divided by 51; the figure is that of the one of the fifty who gets the least.
+- Row 12: each idle connection is on the Unix socket, has opened its world and has had one job answered. Memory is the process' resident set. The busy ones
+  are 64 × 1.
+- Row 13: an open loop. The rate is a fifth of what 1 000 callers × 1 reach, and latency runs from when a job should have been sent.
+- Row 14: counted under callgrind, from a legacy caller's bytes to its answer's; the worse of 1 × 64 and 256 × 1.
+- Row 15: what the kernel's scheduler counts for the threads of the process.
+";
 
 /// The page's name.
 pub const PAGE: &str = "README.md";
@@ -73,6 +102,7 @@ impl Comparison {
         writeln!(page, "| system | {} |", host.system)?;
         writeln!(page, "| SSH | {} |", host.openssh)?;
         writeln!(page, "| gateway | {} |", host.seeway)?;
+        writeln!(page, "| callers' sockets | {} |", if self.socket == Socket::Unix { "Unix" } else { "TCP" })?;
         if let Some(cipher) = self.best_cipher {
             writeln!(page, "| the fastest cipher, of (c) | {cipher} |")?;
         }
@@ -102,13 +132,14 @@ impl Comparison {
         writeln!(page, "![processor time for each job]({CPU})\n")?;
         writeln!(
             page,
-            "| way | callers × in flight | jobs/s | p50 | p99 | p99.9 | CPU for each job: front, sshd, machine |"
+            "| way | callers × in flight | jobs/s | p50 | p99 | p99.9 | CPU for each job: gateway or tunnel, sshd, machine, load generator |"
         )?;
         writeln!(page, "| --- | --- | --- | --- | --- | --- | --- |")?;
         for measurement in &self.measurements {
             writeln!(page, "{}", measurement.line())?;
         }
-        writeln!(page, "\nAll of it, by round: [{RESULTS}]({RESULTS}).")
+        writeln!(page, "\nAll of it, by round: [{RESULTS}]({RESULTS}).\n")?;
+        page.write_str(METHOD)
     }
 
     fn of_peer(&self, peer: Peer, callers: usize, in_flight: usize) -> Option<&Measurement> {
@@ -232,7 +263,7 @@ mod tests {
     use super::*;
     use crate::{
         Load, Report, Target, Until, Way,
-        compare::{Host, Plan, Sample},
+        compare::{Host, Plan, Sample, Socket},
         load::{Clock, Tally},
     };
 
@@ -255,6 +286,7 @@ mod tests {
         Comparison {
             machine: host,
             plan,
+            socket: Socket::Unix,
             took_seconds: 3.0,
             best_cipher: Some("aes"),
             tonic_threads: BTreeMap::new(),

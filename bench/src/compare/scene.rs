@@ -10,7 +10,9 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
+use clap::ValueEnum;
 use seeway_proto::wire::Profile;
+use serde::Serialize;
 use tempfile::TempDir;
 
 use super::process::Process;
@@ -25,6 +27,17 @@ const TRIES: usize = 5;
 /// The world that jobs are for.
 pub(crate) const WORLD: &str = "echo";
 
+/// The kind of socket that callers reach tunnels and the gateway by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Socket {
+    /// A Unix socket, as a hardserver has it; `ssh -L` can have one, too.
+    #[default]
+    Unix,
+    /// TCP on loopback.
+    Tcp,
+}
+
 /// What all ways share.
 pub(crate) struct Scene {
     pub(crate) folder: TempDir,
@@ -35,11 +48,12 @@ pub(crate) struct Scene {
     user: String,
     host_key: String,
     seejobs: SocketAddr,
+    pub(crate) socket: Socket,
 }
 
 impl Scene {
-    /// Starts the SSH server and the machine.
-    pub(crate) fn start(program: PathBuf) -> anyhow::Result<Self> {
+    /// Starts the SSH server and the machine. Tunnels and the gateway will be reached over this kind of socket.
+    pub(crate) fn start(program: PathBuf, socket: Socket) -> anyhow::Result<Self> {
         let folder = TempDir::with_prefix("seeway-bench-").context("no temporary folder can be made")?;
         run(Command::new(&program).arg("keygen").arg(folder.path().join("identity")))?;
         let host_key_file = folder.path().join("host_key");
@@ -54,7 +68,7 @@ impl Scene {
         let mut machine = Process::start("machine", folder.path(), &mut emulate)?;
         let ready = machine.line("ready ")?.0;
         let seejobs = field(&ready, "seejobs")?.parse()?;
-        Ok(Self { folder, program, sshd, machine, server, user, host_key, seejobs })
+        Ok(Self { folder, program, sshd, machine, server, user, host_key, seejobs, socket })
     }
 
     /// The machine's own port.
@@ -68,8 +82,9 @@ impl Scene {
 
     /// `ssh -L` with these further options, and `session` run on the other side; with none, `-N`.
     pub(crate) fn ssh(&self, name: &str, options: &[&str], session: Option<&str>) -> anyhow::Result<(Process, Way)> {
+        let mut failed = None;
         for _ in 0..TRIES {
-            let local = free_port()?;
+            let (local, target) = self.local(name)?;
             let mut command = Command::new("ssh");
             command.args(["-F", "/dev/null", "-T", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes"]);
             command.args(["-o", "StrictHostKeyChecking=yes", "-o", "ExitOnForwardFailure=yes"]);
@@ -79,36 +94,52 @@ impl Scene {
             command.args(session.is_none().then_some("-N"));
             command.arg("-p").arg(self.server.port().to_string()).arg(self.server.ip().to_string()).args(session);
             let mut process = Process::start(name, self.folder.path(), &mut command)?;
-            if process.until(|| TcpStream::connect(local).ok()).is_ok() {
-                let target = Target::Tcp(local.to_string());
-                process.until(|| load::answers(&target, None, &Profile::open_1()).ok())?;
-                return Ok((process, Way::Wire(target)));
+            match process.until(|| load::answers(&target, None, &Profile::open_1()).ok()) {
+                Ok(()) => return Ok((process, Way::Wire(target))),
+                // Somebody else may have taken the port.
+                Err(error) => failed = Some(error),
             }
         }
-        Err(anyhow!("{name} does not open its port"))
+        Err(failed.unwrap_or_else(|| anyhow!("{name} was not tried")))
     }
 
-    /// A peer that this program is itself.
-    pub(crate) fn peer(&self, name: &str, arguments: &[String]) -> anyhow::Result<(Process, SocketAddr)> {
+    /// Where a tunnel listens: as `ssh -L` takes it, and as a target.
+    fn local(&self, name: &str) -> anyhow::Result<(String, Target)> {
+        match self.socket {
+            Socket::Tcp => {
+                let address = free_port()?.to_string();
+                Ok((address.clone(), Target::Tcp(address)))
+            }
+            Socket::Unix => {
+                let path = self.folder.path().join(format!("{}.socket", super::process::plain(name)));
+                Ok((path.display().to_string(), Target::Unix(path)))
+            }
+        }
+    }
+
+    /// A peer that this program is itself, and the address that it says it listens on.
+    pub(crate) fn peer(&self, name: &str, arguments: &[String]) -> anyhow::Result<(Process, String)> {
         let mut command = Command::new(env::current_exe()?);
         command.arg("peer").args(arguments);
         let mut process = Process::start(name, self.folder.path(), &mut command)?;
         let ready = process.line("ready ")?.0;
-        Ok((process, field(&ready, "address")?.parse()?))
+        Ok((process, field(&ready, "address")?.to_owned()))
     }
 
     /// russh with a channel for each connection.
     pub(crate) fn russh(&self) -> anyhow::Result<(Process, Way)> {
+        let (local, target) = self.local("russh")?;
         let arguments = [
             "russh-forward".to_owned(),
+            format!("--listen={local}"),
             format!("--server={}", self.server),
             format!("--user={}", self.user),
             format!("--identity={}", self.identity().display()),
             format!("--host-key={}", self.host_key),
             format!("--to={}", self.seejobs),
         ];
-        let (process, address) = self.peer("russh", &arguments)?;
-        Ok((process, Way::Wire(Target::Tcp(address.to_string()))))
+        let (process, _) = self.peer("russh", &arguments)?;
+        Ok((process, Way::Wire(target)))
     }
 
     /// A gateway in front of the machine, with these further lines in its machine's section.
@@ -140,7 +171,12 @@ impl Scene {
             tcp.context("the gateway has no TCP port")?.parse().map_err(|error: String| anyhow!(error))?;
         process.until(|| load::answers(&tcp, Some(WORLD), &Profile::open_1()).ok())?;
         let grpc = field(&ready, "grpc")?.to_owned();
-        Ok(Gateway { process, unix: Target::Unix(socket), tcp, grpc, started_in })
+        let unix = Target::Unix(socket);
+        let legacy = match self.socket {
+            Socket::Unix => unix.clone(),
+            Socket::Tcp => tcp.clone(),
+        };
+        Ok(Gateway { process, legacy, unix, tcp, grpc, started_in })
     }
 }
 
@@ -150,6 +186,8 @@ const CALLERS: usize = 12_000;
 /// A running gateway.
 pub(crate) struct Gateway {
     pub(crate) process: Process,
+    /// Its legacy listener on the kind of socket that is compared.
+    pub(crate) legacy: Target,
     pub(crate) unix: Target,
     pub(crate) tcp: Target,
     pub(crate) grpc: String,

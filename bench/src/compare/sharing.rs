@@ -5,7 +5,7 @@ use std::thread;
 use anyhow::Context;
 
 use super::{
-    Bar, Plan,
+    Bar, Plan, Seen,
     Sense::{AtLeast, AtMost},
     Spread, Tell,
     scene::{Gateway, Scene, WORLD},
@@ -21,7 +21,7 @@ const BULK_BYTES: usize = 262_100;
 const BULK_IN_FLIGHT: usize = 4;
 
 /// Row 10: the p99 of a caller with one job in flight, beside one of large jobs at full speed, against the same alone.
-pub(super) fn bulk(scene: &Scene, plan: &Plan, tell: &Tell<'_>) -> anyhow::Result<(Vec<(String, Report)>, Vec<Bar>)> {
+pub(super) fn bulk(scene: &Scene, plan: &Plan, tell: &Tell<'_>) -> anyhow::Result<Seen> {
     let gateway = scene.gateway("gateway for bulk", "")?;
     let small = plan.timed(load(&gateway));
     let large = Load { in_flight: BULK_IN_FLIGHT, sizes: Sizes::fixed(BULK_BYTES), ..outlasting(&small) };
@@ -48,7 +48,7 @@ pub(super) fn bulk(scene: &Scene, plan: &Plan, tell: &Tell<'_>) -> anyhow::Resul
         }
     }
     let name = "1 × 1 beside a caller of 256 KiB jobs at full speed: p99 against alone";
-    Ok((reports, vec![Bar::ratio(10, name, Spread::of(slower), AtMost, 2.0)]))
+    Ok(Seen { reports, bars: vec![Bar::ratio(10, name, Spread::of(slower), AtMost, 2.0)] })
 }
 
 /// Jobs that the machine of row 11 takes at once. With so few, the world is saturated and what decides who is served is the
@@ -60,7 +60,7 @@ const MODEST: usize = 50;
 
 /// Row 11: each of fifty callers with one job in flight, beside one with a thousand. The share of each is what all of them get
 /// together, divided by their number; what counts is the one that gets the least.
-pub(super) fn greedy(scene: &Scene, plan: &Plan, tell: &Tell<'_>) -> anyhow::Result<(Vec<(String, Report)>, Vec<Bar>)> {
+pub(super) fn greedy(scene: &Scene, plan: &Plan, tell: &Tell<'_>) -> anyhow::Result<Seen> {
     let gateway = scene.gateway("gateway with a scarce machine", SCARCE)?;
     let modest = Load { callers: MODEST, ..plan.timed(load(&gateway)) };
     let greedy = Load { in_flight: GREEDY_IN_FLIGHT, ..modest.clone() };
@@ -76,12 +76,12 @@ pub(super) fn greedy(scene: &Scene, plan: &Plan, tell: &Tell<'_>) -> anyhow::Res
         }
     }
     let name = "50 callers × 1 beside 1 × 1000: what the last of them gets against an equal share";
-    Ok((reports, vec![Bar::ratio(11, name, Spread::of(shares), AtLeast, 0.8)]))
+    Ok(Seen { reports, bars: vec![Bar::ratio(11, name, Spread::of(shares), AtLeast, 0.8)] })
 }
 
 /// A load on the legacy listener.
 fn load(gateway: &Gateway) -> Load {
-    Load::new(Way::Wire(gateway.tcp.clone()), Some(WORLD))
+    Load::new(Way::Wire(gateway.legacy.clone()), Some(WORLD))
 }
 
 /// The same for so long that the first is over before it.

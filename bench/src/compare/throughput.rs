@@ -6,7 +6,7 @@ use super::{
     Bar, Measurement, Plan,
     Sense::{self, AtLeast, AtMost},
     Tell, ratios,
-    scene::Scene,
+    scene::{Scene, Socket},
     ways::{Part, Peer, Sample, Shape, Ways, shape},
 };
 
@@ -98,6 +98,9 @@ pub(super) fn run(
         .collect();
     if whole {
         places.extend(SHAPES.iter().flat_map(|shape| Peer::ON_THE_WIRE.iter().map(|peer| (*shape, *peer))));
+    }
+    if scene.socket == Socket::Tcp {
+        places.retain(|(_, peer)| *peer != Peer::LegacyTcp);
     }
     places.sort_unstable();
     places.dedup();

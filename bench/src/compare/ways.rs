@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{
     Plan,
-    process::Process,
+    process::{self, Process},
     scene::{Gateway, Scene, WORLD},
     statistics::Spread,
 };
@@ -28,10 +28,10 @@ pub enum Peer {
     Blocking,
     /// (e) russh with a channel for each caller.
     Russh,
-    /// (f) Seeway's legacy listener, over TCP as all the others.
+    /// (f) Seeway's legacy listener, on the same kind of socket as the tunnels.
     Legacy,
-    /// (f) Seeway's legacy listener, over its Unix socket.
-    LegacyUnix,
+    /// (f) Seeway's legacy listener, over TCP.
+    LegacyTcp,
     /// (g) Seeway's gRPC, a stream.
     GrpcStream,
     /// (g) Seeway's gRPC, a call for each job.
@@ -45,7 +45,7 @@ pub enum Peer {
 impl Peer {
     /// Those that speak the SEEJob wire.
     pub const ON_THE_WIRE: [Self; 6] =
-        [Self::Plain, Self::Tunnel, Self::BestTunnel, Self::Russh, Self::Legacy, Self::LegacyUnix];
+        [Self::Plain, Self::Tunnel, Self::BestTunnel, Self::Russh, Self::Legacy, Self::LegacyTcp];
 
     /// What people call it.
     pub fn name(self) -> &'static str {
@@ -56,7 +56,7 @@ impl Peer {
             Self::Blocking => "(d) threads through (c)",
             Self::Russh => "(e) russh, a channel each",
             Self::Legacy => "(f) Seeway, legacy",
-            Self::LegacyUnix => "(f) Seeway, legacy, Unix socket",
+            Self::LegacyTcp => "(f) Seeway, legacy, TCP",
             Self::GrpcStream => "(g) Seeway, gRPC stream",
             Self::GrpcUnary => "(g) Seeway, gRPC unary",
             Self::TonicStream => "(h) bare tonic stream, no SSH",
@@ -95,11 +95,13 @@ pub enum Part {
     Sshd,
     /// The machine.
     Machine,
+    /// The load generator, which stands for callers that would be elsewhere.
+    Generator,
 }
 
 impl Part {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Front, Self::Sshd, Self::Machine];
+    pub const ALL: [Self; 4] = [Self::Front, Self::Sshd, Self::Machine, Self::Generator];
 
     /// What people call it.
     pub fn name(self) -> &'static str {
@@ -107,6 +109,7 @@ impl Part {
             Self::Front => "gateway or tunnel",
             Self::Sshd => "sshd",
             Self::Machine => "machine",
+            Self::Generator => "load generator",
         }
     }
 }
@@ -143,7 +146,7 @@ enum Front {
     Gateway,
 }
 
-/// What OpenSSH offers that is fast somewhere: AES with instructions of its own, and ChaCha20 without.
+/// What OpenSSH offers that is fast somewhere: AES with instructions of its own, and one that needs none.
 const CIPHERS: [&str; 3] = ["aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com"];
 
 /// Rounds of a choice, and how long each measures.
@@ -201,8 +204,8 @@ impl Ways {
                 let (process, way) = scene.russh()?;
                 plain(way, Some(Front::Own(process)))
             }
-            Peer::Legacy => of_gateway(Way::Wire(gateway.tcp.clone())),
-            Peer::LegacyUnix => of_gateway(Way::Wire(gateway.unix.clone())),
+            Peer::Legacy => of_gateway(Way::Wire(gateway.legacy.clone())),
+            Peer::LegacyTcp => of_gateway(Way::Wire(gateway.tcp.clone())),
             Peer::GrpcStream => of_gateway(Way::GrpcStream(gateway.grpc.clone())),
             Peer::GrpcUnary => of_gateway(Way::GrpcUnary(gateway.grpc.clone())),
             Peer::TonicStream | Peer::TonicUnary => {
@@ -212,7 +215,7 @@ impl Ways {
                     |threads| {
                         let arguments = ["tonic-echo".to_owned(), format!("--threads={threads}")];
                         let (process, address) = scene.peer(&format!("tonic echo {threads}"), &arguments)?;
-                        Ok((process, way(address.to_string())))
+                        Ok((process, way(address)))
                     },
                     Some(WORLD),
                 )?;
@@ -240,7 +243,7 @@ impl Ways {
         let load = Load { callers: shape.callers, in_flight: shape.in_flight, ..plan.timed(self.load(peer)) };
         let mut callers = load.connect()?;
         let cpu = || -> anyhow::Result<BTreeMap<Part, Duration>> {
-            let mut used = BTreeMap::new();
+            let mut used = BTreeMap::from([(Part::Generator, process::own_cpu()?)]);
             if let Some(front) = self.front(peer, gateway) {
                 used.insert(Part::Front, front.cpu()?);
             }

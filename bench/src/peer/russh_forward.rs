@@ -1,6 +1,6 @@
 //! `ssh -L` as one writes it with russh: a channel for each connection, bytes copied both ways, and nothing else done.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::{Context, bail};
 use russh::{
@@ -8,16 +8,19 @@ use russh::{
     keys::{PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate, load_secret_key},
 };
 use tokio::{
-    io::copy_bidirectional,
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite, copy_bidirectional},
+    net::{TcpListener, UnixListener},
 };
 
 /// How it connects.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// Where to listen: an address, or a Unix socket's path
+    #[arg(long)]
+    listen: String,
     /// The SSH server
     #[arg(long)]
-    server: std::net::SocketAddr,
+    server: SocketAddr,
     /// The login
     #[arg(long)]
     user: String,
@@ -29,7 +32,7 @@ pub struct Args {
     host_key: String,
     /// Where connections go, as the server sees it
     #[arg(long)]
-    to: std::net::SocketAddr,
+    to: SocketAddr,
     /// Threads of the runtime
     #[arg(long, default_value_t = 2)]
     threads: usize,
@@ -48,21 +51,34 @@ async fn forward(args: &Args) -> anyhow::Result<()> {
     if !matches!(handle.authenticate_publickey(args.user.as_str(), identity).await?, AuthResult::Success) {
         bail!("the server refused the login");
     }
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    println!("ready address={}", listener.local_addr()?);
+    let ready = || println!("ready address={}", args.listen);
+    if args.listen.starts_with('/') {
+        let listener = UnixListener::bind(&args.listen)?;
+        ready();
+        loop {
+            carry(listener.accept().await?.0, &handle, args.to).await?;
+        }
+    }
+    let listener = TcpListener::bind(&args.listen).await?;
+    ready();
     loop {
-        let (socket, peer) = listener.accept().await?;
+        let (socket, _) = listener.accept().await?;
         socket.set_nodelay(true)?;
-        let channel = handle
-            .channel_open_direct_tcpip(args.to.ip().to_string(), args.to.port().into(), peer.ip().to_string(), 0)
-            .await?;
-        tokio::spawn(carry(socket, channel));
+        carry(socket, &handle, args.to).await?;
     }
 }
 
-async fn carry(mut socket: TcpStream, channel: russh::Channel<client::Msg>) {
-    // Whichever side ends, the connection is over.
-    let _ = copy_bidirectional(&mut socket, &mut channel.into_stream()).await;
+/// Opens a channel for a connection and has a task copy both ways.
+async fn carry<S>(mut socket: S, handle: &client::Handle<Pinned>, to: SocketAddr) -> anyhow::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let channel = handle.channel_open_direct_tcpip(to.ip().to_string(), to.port().into(), "127.0.0.1", 0).await?;
+    tokio::spawn(async move {
+        // Whichever side ends, the connection is over.
+        let _ = copy_bidirectional(&mut socket, &mut channel.into_stream()).await;
+    });
+    Ok(())
 }
 
 struct Pinned(PublicKey);
