@@ -11,6 +11,7 @@ use super::chance::rendezvous_weight;
 use super::fair::LaneId;
 use super::group::GroupId;
 use super::job::Place;
+use super::machine::FILLING_TIME;
 use super::scheduler::Scheduler;
 use super::world::World;
 use super::{Affinity, ChannelId, Effects, JobId, MachineId, SizeClass, WorldId};
@@ -248,6 +249,9 @@ impl Scheduler {
         let at = &mut self.machines.channels[channel];
         let (machine_id, is_borrowed) = (at.machine, class == SizeClass::Bulk && at.class == SizeClass::Small);
         let was_empty = at.mux.staged_len() == 0;
+        if was_empty {
+            at.fills_until = now + FILLING_TIME;
+        }
         let batch = at.mux.batches();
         let tag = at.mux.stage_job(0, bytes, Some(id)).expect("the channel was chosen because it has room");
         let machine = &mut self.machines.all[at.machine.0];
@@ -421,7 +425,7 @@ impl Scheduler {
             let World { machines, queue, .. } = &mut self.worlds[world.0];
             let Some(lane) = queue.lane_after(tried) else { return false };
             tried = Some(lane);
-            let Some(channel) = self.machines.choose(machines, lane.1) else { continue };
+            let Some(channel) = self.machines.choose(now, machines, lane.1) else { continue };
             queue.catch_up(lane);
             let Some((id, at)) = queue.next(lane.1) else {
                 self.machines.give_back(channel);

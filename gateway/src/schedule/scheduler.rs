@@ -187,7 +187,7 @@ impl Scheduler {
         }
         let key = (!new.affinity_key.is_empty()).then(|| stable_hash(new.affinity_key));
         let group = key.map(|key| GroupId { world: new.world, caller, key });
-        let channel = match self.channel_at_once(caller, &new, group) {
+        let channel = match self.channel_at_once(now, caller, &new, group) {
             Ok(channel) => channel,
             Err(outcome) => {
                 self.refuse(caller, &new, outcome, effects);
@@ -213,6 +213,7 @@ impl Scheduler {
     /// The channel that a new job can go to at once; `None` where it has to wait, having taken its place in the queue.
     fn channel_at_once(
         &mut self,
+        now: Instant,
         caller: CallerId,
         new: &NewJob<'_>,
         group: Option<GroupId>,
@@ -224,7 +225,7 @@ impl Scheduler {
         if is_first
             && !self.jobs.caller(caller).is_parked
             && world.queue.is_empty()
-            && let Some(channel) = self.machines.choose(&world.machines, lane)
+            && let Some(channel) = self.machines.choose(now, &world.machines, lane)
         {
             match group.and_then(|group| self.must_follow(group)) {
                 Some(other) if self.machines.may_follow(other, lane) => return Ok(Some(other)),
@@ -263,7 +264,8 @@ impl Scheduler {
         // The machine's own limit holds over all of its channels.
         let mux = Outgoing::new(self.profile.clone(), self.limits, usize::MAX);
         let was_up = self.machines.is_up(machine);
-        let channel = Channel { machine, class, mux, probes: 0, is_draining: false, followers: BTreeSet::new() };
+        let (is_draining, followers) = (false, BTreeSet::new());
+        let channel = Channel { machine, class, mux, probes: 0, is_draining, fills_until: now, followers };
         let channel = self.machines.channels.insert(channel);
         self.machines.all[machine.0].channels.push(channel);
         self.machines.all[machine.0].circuit.answered();

@@ -521,9 +521,40 @@ fn jobs_spread_over_machines_and_channels_by_least_in_flight() {
     let caller = bench.scheduler.caller_joined();
     for ticket in 0..40 {
         bench.submit(caller, ticket);
+        bench.send_all();
     }
-    bench.send_all();
     assert_eq!(channels.map(|channel| bench.held(channel)), [10, 10, 20]);
+}
+
+#[test]
+fn a_batch_fills_a_packet_before_another_channel_begins_one() {
+    let mut bench = Bench::with(&[&[0]], 10_000, 10_000, HOLD, |settings| settings.channel_buffer = 1 << 20);
+    let channels = [bench.open(0), bench.open(0)];
+    let caller = bench.scheduler.caller_joined();
+    let submit = |bench: &mut Bench, tickets: std::ops::Range<u64>| {
+        for ticket in tickets {
+            bench.submit_as(caller, ticket, 400, |_| {}).expect("admitted");
+        }
+    };
+    let staged = |bench: &Bench| channels.map(|channel| bench.scheduler.machines.channels[channel].mux.staged_len());
+    submit(&mut bench, 0..70);
+    assert_eq!(staged(&bench).map(|bytes| bytes > 0), [true, false]);
+    submit(&mut bench, 70..100);
+    let [first, second] = staged(&bench);
+    assert!(first < 34 * 1024 && second > 0, "{first} and {second} bytes");
+}
+
+#[test]
+fn a_writer_that_does_not_take_its_batch_is_left_alone() {
+    let mut bench = Bench::new(&[&[0]], 100, 100, HOLD);
+    let channels = [bench.open(0), bench.open(0)];
+    let caller = bench.scheduler.caller_joined();
+    bench.submit(caller, 0);
+    bench.submit(caller, 1);
+    bench.pass(Duration::from_millis(2));
+    bench.submit(caller, 2);
+    bench.send_all();
+    assert_eq!(channels.map(|channel| bench.held(channel)), [2, 1]);
 }
 
 #[test]
