@@ -118,8 +118,10 @@ impl LegacyPort {
         self.is_paused = true;
     }
 
-    /// Writes as many answers as the socket takes; returns whether that is all of them. A reader that waits for room looks again.
+    /// Writes as many answers as the socket takes; returns whether that is all of them. Where it takes any, a reader that waits for
+    /// room looks again. Where it takes none there is no more room than before, and a reader that looked would do nothing else.
     pub fn write_answers(&mut self) -> io::Result<bool> {
+        let before = self.incoming.output_len();
         while self.incoming.output_len() > 0 {
             match self.answers_to.try_write(self.incoming.output()) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -128,8 +130,10 @@ impl LegacyPort {
                 Err(error) => return Err(error),
             }
         }
-        self.resume();
-        self.resume_passage();
+        if self.incoming.output_len() < before {
+            self.resume();
+            self.resume_passage();
+        }
         Ok(self.incoming.output_len() == 0)
     }
 
