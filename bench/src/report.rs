@@ -44,17 +44,8 @@ pub struct Report {
     pub p99_9_us: f64,
     /// The slowest job, in microseconds.
     pub max_us: f64,
-    /// The latencies' distribution: the share of the jobs that was answered within a time.
-    pub percentiles: Vec<Percentile>,
-}
-
-/// A point of a distribution.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Percentile {
-    /// This share of the jobs, from 0 to 1…
-    pub share: f64,
-    /// … was answered within so many microseconds.
-    pub us: f64,
+    /// The latencies' distribution: at each of [`SHARES`] the microseconds within which that share of the jobs was answered.
+    pub percentiles: Vec<(f64, f64)>,
 }
 
 /// The points of [`Report::percentiles`].
@@ -86,7 +77,7 @@ impl Report {
             p99_us: quantile(0.99),
             p99_9_us: quantile(0.999),
             max_us: count(seen.latencies.max()) / 1e3,
-            percentiles: SHARES.map(|share| Percentile { share, us: quantile(share) }).to_vec(),
+            percentiles: SHARES.map(|share| (share, quantile(share))).to_vec(),
             failures: seen.failures,
         }
     }

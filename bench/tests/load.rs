@@ -152,8 +152,8 @@ fn an_open_loop_does_not_hide_a_stall() {
     assert_eq!(report.jobs, 250);
     assert!(report.max_us >= stalled, "{report:?}");
     // 200 of the 250 jobs were due within the 400 ms after the stall's beginning, and half of those waited for at least half of it.
-    let waited = report.percentiles.iter().find(|percentile| percentile.us >= stalled / 2.0).expect("the slowest did");
-    assert!(waited.share <= 0.75, "{report:?}");
+    let waited = report.percentiles.iter().find(|(_, us)| *us >= stalled / 2.0).expect("the slowest did");
+    assert!(waited.0 <= 0.75, "{report:?}");
 }
 
 fn micros(time: Duration) -> f64 {
@@ -174,7 +174,7 @@ fn threads_that_block_take_turns_with_their_answers() {
     let until = Until::Elapsed(Duration::from_millis(200));
     let load = Load { callers: 4, until, ..jobs(Way::Blocking(server.target()), 0) };
     let report = load.run(&mut Unwatched).expect("it runs");
-    assert!(report.jobs > 0 && report.failed() == 0 && report.fewest_per_second > 0.0, "{report}");
+    assert!(report.jobs > 0 && report.failed() == 0, "{report}");
     let error = Load { in_flight: 2, ..load }.run(&mut Unwatched).expect_err("they have one job in flight");
     assert!(error.to_string().contains("one job"), "{error}");
 }

@@ -73,7 +73,7 @@ fn seconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok
 
 impl Plan {
     fn of(options: &Options) -> Self {
-        let (rounds, milliseconds) = if options.quick { (5, 400) } else { (7, 1500) };
+        let (rounds, milliseconds) = if options.quick { (5, 400) } else { (9, 1000) };
         let (rounds, time) =
             (options.rounds.unwrap_or(rounds), options.time.unwrap_or(Duration::from_millis(milliseconds)));
         Self { rounds, time, warm_up: time / 4 }
@@ -170,7 +170,8 @@ impl Measurement {
     /// One for each name, of the rounds in their order.
     fn grouped(reports: Vec<(String, Report)>) -> Vec<Self> {
         let mut groups: Vec<(String, Vec<Sample>)> = Vec::new();
-        for (name, report) in reports {
+        for (name, mut report) in reports {
+            report.way.clone_from(&name);
             let sample = Sample { report, cpu_us: BTreeMap::new() };
             match groups.iter_mut().find(|(group, _)| *group == name) {
                 Some((_, samples)) => samples.push(sample),

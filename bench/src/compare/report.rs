@@ -66,7 +66,7 @@ impl Comparison {
             fs::write(&path, text).with_context(|| format!("{} can not be written", path.display()))
         };
         write(PAGE, &self.page())?;
-        write(RESULTS, &serde_json::to_string_pretty(self)?)?;
+        write(RESULTS, &serde_json::to_string(self)?)?;
         write(THROUGHPUT, &self.throughput())?;
         write(CPU, &self.cpu())?;
         for (callers, in_flight) in LATENCIES {
@@ -164,7 +164,7 @@ impl Comparison {
         let line = |peer: Peer| {
             let measurement = self.of_peer(peer, callers, in_flight);
             let point =
-                |index: usize| Spread::of(measurement?.rounds.iter().map(|sample| sample.report.percentiles[index].us));
+                |index: usize| Spread::of(measurement?.rounds.iter().map(|sample| sample.report.percentiles[index].1));
             Line { name: peer.name().to_owned(), points: (0..SHARES.len()).map(point).collect() }
         };
         let lines: Vec<Line> = Peer::ON_THE_WIRE.into_iter().map(line).collect();
@@ -192,6 +192,7 @@ fn line_of(bar: &Bar) -> String {
     let figure = |figure: f64| match bar.unit {
         "×" if figure < 0.1 => format!("{figure:.4}"),
         "×" => format!("{figure:.2}"),
+        _ if figure < 10.0 => format!("{figure:.3}"),
         _ => format!("{figure:.0}"),
     };
     let measured = match (bar.measured, bar.range) {

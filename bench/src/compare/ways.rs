@@ -254,9 +254,11 @@ impl Ways {
             Ok(used)
         };
         let before = cpu()?;
-        let report = callers.run(&load, &mut Unwatched)?;
+        let mut report = callers.run(&load, &mut Unwatched)?;
         let after = cpu()?;
         anyhow::ensure!(report.failed() == 0, "{}: {report}", peer.name());
+        // Sockets and ports are this run's alone.
+        peer.name().clone_into(&mut report.way);
         let jobs = crate::report::count(report.jobs_in_all);
         let used = |part: &Part| after[part].saturating_sub(before[part]).as_secs_f64() * 1e6 / jobs;
         Ok(Sample { report, cpu_us: before.keys().map(|part| (*part, used(part))).collect() })
