@@ -1,7 +1,12 @@
 //! The comparison as it is run, for so short that its figures say nothing: what it starts, what it prints, how it ends.
 
-use std::{env, path::Path, process::Command};
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// The gateway's program: of this build where it is there, else the comparison has cargo build it.
@@ -40,6 +45,38 @@ fn it_starts_everything_and_says_what_is_missed() {
     assert_eq!(output.status.code(), Some(i32::from(!all_pass)), "{errors}");
     let page = std::fs::read_to_string(folder.path().join("README.md")).expect("the report");
     assert!(bars.iter().all(|bar| page.contains(bar["name"].as_str().expect("a name"))), "{page}");
+}
+
+/// Processes that name this folder, as all do that the comparison starts with a configuration or a key.
+fn naming(folder: &str) -> Vec<String> {
+    let all = std::fs::read_dir("/proc").expect("Linux has it");
+    let commands = all.filter_map(|entry| std::fs::read_to_string(entry.ok()?.path().join("cmdline")).ok());
+    commands.filter(|command| command.contains(folder)).collect()
+}
+
+#[test]
+fn a_signal_ends_what_it_started() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_seeway-bench"));
+    command.args(["compare", "--only", "3", "--seconds", "60", "--output"]).arg(folder.path()).args(seeway());
+    let mut compare = command.env("TMPDIR", folder.path()).stderr(Stdio::null()).spawn().expect("it starts");
+    let place = folder.path().join("seeway-bench-").display().to_string();
+    // sshd, ssh and the gateway.
+    until("it has started everything", || naming(&place).len() >= 3);
+    let id = i32::try_from(compare.id()).ok().and_then(Pid::from_raw).expect("a process");
+    kill_process(id, Signal::TERM).expect("it runs");
+    let ended = compare.wait().expect("it ends");
+    assert_eq!(ended.code(), Some(1));
+    until("everything has ended", || naming(&place).is_empty());
+    assert_eq!(std::fs::read_dir(folder.path()).expect("it is there").count(), 0, "the folder is gone, too");
+}
+
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < Duration::from_secs(60), "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 #[test]

@@ -32,8 +32,11 @@ pub(super) fn lines(title: &str, x_name: &str, y_name: &str, places: &[String], 
         return svg.end();
     }
     let (bottom, top) = (lowest.log10().floor(), highest.log10().ceil().max(lowest.log10().floor() + 1.0));
-    let y =
-        |figure: f64| TOP + (HEIGHT - TOP - BOTTOM) * (1.0 - (figure.max(lowest).log10() - bottom) / (top - bottom));
+    let y = |figure: f64| {
+        // A figure of 0 has no place on this scale; it stands at the bottom.
+        let place = (figure.max(f64::MIN_POSITIVE).log10().clamp(bottom, top) - bottom) / (top - bottom);
+        TOP + (HEIGHT - TOP - BOTTOM) * (1.0 - place)
+    };
     let step = (WIDTH - LEFT - RIGHT) / count(places.len().max(2) as u64 - 1);
     let x = |place: usize| LEFT + step * count(place as u64);
     let mut decade = bottom;
@@ -179,6 +182,19 @@ mod tests {
             .collect();
         assert!(heights.len() == 2 && heights[0] > heights[1], "{heights:?}");
         assert!(svg.contains("a &lt;b&gt;") && svg.ends_with("</svg>\n"));
+    }
+
+    #[test]
+    fn the_decades_are_evenly_apart() {
+        let places = ["1", "2"].map(str::to_owned);
+        let line = Line { name: "a".to_owned(), points: vec![Some(spread(50.0)), Some(spread(4_000.0))] };
+        let svg = lines("title", "callers", "jobs/s", &places, &[line]);
+        let grid: Vec<f64> = svg
+            .lines()
+            .filter(|line| line.contains("#dddddd"))
+            .filter_map(|line| line.split("y1=\"").nth(1)?.split('"').next()?.parse().ok())
+            .collect();
+        assert!(grid.len() == 4 && ((grid[0] - grid[1]) - (grid[2] - grid[3])).abs() < 0.2, "10 to 10 000: {grid:?}");
     }
 
     #[test]

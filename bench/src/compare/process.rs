@@ -1,16 +1,21 @@
 //! A process of the comparison: it never outlives its guard, and its processor time can be read.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    sync::{
+        Mutex, PoisonError,
+        mpsc::{Receiver, RecvTimeoutError, channel},
+    },
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// How long a process may take to say that it is ready.
 const READY: Duration = Duration::from_secs(20);
@@ -30,6 +35,7 @@ impl Process {
     pub(crate) fn start(name: &str, folder: &Path, command: &mut Command) -> anyhow::Result<Self> {
         let log = folder.join(format!("{}.log", plain(name)));
         let stderr = File::create(&log).with_context(|| format!("{} can not be written", log.display()))?;
+        let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
         let started = Instant::now();
         let mut child = command
             .stdin(Stdio::piped())
@@ -37,6 +43,8 @@ impl Process {
             .stderr(stderr)
             .spawn()
             .with_context(|| format!("{name} ({}) does not start", command.get_program().display()))?;
+        running.insert(child.id());
+        drop(running);
         let stdout = child.stdout.take().ok_or_else(|| anyhow!("{name} has no standard output"))?;
         let (sender, lines) = channel();
         std::thread::spawn(move || {
@@ -134,15 +142,50 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // An SSH server's connections are processes that leave its process group. It is halted first, so that none is added.
-        send(self.id(), Signal::STOP);
-        for process in descendants(self.id()) {
-            send(process, Signal::KILL);
-        }
-        send(self.id(), Signal::KILL);
+        kill(self.id());
         // It has been killed; there is nothing else to learn from its end.
         let _ = self.child.wait();
+        RUNNING.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id());
     }
+}
+
+/// What runs now, for [`end_with_signals`].
+static RUNNING: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+/// From now on a signal that ends this process ends those that it started, too, and removes `folder`.
+pub(crate) fn end_with_signals(folder: PathBuf) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let within = runtime.enter();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    drop(within);
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                _ = hang_up.recv() => {}
+            }
+        });
+        // Held from here on, so that nothing new is started.
+        let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        running.iter().for_each(|process| kill(*process));
+        // What is left of it is the system's to tidy up.
+        let _ = fs::remove_dir_all(folder);
+        std::process::exit(1);
+    });
+    Ok(())
+}
+
+/// Kills a process and all that it started. An SSH server's connections are processes that leave its process group, so they are
+/// looked up one by one; it is halted first, so that none is added meanwhile.
+fn kill(process: u32) {
+    send(process, Signal::STOP);
+    for descendant in descendants(process) {
+        send(descendant, Signal::KILL);
+    }
+    send(process, Signal::KILL);
 }
 
 /// A name as a file may have it.

@@ -55,6 +55,7 @@ impl Scene {
     /// Starts the SSH server and the machine. Tunnels and the gateway will be reached over this kind of socket.
     pub(crate) fn start(program: PathBuf, socket: Socket) -> anyhow::Result<Self> {
         let folder = TempDir::with_prefix("seeway-bench-").context("no temporary folder can be made")?;
+        super::process::end_with_signals(folder.path().to_owned())?;
         run(Command::new(&program).arg("keygen").arg(folder.path().join("identity")))?;
         let host_key_file = folder.path().join("host_key");
         run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"]).arg(&host_key_file))?;
