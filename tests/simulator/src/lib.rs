@@ -1,7 +1,7 @@
 //! The gateway's real `wire`, `mux` and `schedule` code against simulated callers, networks, SSH servers and machines: one
 //! thread, one seed, a clock of its own; no sockets, no sleeping.
 //!
-//! A seed draws a [`Setup`](setup::Setup) (topology, limits) and a [`Story`](story::Story) (load, faults). [`run`] tells the
+//! A seed draws a [`Setup`](setup::Setup) (topology, limits) and a [`Story`](story::Story) (load, faults). [`run()`] tells the
 //! story and checks after every step that every [`Promise`](promise::Promise) holds. What breaks one can be told again by its
 //! seed, and [`shrink`](shrink::shrink) makes it short. `docs/simulator.md` says how to use the program `simulate`.
 #![allow(clippy::missing_panics_doc)]
