@@ -61,9 +61,9 @@ impl Simulation {
         for channel in std::mem::take(&mut self.notes.staged) {
             match self.link_keys.get(&channel).copied() {
                 Some(key) => {
-                    let now = self.now;
+                    let since = (self.now, self.epoch);
                     if let Some(link) = self.link(key) {
-                        link.staged_since = now;
+                        link.staged_since = since;
                     }
                     self.soon(Task::Pump(key));
                 }
@@ -279,9 +279,11 @@ impl Simulation {
             return;
         }
         if self.scheduler.machine_state(MachineId(key.machine)) == MachineState::Ejected {
-            // It may have been staged when there was no other.
-            let staged_since = self.links.get(&(key.machine, key.place)).map_or(self.now, |link| link.staged_since);
-            let was_ready = |place: &&usize| self.ready_since.get(*place).is_some_and(|since| *since < staged_since);
+            // It may have been staged when there was no other, or none in its world.
+            let (staged_since, epoch) = self.links[&(key.machine, key.place)].staged_since;
+            let was_ready = |place: &&usize| {
+                epoch == self.epoch && self.ready_since.get(*place).is_some_and(|since| *since < staged_since)
+            };
             if let Some(other) = world.machines.iter().find(was_ready) {
                 let what = format!("a job is sent to machine {}, which is ejected; {other} is ready", key.machine);
                 self.fail(Promise::Ejection, what);

@@ -38,8 +38,8 @@ pub(crate) struct Link {
     to_machine: Pipe,
     to_gateway: Pipe,
     stalled_until: Instant,
-    /// When what is staged there began to be.
-    pub(crate) staged_since: Instant,
+    /// When what is staged there began to be, and with which configuration.
+    pub(crate) staged_since: (Instant, u64),
     /// Nothing gets through any more; the gateway may not know yet.
     pub(crate) is_cut: bool,
     pub(crate) is_draining: bool,
@@ -115,7 +115,7 @@ impl Simulation {
             to_machine: Pipe::default(),
             to_gateway: Pipe::default(),
             stalled_until: self.now,
-            staged_since: self.now,
+            staged_since: (self.now, self.epoch),
             is_cut: false,
             is_draining: false,
             outstanding: BTreeMap::new(),

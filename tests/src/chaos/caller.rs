@@ -335,21 +335,21 @@ impl Caller {
         out: &mut Out,
     ) -> Result<(), String> {
         let (mut next_at, mut id) = (Instant::now(), 0);
+        // A gateway that ends takes no more jobs, and what it has answered before is still to be read.
+        let mut is_taking = true;
         loop {
             if self.is_stopping.get() && out.is_empty() {
                 return Ok(());
             }
-            if let Some(job) = self.job_that_is_due(out, next_at) {
+            if is_taking && let Some(job) = self.job_that_is_due(out, next_at) {
                 id += 1;
                 let (submit, deadline) = self.request(&job);
                 let timeout = deadline.map(|deadline| deadline.try_into().expect("seconds"));
                 out.insert(id, (job.id, Instant::now()));
-                requests
-                    .try_send(StreamRequest { id, submit: Some(submit), timeout })
-                    .map_err(|error| error.to_string())?;
+                is_taking = requests.try_send(StreamRequest { id, submit: Some(submit), timeout }).is_ok();
                 next_at = Instant::now() + self.pause();
             }
-            let may_send = self.may_send(out);
+            let may_send = is_taking && self.may_send(out);
             tokio::select! {
                 biased;
                 message = replies.message() => {
