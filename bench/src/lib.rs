@@ -6,6 +6,7 @@
 //! the gateway is what a foreign client sees.
 
 pub mod compare;
+pub mod family;
 pub mod grpc;
 pub mod load;
 pub mod micro;

@@ -10,7 +10,8 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
+use seeway_bench::family::{self, descendants, send};
 
 use crate::wait;
 
@@ -112,17 +113,12 @@ impl Process {
         self.child.wait().unwrap_or_else(|error| panic!("can't wait for {}: {error}", self.name));
     }
 
-    /// Kills it and everything it started, at once, and waits until it is gone. An SSH server's connections are processes
-    /// that leave its process group, so they are looked up one by one; it is halted first, so that none is added meanwhile.
+    /// Kills it and everything it started, at once, and waits until it is gone.
     pub fn kill(&mut self) {
         if self.try_exit().is_some() {
             return;
         }
-        send(self.child.id(), Signal::STOP);
-        for process in descendants(self.child.id()) {
-            send(process, Signal::KILL);
-        }
-        send(self.child.id(), Signal::KILL);
+        family::kill(self.child.id());
         self.child.wait().unwrap_or_else(|error| panic!("can't wait for {}: {error}", self.name));
     }
 
@@ -175,34 +171,6 @@ fn keep(stream: impl Read + Send + 'static, output: Arc<Mutex<Output>>, is_stdou
     })
 }
 
-fn send(process: u32, signal: Signal) {
-    let id =
-        i32::try_from(process).ok().and_then(Pid::from_raw).expect("the kernel's process ids are positive and small");
-    // A process that has ended meanwhile is what a signal here is after.
-    let _ = kill_process(id, signal);
-}
-
-fn descendants(root: u32) -> Vec<u32> {
-    let parents: Vec<(u32, u32)> = fs::read_dir("/proc")
-        .expect("the tests run on Linux, which has /proc")
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter_map(|process: u32| Some((process, parent(process)?)))
-        .collect();
-    let mut found = vec![root];
-    let mut next = 0;
-    while let Some(&process) = found.get(next) {
-        found.extend(parents.iter().filter(|(_, parent)| *parent == process).map(|(child, _)| *child));
-        next += 1;
-    }
-    found.split_off(1)
-}
-
-fn parent(process: u32) -> Option<u32> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The second field is the program's name in parentheses and may hold anything.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,7 +180,7 @@ mod tests {
         let mut shell =
             Process::start("a shell", Command::new("sh").args(["-c", "setsid sleep 1000 & echo started $!; wait"]));
         let sleeper: u32 = shell.line("started ").parse().expect("a process id");
-        wait::until("the sleeper runs", wait::BOUND, || parent(sleeper));
+        wait::until("the sleeper runs", wait::BOUND, || family::parent(sleeper));
         shell.kill();
         // Whoever inherits it may take a while to fetch its end, and until then it is a zombie.
         wait::until("the sleeper is gone", wait::BOUND, || match fs::read_to_string(format!("/proc/{sleeper}/stat")) {

@@ -14,8 +14,9 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
-use rustix::process::{Pid, Signal, kill_process};
 use tokio::signal::unix::{SignalKind, signal};
+
+use crate::family::{self, descendants};
 
 /// How long a process may take to say that it is ready.
 const READY: Duration = Duration::from_secs(20);
@@ -142,7 +143,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        kill(self.id());
+        family::kill(self.id());
         // It has been killed; there is nothing else to learn from its end.
         let _ = self.child.wait();
         RUNNING.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id());
@@ -170,22 +171,12 @@ pub(crate) fn end_with_signals(folder: PathBuf) -> anyhow::Result<()> {
         });
         // Held from here on, so that nothing new is started.
         let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
-        running.iter().for_each(|process| kill(*process));
+        running.iter().for_each(|process| family::kill(*process));
         // What is left of it is the system's to tidy up.
         let _ = fs::remove_dir_all(folder);
         std::process::exit(1);
     });
     Ok(())
-}
-
-/// Kills a process and all that it started. An SSH server's connections are processes that leave its process group, so they are
-/// looked up one by one; it is halted first, so that none is added meanwhile.
-fn kill(process: u32) {
-    send(process, Signal::STOP);
-    for descendant in descendants(process) {
-        send(descendant, Signal::KILL);
-    }
-    send(process, Signal::KILL);
 }
 
 /// A name as a file may have it.
@@ -222,35 +213,6 @@ fn ticks(process: u32) -> anyhow::Result<Duration> {
     };
     let ticks: u64 = user.parse::<u64>()? + system.parse::<u64>()?;
     Ok(Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()))
-}
-
-fn send(process: u32, signal: Signal) {
-    if let Some(id) = i32::try_from(process).ok().and_then(Pid::from_raw) {
-        // A process that has ended meanwhile is what a signal here is after.
-        let _ = kill_process(id, signal);
-    }
-}
-
-fn descendants(root: u32) -> Vec<u32> {
-    let Ok(all) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    let parents: Vec<(u32, u32)> = all
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter_map(|process: u32| Some((process, parent(process)?)))
-        .collect();
-    let mut found = vec![root];
-    let mut next = 0;
-    while let Some(&process) = found.get(next) {
-        found.extend(parents.iter().filter(|(_, parent)| *parent == process).map(|(child, _)| *child));
-        next += 1;
-    }
-    found.split_off(1)
-}
-
-fn parent(process: u32) -> Option<u32> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
 #[cfg(test)]

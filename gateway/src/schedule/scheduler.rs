@@ -309,7 +309,7 @@ impl Scheduler {
     }
 
     /// From now on a channel gets no job; those that have not left it go elsewhere, those that have run on. Its end comes
-    /// with [`channel_closed`](Self::channel_closed), best when it [`has no wanted jobs`](Self::has_wanted_jobs) any more.
+    /// with [`channel_closed`](Self::channel_closed), best when it [has no wanted jobs](Self::has_wanted_jobs) any more.
     pub fn drain_channel(&mut self, now: Instant, channel: ChannelId, effects: &mut impl Effects) {
         if let Some(draining) = self.machines.channels.get_mut(channel) {
             draining.is_draining = true;
@@ -318,11 +318,6 @@ impl Scheduler {
             self.expire_held(now, effects);
             self.tell_room(effects);
         }
-    }
-
-    /// Whether every job that a channel was sent has been answered. True of a channel that is closed.
-    pub fn is_channel_idle(&self, channel: ChannelId) -> bool {
-        self.machines.channels.get(channel).is_none_or(|channel| channel.mux.in_flight() == 0)
     }
 
     /// Whether somebody still waits for the outcome of a job on a channel. A job whose deadline has passed or whose caller has gone

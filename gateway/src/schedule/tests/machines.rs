@@ -406,7 +406,7 @@ fn a_machine_that_is_drained_finishes_what_it_has_and_gets_no_more() {
 }
 
 #[test]
-fn a_channel_that_is_drained_gets_no_job_and_is_idle_when_its_last_is_answered() {
+fn a_channel_that_is_drained_gets_no_job_and_is_done_when_its_last_is_answered() {
     let mut bench = Bench::new(&[&[0]], 64, 10, HOLD);
     let old = bench.open(0);
     let caller = bench.scheduler.caller_joined();
@@ -418,9 +418,9 @@ fn a_channel_that_is_drained_gets_no_job_and_is_idle_when_its_last_is_answered()
     bench.submit(caller, 2);
     bench.send_all();
     assert_eq!((bench.held(old), bench.held(new)), (1, 2));
-    assert!(!bench.scheduler.is_channel_idle(old));
+    assert!(bench.scheduler.has_wanted_jobs(old));
     bench.answer(old, 0, None);
-    assert!(bench.scheduler.is_channel_idle(old));
+    assert!(!bench.scheduler.has_wanted_jobs(old));
     bench.close(old);
     assert!(bench.scheduler.is_ready(WorldId(0)));
 }
