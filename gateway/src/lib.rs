@@ -3,6 +3,7 @@
 // The I/O-free parts deny these again; see `clippy.toml`.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod access;
 mod admin;
 pub mod command;
 pub mod config;
