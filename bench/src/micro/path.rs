@@ -91,7 +91,16 @@ impl AnswerSink for Socket {
         self.taken.fetch_add(count, Ordering::Relaxed);
         Ok(count)
     }
+
+    fn left_over(&self) {
+        unreachable!("it takes all");
+    }
+
+    fn room(&self) {}
 }
+
+/// How many connections `listen::hardserver` serves in one call of the shard.
+const CALLERS_IN_A_TURN: usize = 64;
 
 /// Callers that hand over their jobs, a channel that carries them, and the answers on their way back.
 pub(super) struct Path {
@@ -121,7 +130,7 @@ impl Path {
             let id = scheduler.caller_joined();
             let incoming = Incoming::new(profile.clone(), Limits::default(), CALLER_JOBS);
             let socket = Arc::<Socket>::default();
-            let mut port = LegacyPort::new(incoming, socket.clone(), Arc::default(), Arc::default());
+            let mut port = LegacyPort::new(incoming, socket.clone());
             let handle = port.handle_of(WORLD).expect("handles are left");
             front.ports.insert(id, port);
             Caller { id, jobs: Jobs::new(&profile, handle, in_flight), socket }
@@ -179,8 +188,10 @@ impl Path {
 impl Work for Path {
     fn turn(&mut self) {
         let Self { scheduler, front, callers, channel, echo, received, in_flight, now } = self;
-        for caller in &mut *callers {
-            Self::decode(scheduler, front, *now, caller.id, black_box(caller.jobs.next()));
+        for callers in callers.chunks_mut(CALLERS_IN_A_TURN) {
+            for caller in callers {
+                Self::decode(scheduler, front, *now, caller.id, black_box(caller.jobs.next()));
+            }
             Self::tick(scheduler, front, now);
         }
         let batch = scheduler.take_output(*now, *channel, front).expect("jobs are staged");

@@ -17,7 +17,7 @@ use super::stats::MachineStats;
 use super::{ChannelId, JobId, MachineId, MachineSettings, MachineState, SizeClass, WorldId};
 
 /// What fits into one of OpenSSH's packets: it allows 32 KiB on a channel.
-const PACKET_BYTES: usize = 32 * 1024;
+pub const PACKET_BYTES: usize = 32 * 1024;
 
 /// How long after its first job a batch may be filled up. Long against the time in which its writer takes it, and short against
 /// what a job may be held up: a writer that is stuck does not keep what other channels would send.

@@ -38,6 +38,7 @@ use seeway_proto::wire::{Limits, Profile};
 use slotmap::new_key_type;
 
 pub use budget::{Budget, Lease};
+pub use machine::PACKET_BYTES;
 pub use scheduler::Scheduler;
 pub use stats::{Histogram, MachineStats, WorldStats};
 

@@ -345,6 +345,11 @@ impl Scheduler {
         output
     }
 
+    /// How many bytes are staged on a channel; none on one that is closed.
+    pub fn staged_len(&self, channel: ChannelId) -> usize {
+        self.machines.channels.get(channel).map_or(0, |channel| channel.mux.staged_len())
+    }
+
     /// Bytes have come from a channel. Whole replies are taken off the front of `input`. An error means that the channel is
     /// broken: the shard closes it and calls [`channel_closed`](Self::channel_closed).
     pub fn receive(

@@ -54,19 +54,22 @@ pub struct LegacyPort {
     passage: Option<Box<Passage>>,
     /// Where the answers go.
     answers_to: Arc<dyn AnswerSink>,
-    /// Notified when the socket has not taken all of them.
-    left_over: Arc<Notify>,
-    /// Notified when a reader that is paused may go on.
-    room: Arc<Notify>,
     is_paused: bool,
     /// Whether it is among those that are written at the end of the shard's call.
     is_answered: bool,
 }
 
-/// What takes a legacy caller's answers: its socket.
+/// What takes a legacy caller's answers: its connection. Called under the shard's lock: must not block.
 pub trait AnswerSink: Send + Sync {
     /// Takes as many of these bytes as it can at once; [`io::ErrorKind::WouldBlock`] where that is none.
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Answers are left over: [`LegacyPort::write_answers`] is to be called when it takes more. It fails then where it has failed
+    /// now.
+    fn left_over(&self);
+
+    /// There may be room for more commands: its reader was [paused](LegacyPort::pause).
+    fn room(&self);
 }
 
 /// A caller's buffer of answers that grew beyond this is given back when it is empty.
@@ -94,12 +97,10 @@ pub struct Answers {
 }
 
 impl LegacyPort {
-    /// The port of a connection whose answers go to `answers_to` at the end of each of the shard's calls. Where that takes not
-    /// all of them, `left_over` is notified, and whoever waits on it calls [`write_answers`](Self::write_answers) when it takes
-    /// more. The connection's reader waits on `room` after [`pause`](Self::pause).
-    pub fn new(incoming: Incoming, answers_to: Arc<dyn AnswerSink>, left_over: Arc<Notify>, room: Arc<Notify>) -> Self {
+    /// The port of a connection whose answers go to `answers_to` at the end of each of the shard's calls.
+    pub fn new(incoming: Incoming, answers_to: Arc<dyn AnswerSink>) -> Self {
         let (handles, is_paused, is_answered) = (Handles::alone(), false, false);
-        Self { incoming, handles, passage: None, answers_to, left_over, room, is_paused, is_answered }
+        Self { incoming, handles, passage: None, answers_to, is_paused, is_answered }
     }
 
     /// The same, with a hardserver behind it: what [`pass_on`](Self::pass_on) is given is staged for it. `worlds` is how many
@@ -140,7 +141,7 @@ impl LegacyPort {
     /// A reader that waits for room looks again.
     pub fn resume(&mut self) {
         if std::mem::take(&mut self.is_paused) {
-            self.room.notify_one();
+            self.answers_to.room();
         }
     }
 
@@ -355,9 +356,9 @@ impl Front {
         for caller in self.answered.drain(..) {
             let Some(Port::Legacy(port)) = self.ports.get_mut(caller) else { continue };
             port.is_answered = false;
-            // Its own writer meets the same error, and ends the connection.
+            // Where it failed its connection meets the same error, and ends.
             if !matches!(port.write_answers(), Ok(true)) {
-                port.left_over.notify_one();
+                port.answers_to.left_over();
             }
         }
     }

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Budgets, Report, Shard};
@@ -182,12 +182,16 @@ pub fn spawn(
 ) -> io::Result<ShardHandle> {
     let (inbox, messages) = mpsc::channel(INBOX);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let poller = {
+        let _runtime = runtime.enter();
+        hardserver::Poller::new()?
+    };
     let last_report = Arc::new(OnceLock::new());
     let last = last_report.clone();
     std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
         runtime.block_on(async move {
             let shard = Shard::new(config, &budgets, world_changes);
-            run(shard, messages, common, &last).await;
+            run(shard, poller, messages, common, &last).await;
         });
         // Whatever still runs is dropped with the runtime, and not waited for.
         runtime.shutdown_background();
@@ -195,15 +199,22 @@ pub fn spawn(
     Ok(ShardHandle { inbox, callers: Arc::default(), last_report })
 }
 
-async fn run(shard: Shard, mut inbox: mpsc::Receiver<Handed>, common: grpc::Common, last_report: &OnceLock<Report>) {
+async fn run(
+    shard: Shard,
+    poller: hardserver::Poller,
+    mut inbox: mpsc::Receiver<Handed>,
+    common: grpc::Common,
+    last_report: &OnceLock<Report>,
+) {
     let timer = shard.clone();
     tokio::spawn(async move { timer.run_timer().await });
     let mut keepers = upstream::start(&shard);
     let grpc = grpc::Server::start(&shard, common);
+    let legacy = hardserver::Callers::start(&shard, poller);
     while let Some(handed) = inbox.recv().await {
         match handed {
             Handed::Caller(accepted, count) => {
-                if let Err(error) = serve(&shard, &grpc, accepted, count).await {
+                if let Err(error) = serve(&legacy, &grpc, accepted, count).await {
                     tracing::warn!(%error, "a connection was lost before it was served");
                 }
             }
@@ -232,14 +243,24 @@ async fn run(shard: Shard, mut inbox: mpsc::Receiver<Handed>, common: grpc::Comm
     }
 }
 
-/// Serves a connection until its caller goes away, on a task of its own.
-async fn serve(shard: &Shard, grpc: &grpc::Server, accepted: Accepted, count: CallerCount) -> io::Result<()> {
+/// Has a connection served until its caller goes away.
+async fn serve(
+    legacy: &hardserver::Callers,
+    grpc: &grpc::Server,
+    accepted: Accepted,
+    count: CallerCount,
+) -> io::Result<()> {
     match accepted {
-        Accepted::LegacyTcp(stream) => hardserver::start(shard, adopt_tcp(stream)?.into(), count),
-        Accepted::LegacyUnix(stream) => hardserver::start(shard, adopt_unix(stream)?.into(), count),
-        Accepted::Grpc(stream) => grpc.serve(adopt_tcp(stream)?, count).await,
+        Accepted::LegacyTcp(stream) => legacy.adopt(hardserver::Socket::Tcp(prepared(stream)?), count),
+        Accepted::LegacyUnix(stream) => {
+            stream.set_nonblocking(true)?;
+            legacy.adopt(hardserver::Socket::Unix(stream), count)
+        }
+        Accepted::Grpc(stream) => {
+            grpc.serve(TcpStream::from_std(prepared(stream)?)?, count).await;
+            Ok(())
+        }
     }
-    Ok(())
 }
 
 fn report(shard: &Shard, wanted: oneshot::Sender<Report>) {
@@ -350,7 +371,8 @@ const KEEPALIVE_PROBES: u32 = 4;
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED: Duration = Duration::from_secs(90);
 
-fn adopt_tcp(stream: StdTcpStream) -> io::Result<TcpStream> {
+/// A caller's connection with the options that it is to have.
+fn prepared(stream: StdTcpStream) -> io::Result<StdTcpStream> {
     stream.set_nonblocking(true)?;
     stream.set_nodelay(true)?;
     let socket = SockRef::from(&stream);
@@ -358,12 +380,9 @@ fn adopt_tcp(stream: StdTcpStream) -> io::Result<TcpStream> {
     socket.set_tcp_keepalive(&probes.with_retries(KEEPALIVE_PROBES))?;
     #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
-    TcpStream::from_std(stream)
-}
-
-fn adopt_unix(stream: StdUnixStream) -> io::Result<UnixStream> {
-    stream.set_nonblocking(true)?;
-    UnixStream::from_std(stream)
+    // Only borrowed it.
+    drop(socket);
+    Ok(stream)
 }
 
 #[cfg(test)]
@@ -391,11 +410,11 @@ mod tests {
         assert!(CallerCount::reserve(&limit, &of_shard).is_some());
     }
 
-    #[tokio::test]
-    async fn a_tcp_caller_that_vanishes_is_noticed() {
+    #[test]
+    fn a_tcp_caller_that_vanishes_is_noticed() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
         let _caller = StdTcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
-        let adopted = adopt_tcp(listener.accept().expect("a connection").0).expect("adopted");
+        let adopted = prepared(listener.accept().expect("a connection").0).expect("adopted");
         let socket = SockRef::from(&adopted);
         assert!(socket.keepalive().expect("known"));
         assert_eq!(socket.tcp_keepalive_time().expect("known"), KEEPALIVE_IDLE);

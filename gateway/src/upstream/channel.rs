@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 use super::backoff::{Backoff, chance};
 use super::keeper::{Orders, reloaded};
 use crate::config::{Config, Ssh};
-use crate::schedule::{ChannelId, MachineId, SizeClass};
+use crate::schedule::{ChannelId, MachineId, PACKET_BYTES, SizeClass};
 use crate::shard::Shard;
 
 /// Why a channel could not be used.
@@ -223,8 +223,7 @@ impl<'a> Pump<'a> {
     async fn send(&self, mut write: WriteHalf) -> seeway_client::tunnel::Lost {
         loop {
             self.wake.notified().await;
-            // Whoever is ready gets to say what it has to say first: one write then carries it all.
-            tokio::task::yield_now().await;
+            self.gather().await;
             loop {
                 // Asked first: what is never taken can still go elsewhere.
                 if let Some(lost) = write.lost() {
@@ -240,6 +239,24 @@ impl<'a> Pump<'a> {
                 }
             }
         }
+    }
+
+    /// Lets whoever is ready say what it has to say first, for as long as each turn brings more, up to a packet: one write then
+    /// carries it all. A lone caller's job waits for one turn, in which nothing is to be done.
+    async fn gather(&self) {
+        let mut staged = self.staged();
+        loop {
+            tokio::task::yield_now().await;
+            let before = std::mem::replace(&mut staged, self.staged());
+            if staged <= before || staged >= PACKET_BYTES {
+                return;
+            }
+        }
+    }
+
+    /// How many bytes wait to be written.
+    fn staged(&self) -> usize {
+        self.keeper.shard.with(|state, _| state.scheduler.staged_len(self.channel))
     }
 
     async fn receive(&self, mut read: ReadHalf) -> Result<(), Broken> {

@@ -1,25 +1,24 @@
 //! What is not Seeway's goes to the hardserver behind it: one connection there for each legacy caller, so that what the
 //! hardserver gives to a caller stays that caller's own.
 //!
-//! The connection is opened with the first command for it, and closed with the caller. It belongs to the caller's task, and
-//! so do both of its directions. What has to be remembered of commands is in the caller's [`LegacyPort`].
+//! The connection is opened with the first command for it, and closed with the caller. A task has both of its directions. What has
+//! to be remembered of commands is in the caller's [`LegacyPort`].
 
 use std::convert::Infallible;
-use std::future::pending;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use seeway_proto::mux::Received;
 use seeway_proto::wiped::WipedBuffer;
 use seeway_proto::wire::{Direction, Frame, FrameError, Framer, OpaqueReply};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::task::AbortHandle;
 
-use super::Connection;
 use super::socket::{Reader, Socket, Writer, decode_partial};
 use crate::config::HardserverAddress;
-use crate::shard::{LegacyPort, PassageWakes, State, StrayReply};
+use crate::schedule::CallerId;
+use crate::shard::{LegacyPort, PassageWakes, Shard, StrayReply};
 
 /// How long a connect may take. It is to the same host.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -54,25 +53,27 @@ enum Lost {
     Stray(#[from] StrayReply),
 }
 
-impl Connection {
-    /// Stages a command for the hardserver.
-    pub(super) fn pass_on(&self, state: &mut State, received: Received<'_>) {
-        let profile = &self.shard.config().wire.profile;
-        if !state.front.legacy(self.caller).pass_on(profile, received) {
-            state.front.passed.not_sent += 1;
-        }
+impl Passing {
+    /// Starts what carries the caller's commands to the hardserver and the replies back. It is to be aborted before the caller's port
+    /// is removed.
+    pub(super) fn start(self, shard: &Shard, caller: CallerId, peer: String) -> AbortHandle {
+        let carrier = Carrier { shard: shard.clone(), caller, peer, passing: self };
+        tokio::spawn(async move { carrier.run().await }).abort_handle()
     }
+}
 
-    /// Carries commands to the hardserver and replies back, for as long as the caller is there.
-    pub(super) async fn pass(&self) -> Infallible {
-        match &self.passing {
-            // On the heap, so that a connection without a hardserver is no larger for it.
-            Some(passing) => Box::pin(self.pass_to(passing)).await,
-            None => pending().await,
-        }
-    }
+/// What goes between one caller and the hardserver.
+struct Carrier {
+    shard: Shard,
+    caller: CallerId,
+    /// Who the caller is, for the log.
+    peer: String,
+    passing: Passing,
+}
 
-    async fn pass_to(&self, passing: &Passing) -> Infallible {
+impl Carrier {
+    async fn run(&self) -> Infallible {
+        let passing = &self.passing;
         let mut was_reached = true;
         loop {
             passing.wakes.staged.notified().await;
@@ -93,7 +94,7 @@ impl Connection {
             });
             // A caller that asks again and again does not fill the log.
             if was_reached || !matches!(lost, Lost::NotReached(_)) {
-                let (peer, hardserver) = (self.writer.peer(), &passing.address);
+                let (peer, hardserver) = (&*self.peer, &passing.address);
                 tracing::warn!(peer, %hardserver, error = %lost, "a caller has lost the hardserver");
             }
             was_reached = !matches!(lost, Lost::NotReached(_));

@@ -1,4 +1,4 @@
-//! A socket that carries the SEEJob wire, to a legacy caller or to a hardserver, and how it is read.
+//! The socket to the hardserver behind this gateway, and how it is read.
 
 use std::cell::RefCell;
 use std::io;
@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use seeway_proto::wiped::WipedBuffer;
-use tokio::io::{AsyncRead, Interest, ReadBuf, Ready};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
 use zeroize::Zeroize;
 
@@ -22,10 +22,8 @@ thread_local! {
 }
 
 /// A socket of either kind.
-pub enum Socket {
-    /// Over TCP.
+pub(super) enum Socket {
     Tcp(TcpStream),
-    /// Over a Unix socket.
     Unix(UnixStream),
 }
 
@@ -83,28 +81,9 @@ impl Writer {
             Self::Unix(stream) => stream.try_write(bytes),
         }
     }
-
-    /// Who is at the other end, for the log.
-    pub(super) fn peer(&self) -> String {
-        match self {
-            Self::Tcp(stream) => stream.peer_addr().map_or_else(|_| "a TCP peer".into(), |peer| peer.to_string()),
-            Self::Unix(stream) => {
-                let peer = stream.as_ref().peer_cred();
-                peer.map_or_else(|_| "a Unix peer".into(), |peer| format!("uid {}", peer.uid()))
-            }
-        }
-    }
 }
 
 impl Reader {
-    /// Waits until there is something to read, and says whether that is the end.
-    pub(super) async fn ready_to_read(&self) -> io::Result<Ready> {
-        match self {
-            Self::Tcp(stream) => stream.ready(Interest::READABLE).await,
-            Self::Unix(stream) => stream.ready(Interest::READABLE).await,
-        }
-    }
-
     /// Reads once. Unlike `try_read`, this does not ask the system a second time where it had less than there is room for.
     fn poll_read(&mut self, context: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut into = ReadBuf::new(into);

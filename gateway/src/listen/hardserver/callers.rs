@@ -1,0 +1,235 @@
+//! All legacy callers of one shard, served by one task: so that what many of them say at once is taken in in one call of the shard,
+//! and none of them costs a task, a wake-up or a call of its own.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Registry, Token};
+use tokio::io::unix::AsyncFd;
+
+use super::caller::{Caller, Socket};
+use super::chores::{Chore, Chores};
+use super::connection::{Connection, End, READ_BYTES, Turn};
+use crate::shard::{CallerCount, Shard};
+
+/// How many connections are served in one call of the shard at most. What they say is dated with the call's beginning; with
+/// this many it lasts some 100 µs.
+const MOST_IN_A_TURN: usize = 64;
+
+/// What tells which connections have something to read: one wait for all of them.
+pub struct Poller {
+    poll: AsyncFd<Poll>,
+    registry: Registry,
+}
+
+impl Poller {
+    /// With no connections. To be called within the runtime that will serve them.
+    pub fn new() -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let registry = poll.registry().try_clone()?;
+        #[expect(
+            unsafe_code,
+            reason = "tokio has no other way to wait for a descriptor that is not one of its own sockets"
+        )]
+        // SAFETY: the poll owns its descriptor, gives the same one each time, and is dropped with the `AsyncFd` that owns it.
+        let poll = unsafe { AsyncFd::register_with_interest(poll, tokio::io::Interest::READABLE) };
+        Ok(Self { poll: poll?, registry })
+    }
+}
+
+/// The callers. A clone is another handle to the same.
+#[derive(Clone)]
+pub struct Callers {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    shard: Shard,
+    registry: Registry,
+    chores: Arc<Chores>,
+    /// Used by the shard's thread alone, so that the lock is never waited for.
+    connections: Mutex<Connections>,
+}
+
+/// The connections by place. A place is used again when its connection has ended.
+#[derive(Default)]
+struct Connections {
+    places: Vec<Option<Connection>>,
+    free: Vec<usize>,
+}
+
+impl Callers {
+    /// Serves those that are [adopted](Self::adopt), until the runtime ends.
+    pub fn start(shard: &Shard, poller: Poller) -> Self {
+        let Poller { poll, registry } = poller;
+        let (shard, chores, connections) = (shard.clone(), Arc::default(), Mutex::default());
+        let callers = Self { shared: Arc::new(Shared { shard, registry, chores, connections }) };
+        let server = Server {
+            shared: callers.shared.clone(),
+            buffer: vec![0; READ_BYTES],
+            unread: Vec::new(),
+            ended: Vec::new(),
+        };
+        tokio::spawn(server.run(poll));
+        callers
+    }
+
+    /// Serves a connection until its caller goes away. The socket does not block.
+    pub fn adopt(&self, socket: Socket, count: CallerCount) -> io::Result<()> {
+        let Shared { shard, registry, chores, .. } = &*self.shared;
+        let mut connections = self.shared.connections();
+        let place = connections.next_place();
+        registry.register(&mut SourceFd(&socket.as_fd().as_raw_fd()), Token(place), Interest::READABLE)?;
+        let caller = Arc::new(Caller { socket, place, chores: chores.clone() });
+        connections.add(place, Connection::new(shard, caller, count));
+        Ok(())
+    }
+}
+
+/// The task that serves them.
+struct Server {
+    shared: Arc<Shared>,
+    /// What small messages are read into.
+    buffer: Vec<u8>,
+    /// Places whose sockets may have more than was read in their last turn.
+    unread: Vec<usize>,
+    /// Those that have ended in this turn.
+    ended: Vec<(usize, End)>,
+}
+
+impl Server {
+    async fn run(mut self, mut poll: AsyncFd<Poll>) {
+        let mut events = Events::with_capacity(MOST_IN_A_TURN);
+        let shared = self.shared.clone();
+        let mut has_more = false;
+        loop {
+            if has_more || !self.unread.is_empty() {
+                // Others first: a large job is many reads.
+                tokio::task::yield_now().await;
+            } else {
+                tokio::select! {
+                    biased;
+                    () = shared.chores.noted() => {}
+                    // It fails where the runtime ends, and with it this task. What comes after this is told anew.
+                    ready = poll.readable_mut() => match ready {
+                        Ok(mut ready) => ready.clear_ready(),
+                        Err(_) => return,
+                    },
+                }
+            }
+            match poll.get_mut().poll(&mut events, Some(Duration::ZERO)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    has_more = true;
+                    continue;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "legacy callers can not be waited for any more");
+                    return;
+                }
+            }
+            has_more = self.turn(&events) == MOST_IN_A_TURN;
+        }
+    }
+
+    /// Takes in what connections have to say, in one call of the shard; returns how many events there were.
+    fn turn(&mut self, events: &Events) -> usize {
+        let Self { shared, buffer, unread, ended } = self;
+        let connections = &mut *shared.connections();
+        let (config, chores) = (shared.shard.config(), shared.chores.take());
+        let (mut count, were_unread) = (0, std::mem::take(unread));
+        shared.shard.with(|state, now| {
+            let mut turn = Turn { config: &config, state, now, buffer };
+            let mut serve = |place: usize, act: &mut dyn FnMut(&mut Connection, &mut Turn<'_>) -> Result<(), End>| {
+                let Some(connection) = connections.at(place) else { return };
+                match act(connection, &mut turn) {
+                    Ok(()) if connection.wants_turn() => unread.push(place),
+                    Ok(()) => {}
+                    Err(end) => ended.push((place, end)),
+                }
+            };
+            for event in events {
+                count += 1;
+                serve(event.token().0, &mut |connection, turn| {
+                    if event.is_writable() {
+                        shared.write(connection, turn)?;
+                    }
+                    if event.is_readable() || event.is_read_closed() || event.is_error() {
+                        connection.readable(event.is_read_closed() || event.is_error());
+                        connection.read(turn)?;
+                    }
+                    Ok(())
+                });
+            }
+            for place in were_unread {
+                serve(place, &mut Connection::read);
+            }
+            for (place, chore) in chores {
+                serve(place, &mut |connection, turn| match chore {
+                    Chore::Write => shared.write(connection, turn),
+                    Chore::Resume => connection.resume(turn),
+                });
+            }
+        });
+        // In a call of its own: what they were answered has been written when the first one was over.
+        if !ended.is_empty() {
+            shared.shard.with(|state, now| {
+                let mut turn = Turn { config: &config, state, now, buffer };
+                for (place, end) in ended.drain(..) {
+                    if let Some(connection) = connections.remove(place) {
+                        connection.end(&mut turn, &end);
+                    }
+                }
+            });
+        }
+        count
+    }
+}
+
+impl Shared {
+    fn connections(&self) -> MutexGuard<'_, Connections> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has a connection write what its socket did not take, and watches the socket for as long as it does not take all of it.
+    fn write(&self, connection: &mut Connection, turn: &mut Turn<'_>) -> Result<(), End> {
+        let is_left_over = !connection.write(turn)?;
+        if is_left_over != connection.is_watched_for_room {
+            let interest = if is_left_over { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+            let descriptor = connection.socket().as_fd().as_raw_fd();
+            let watched = self.registry.reregister(&mut SourceFd(&descriptor), Token(connection.place()), interest);
+            watched.map_err(End::Lost)?;
+            connection.is_watched_for_room = is_left_over;
+        }
+        Ok(())
+    }
+}
+
+impl Connections {
+    fn at(&mut self, place: usize) -> Option<&mut Connection> {
+        self.places.get_mut(place)?.as_mut()
+    }
+
+    fn add(&mut self, place: usize, connection: Connection) {
+        if place == self.places.len() {
+            self.places.push(None);
+        } else {
+            self.free.pop();
+        }
+        self.places[place] = Some(connection);
+    }
+
+    /// Where the next one goes.
+    fn next_place(&self) -> usize {
+        self.free.last().copied().unwrap_or(self.places.len())
+    }
+
+    fn remove(&mut self, place: usize) -> Option<Connection> {
+        let connection = self.places.get_mut(place)?.take()?;
+        self.free.push(place);
+        Some(connection)
+    }
+}

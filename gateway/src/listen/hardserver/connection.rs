@@ -1,0 +1,308 @@
+//! One legacy caller's connection: what its bytes say, and who is asked to do that.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use seeway_proto::mux::{Incoming, Received, UnknownCommands};
+use seeway_proto::outcome::{Outcome, Rejected};
+use seeway_proto::wiped::WipedBuffer;
+use seeway_proto::wire::{Command, FrameError};
+use tokio::task::AbortHandle;
+use zeroize::Zeroize;
+
+use super::caller::{Caller, Socket};
+use super::pass::Passing;
+use super::socket::decode_partial;
+use crate::config::Config;
+use crate::schedule::{CallerId, NewJob, Priority};
+use crate::shard::{CallerCount, LegacyPort, Meaning, Shard, State};
+
+/// What one read takes at most: enough for a few hundred small jobs, small enough to stay in a core's cache, and for a large job
+/// not to keep the others waiting.
+pub(super) const READ_BYTES: usize = 64 * 1024;
+
+/// Why a connection ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The caller closed it, or half-closed it, which counts as gone.
+    Gone,
+    /// The socket failed.
+    Lost(io::Error),
+    /// What came can't be followed.
+    Broken(FrameError),
+}
+
+/// What one call of the shard has in hand for all connections that it serves.
+pub(super) struct Turn<'a> {
+    pub(super) config: &'a Config,
+    pub(super) state: &'a mut State,
+    pub(super) now: Instant,
+    /// What small messages are read into; empty and zero between two reads.
+    pub(super) buffer: &'a mut [u8],
+}
+
+/// A connection, from its first byte to its last. An idle one holds no buffer: what is read passes through one that all of them
+/// share, and only a message that is cut in two is kept until the rest has come.
+pub(super) struct Connection {
+    caller_id: CallerId,
+    caller: Arc<Caller>,
+    partial: WipedBuffer,
+    /// Whether the socket may have more than has been read. It tells only once.
+    is_readable: bool,
+    /// Whether nothing comes after what the socket has.
+    is_closed_by_peer: bool,
+    is_paused: bool,
+    /// Whether the socket is watched for taking more.
+    pub(super) is_watched_for_room: bool,
+    /// What carries commands to the hardserver behind; `None` where those that are not Seeway's are refused.
+    passing: Option<AbortHandle>,
+    _count: CallerCount,
+}
+
+impl Connection {
+    /// Joins the shard's callers.
+    pub(super) fn new(shard: &Shard, caller: Arc<Caller>, count: CallerCount) -> Self {
+        let config = shard.config();
+        let incoming = Incoming::new(config.wire.profile.clone(), config.wire_limits(), config.limits.caller_jobs);
+        let mut port = LegacyPort::new(incoming, caller.clone());
+        let passing = config.listen.upstream_hardserver.clone().map(Passing::to);
+        if let Some(passing) = &passing {
+            port = port.beside_hardserver(config.worlds.len(), passing.wakes.clone());
+        }
+        let caller_id = shard.with(|state, _| {
+            let caller = state.scheduler.caller_joined();
+            state.front.add_legacy(caller, port);
+            caller
+        });
+        let passing = passing.map(|passing| passing.start(shard, caller_id, caller.socket.peer()));
+        Self {
+            caller_id,
+            caller,
+            partial: WipedBuffer::new(),
+            is_readable: false,
+            is_closed_by_peer: false,
+            is_paused: false,
+            is_watched_for_room: false,
+            passing,
+            _count: count,
+        }
+    }
+
+    pub(super) fn socket(&self) -> &Socket {
+        &self.caller.socket
+    }
+
+    /// Its place among the shard's connections.
+    pub(super) fn place(&self) -> usize {
+        self.caller.place
+    }
+
+    /// The socket has something to read, or will have nothing any more.
+    pub(super) fn readable(&mut self, is_closed_by_peer: bool) {
+        self.is_readable = true;
+        self.is_closed_by_peer |= is_closed_by_peer;
+    }
+
+    /// Whether [`read`](Self::read) would find something to do.
+    pub(super) fn wants_turn(&self) -> bool {
+        self.is_readable && !self.is_paused
+    }
+
+    /// Reads once, if there is something to read and room for it, and hands every whole command to whom it is for.
+    pub(super) fn read(&mut self, turn: &mut Turn<'_>) -> Result<(), End> {
+        if self.is_paused && self.is_closed_by_peer {
+            // Its jobs would otherwise run for nobody.
+            return Err(End::Gone);
+        }
+        if !self.wants_turn() {
+            return Ok(());
+        }
+        if self.partial.is_empty() {
+            // Taken out for as long as it is decoded.
+            let buffer = std::mem::take(&mut turn.buffer);
+            let count = self.receive(buffer.len(), |socket| socket.read(buffer));
+            let decoded = count.and_then(|count| {
+                let read = &mut buffer[..count];
+                let decoded = self.decode(turn, read);
+                if let Ok(rest) = decoded {
+                    self.partial.extend(&read[count - rest..]);
+                }
+                read.zeroize();
+                decoded
+            });
+            turn.buffer = buffer;
+            return decoded.map(|_| ());
+        }
+        let missing = turn.state.front.legacy(self.caller_id).incoming.missing(self.partial.filled());
+        let mut partial = std::mem::take(&mut self.partial);
+        let room = partial.unfilled(missing.max(READ_BYTES / 4));
+        let most = room.len().min(READ_BYTES);
+        let received = self.receive(most, |socket| socket.read(&mut room[..most]));
+        let decoded = received.and_then(|count| {
+            partial.commit(count);
+            decode_partial(&mut partial, |bytes| self.decode(turn, bytes).map(|rest| (rest, ())))
+        });
+        self.partial = partial;
+        decoded
+    }
+
+    /// Reads with `read`, at most `most` bytes; none where there is nothing to read. The end of the stream is an end.
+    fn receive(&mut self, most: usize, read: impl FnOnce(&Socket) -> io::Result<usize>) -> Result<usize, End> {
+        match read(&self.caller.socket) {
+            Ok(0) => Err(End::Gone),
+            Ok(count) => {
+                // Less than there was room for is all that the socket has; its end still has to be met.
+                self.is_readable = count == most || self.is_closed_by_peer;
+                Ok(count)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.is_readable = false;
+                Ok(0)
+            }
+            Err(error) => Err(End::Lost(error)),
+        }
+    }
+
+    /// Goes on with what was read and not decoded for want of room, where there is some now.
+    pub(super) fn resume(&mut self, turn: &mut Turn<'_>) -> Result<(), End> {
+        if !std::mem::take(&mut self.is_paused) {
+            return Ok(());
+        }
+        let mut partial = std::mem::take(&mut self.partial);
+        let decoded = decode_partial(&mut partial, |bytes| self.decode(turn, bytes).map(|rest| (rest, ())));
+        self.partial = partial;
+        decoded
+    }
+
+    /// Writes what the socket did not take at once; returns whether it has taken all of it now.
+    pub(super) fn write(&mut self, turn: &mut Turn<'_>) -> Result<bool, End> {
+        turn.state.front.legacy(self.caller_id).write_answers().map_err(End::Lost)
+    }
+
+    /// Hands every whole command in `bytes` to whom it is for, as far as there is room; returns how many bytes are left. Where
+    /// there is no room the connection is paused, and whatever makes room resumes it.
+    fn decode(&mut self, turn: &mut Turn<'_>, bytes: &[u8]) -> Result<usize, End> {
+        let unknown = if self.passing.is_some() { UnknownCommands::Taken } else { UnknownCommands::Refused };
+        let mut rest = bytes;
+        let mut broken = None;
+        self.is_paused = self.must_pause(turn);
+        while !self.is_paused {
+            let port = turn.state.front.legacy(self.caller_id);
+            match port.incoming.next_received(&mut rest, unknown) {
+                Ok(None) => break,
+                Ok(Some(received)) => self.serve(turn, received),
+                Err(error) => {
+                    broken = Some(End::Broken(error));
+                    break;
+                }
+            }
+            self.is_paused = self.must_pause(turn);
+        }
+        let front = &mut turn.state.front;
+        let port = front.legacy(self.caller_id);
+        port.batch_served();
+        if self.is_paused {
+            port.pause();
+        }
+        let refused = port.incoming.take_refused();
+        if port.incoming.output_len() > 0 {
+            front.answered(self.caller_id);
+        }
+        front.rejected += refused;
+        // What was answered before the stream broke still goes out, as far as the socket takes it at once.
+        broken.map_or(Ok(rest.len()), Err)
+    }
+
+    fn serve(&self, turn: &mut Turn<'_>, received: Received<'_>) {
+        let Turn { config, state, now, .. } = turn;
+        let profile = &config.wire.profile;
+        let port = state.front.legacy(self.caller_id);
+        match received.command {
+            Some(Command::SeeJob { tag, world, job }) => match port.meaning_of(world) {
+                // A world that the configuration has no more is none, whoever still has a handle of it.
+                Meaning::World(world) if config.worlds[world.0].is_retired => {
+                    port.answer(profile, tag, Outcome::Rejected(Rejected::NoSuchWorld));
+                    state.front.rejected += 1;
+                }
+                Meaning::World(world) => {
+                    let new = NewJob {
+                        ticket: tag.into(),
+                        world,
+                        bytes: job.0,
+                        deadline: *now + config.limits.default_timeout,
+                        idempotent: config.worlds[world.0].idempotent,
+                        priority: Priority::Normal,
+                        affinity_key: b"",
+                    };
+                    state.submit(*now, self.caller_id, new);
+                }
+                Meaning::NotGiven if self.passing.is_some() => self.pass_on(turn, received),
+                Meaning::NotGiven => {
+                    port.answer(profile, tag, Outcome::Rejected(Rejected::NoSuchWorld));
+                    state.front.rejected += 1;
+                }
+                Meaning::Ambiguous => {
+                    let status = profile.statuses.unknown_id;
+                    port.incoming.answer_error(tag, status, Some("the handle is ambiguous: ask for the world again"));
+                    state.front.rejected += 1;
+                }
+            },
+            Some(Command::NoOp { tag }) => port.incoming.answer_no_op(tag),
+            Some(Command::GetPublishedObject { tag, name }) => match state.front.published_world(name) {
+                Some(world) => {
+                    let port = state.front.legacy(self.caller_id);
+                    if let Some(handle) = port.handle_of(world) {
+                        port.incoming.answer_object(tag, handle);
+                    } else {
+                        let status = profile.statuses.not_available;
+                        port.incoming.answer_error(tag, status, Some("this connection has no handle left"));
+                    }
+                }
+                None if self.passing.is_some() => self.pass_on(turn, received),
+                None => {
+                    let port = state.front.legacy(self.caller_id);
+                    port.incoming.answer_error(tag, profile.statuses.unknown_id, Some("no such world"));
+                }
+            },
+            None => self.pass_on(turn, received),
+        }
+    }
+
+    /// Stages a command for the hardserver.
+    fn pass_on(&self, turn: &mut Turn<'_>, received: Received<'_>) {
+        let Turn { config, state, .. } = turn;
+        if !state.front.legacy(self.caller_id).pass_on(&config.wire.profile, received) {
+            state.front.passed.not_sent += 1;
+        }
+    }
+
+    /// A caller that asks faster than it reads its answers, or than the hardserver takes what is passed on, is not read from
+    /// until that has caught up; one whose quota is full is not until it has room.
+    fn must_pause(&self, turn: &mut Turn<'_>) -> bool {
+        let Turn { config, state, .. } = turn;
+        let most = config.limits.caller_buffer_bytes;
+        let port = state.front.legacy(self.caller_id);
+        !port.incoming.has_room()
+            || port.incoming.output_len() >= most
+            || port.staged_len() >= most
+            || !state.scheduler.has_room(self.caller_id)
+    }
+
+    /// The caller's jobs that have not been sent are dropped; nobody waits for the others any more.
+    pub(super) fn end(self, turn: &mut Turn<'_>, end: &End) {
+        if let Some(passing) = &self.passing {
+            passing.abort();
+        }
+        turn.state.caller_left(turn.now, self.caller_id);
+        match end {
+            End::Gone => {}
+            End::Lost(error) => {
+                tracing::debug!(peer = self.caller.socket.peer(), %error, "a legacy connection was lost");
+            }
+            End::Broken(error) => {
+                tracing::warn!(peer = self.caller.socket.peer(), %error, "a legacy connection was closed");
+            }
+        }
+    }
+}
