@@ -15,6 +15,7 @@ use std::{
 use rustix::{
     event::{Timespec, epoll},
     io::Errno,
+    net,
 };
 use seeway_proto::{
     wiped::WipedBuffer,
@@ -37,6 +38,8 @@ use crate::{CallerError, Target};
 const READ_SIZE: usize = 256 * 1024;
 /// Events taken from the kernel at once.
 const EVENTS: usize = 1024;
+/// The kernel tells once that something has come: told again and again, it looks at each socket twice.
+const READABLE: epoll::EventFlags = epoll::EventFlags::IN.union(epoll::EventFlags::ET);
 /// How often a load looks at the clock and tells of its progress when nothing happens.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -83,7 +86,7 @@ impl WireCallers {
         for index in 0..load.callers {
             let (socket, handle) = connect(target, load.world.as_deref(), &profile)?;
             world = handle;
-            epoll::add(&epoll, &socket, epoll::EventData::new_u64(index as u64), epoll::EventFlags::IN)
+            epoll::add(&epoll, &socket, epoll::EventData::new_u64(index as u64), READABLE)
                 .map_err(|error| lost(error.into()))?;
             connections.push(Connection::new(socket, load.in_flight));
         }
@@ -155,7 +158,8 @@ impl WireCallers {
                     self.connections[index].flush(&self.epoll, index, &[]).map_err(|error| self.lost(error))?;
                 }
                 if flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR) {
-                    self.receive(index, &mut input, &mut turn)?;
+                    // Less than there was room for was all.
+                    while self.receive(index, &mut input, &mut turn)? == input.len() {}
                     self.send(index, &mut turn)?;
                 }
             }
@@ -191,12 +195,19 @@ impl WireCallers {
         written.map_err(|error| self.lost(error))
     }
 
-    fn receive(&mut self, index: usize, input: &mut [u8], turn: &mut Turn<'_>) -> Result<(), CallerError> {
+    /// Reads once; returns how many bytes.
+    fn receive(&mut self, index: usize, input: &mut [u8], turn: &mut Turn<'_>) -> Result<usize, CallerError> {
         let connection = &mut self.connections[index];
-        let count = match rustix::io::read(&connection.socket, &mut *input) {
-            Ok(0) => return Err(self.lost(io::ErrorKind::UnexpectedEof.into())),
-            Ok(count) => count,
-            Err(Errno::AGAIN | Errno::INTR) => return Ok(()),
+        let count = loop {
+            match net::recv(&connection.socket, &mut *input, net::RecvFlags::empty()) {
+                Err(Errno::INTR) => {}
+                received => break received,
+            }
+        };
+        let count = match count {
+            Ok((0, _)) => return Err(self.lost(io::ErrorKind::UnexpectedEof.into())),
+            Ok((count, _)) => count,
+            Err(Errno::AGAIN) => return Ok(0),
             Err(error) => return Err(self.lost(error.into())),
         };
         let took = if connection.partial.is_empty() {
@@ -211,7 +222,8 @@ impl WireCallers {
                 connection.partial = whole;
             })
         };
-        took.map_err(|what| CallerError::Protocol { target: self.target.clone(), what })
+        took.map_err(|what| CallerError::Protocol { target: self.target.clone(), what })?;
+        Ok(count)
     }
 
     fn lost(&self, source: io::Error) -> CallerError {
@@ -330,7 +342,7 @@ impl Connection {
         }
         self.unsent.extend_from_slice(more);
         if had_unsent == self.unsent.is_empty() {
-            let mut wanted = epoll::EventFlags::IN;
+            let mut wanted = READABLE;
             wanted.set(epoll::EventFlags::OUT, !self.unsent.is_empty());
             epoll::modify(epoll, &self.socket, epoll::EventData::new_u64(index as u64), wanted)?;
         }
@@ -342,7 +354,7 @@ impl Connection {
 fn write(socket: &OwnedFd, bytes: &[u8]) -> io::Result<usize> {
     let mut written = 0;
     while written < bytes.len() {
-        match rustix::io::write(socket, &bytes[written..]) {
+        match net::send(socket, &bytes[written..], net::SendFlags::NOSIGNAL) {
             Ok(count) => written += count,
             Err(Errno::AGAIN) => break,
             Err(Errno::INTR) => {}

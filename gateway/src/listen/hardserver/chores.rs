@@ -31,6 +31,10 @@ impl Chores {
         self.wake.notified().await;
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     pub(super) fn take(&self) -> Vec<(usize, Chore)> {
         std::mem::take(&mut self.noted.lock().unwrap_or_else(PoisonError::into_inner))
     }
