@@ -4,19 +4,19 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use seeway_proto::bug::{self, Bug};
 use seeway_proto::mux::{Broken, Outgoing};
 use seeway_proto::outcome::{NotSent, Outcome, Rejected, Unknown};
-use seeway_proto::wiped::WipedBuffer;
+use seeway_proto::wiped::{Batch, WipedBuffer};
 use seeway_proto::wire::{Limits, Profile, ReplyBody};
 
 use super::chance::stable_hash;
 use super::deadlines::Deadlines;
+use super::dispatch::ToStage;
 use super::group::{GroupId, Groups};
-use super::job::{Jobs, Place};
+use super::job::{Job, Jobs, Place};
 use super::machine::{Channel, Machine, Machines};
-use super::pace::Stopwatch;
+use super::pace::{Kept, Next, Stopwatch};
 use super::spare::SpareBuffers;
 use super::world::World;
 use super::{
@@ -47,6 +47,10 @@ pub struct Scheduler {
     pub(super) stopwatch: Stopwatch,
     /// Callers that wait for room and may have some now.
     roomy: Vec<CallerId>,
+    /// Jobs that wait, of all worlds.
+    pub(super) waiting: usize,
+    /// Forgotten by whatever may change it; what [`submit`](Self::submit) does to a job that needs not wait rarely does.
+    pub(super) next_timeout: Kept,
     /// Whether jobs that were not in line, of any world, have come to be since jobs were last dispatched to all machines.
     pub(super) has_come_back: bool,
     /// Whether other shards may return permits without this one hearing of it.
@@ -69,11 +73,13 @@ impl Scheduler {
             jobs: Jobs::default(),
             groups: Groups::default(),
             worlds: Vec::new(),
-            machines: Machines::new(settings.channel_buffer, settings.seed),
+            machines: Machines::new(settings.channel_buffer, settings.circuit.silent_after, settings.seed),
             deadlines: Deadlines::default(),
             spare: SpareBuffers::default(),
             stopwatch: Stopwatch::new(now),
             roomy: Vec::new(),
+            waiting: 0,
+            next_timeout: Kept::default(),
             has_come_back: false,
             has_shared_budgets: false,
             is_draining: false,
@@ -87,10 +93,14 @@ impl Scheduler {
         self.hold = settings.hold;
         self.bulk_above = settings.bulk_above;
         self.quota = settings.caller;
+        for world in &mut self.worlds {
+            world.retries.settle(&self.retry);
+        }
         self.retry = settings.retry;
         self.circuit = settings.circuit;
         self.slow_start = settings.slow_start;
         self.machines.channel_buffer = settings.channel_buffer;
+        self.machines.set_silent_after(settings.circuit.silent_after);
         self.has_shared_budgets = settings.machines.iter().any(|machine| machine.in_flight.is_shared());
         for (place, machine) in settings.machines.into_iter().enumerate() {
             match self.machines.all.get_mut(place) {
@@ -118,6 +128,7 @@ impl Scheduler {
     /// The configuration has changed. Worlds and machines keep their places, and with them their budgets, whose limits are
     /// changed by whoever owns them; new ones stand at the end.
     pub fn reconfigure(&mut self, now: Instant, settings: Settings, effects: &mut impl Effects) {
+        self.next_timeout.forget();
         let before: Vec<_> = self.machines.all.iter().map(|machine| machine.worlds.clone()).collect();
         self.configure(now, settings);
         for caller in self.jobs.caller_ids() {
@@ -144,6 +155,7 @@ impl Scheduler {
 
     /// A caller has gone: its unsent jobs are dropped, its sent ones run on and their replies are dropped.
     pub fn caller_left(&mut self, now: Instant, caller: CallerId, effects: &mut impl Effects) {
+        self.next_timeout.forget();
         // The last first, so that no job moves up that goes next.
         for job in self.jobs.of(caller) {
             // Its groups go with it: no other job of theirs is to move up, or to be told that it can't.
@@ -162,17 +174,28 @@ impl Scheduler {
     ///
     /// # Panics
     /// If the caller has not joined.
+    #[inline]
     pub fn has_room(&mut self, caller: CallerId) -> bool {
+        self.room(caller) > 0
+    }
+
+    /// The same, and for how many more jobs, whatever becomes of them: one at least, and some where there is much room.
+    ///
+    /// # Panics
+    /// If the caller has not joined.
+    #[inline]
+    pub fn room(&mut self, caller: CallerId) -> usize {
         let caller = self.jobs.caller(caller);
-        let has_room = caller.has_room(&self.quota, self.limits.max_job_bytes as usize);
-        caller.waits_for_room = !has_room;
-        has_room
+        let room = caller.room(&self.quota, self.limits.max_job_bytes as usize);
+        caller.waits_for_room = room == 0;
+        room
     }
 
     /// Takes a job in. Its outcome may be told at once, during this call; then there is no [`JobId`].
     ///
     /// # Panics
     /// If the caller has not joined or the world is not configured.
+    #[inline]
     pub fn submit(
         &mut self,
         now: Instant,
@@ -185,24 +208,64 @@ impl Scheduler {
             self.refuse(caller, &new, outcome, effects);
             return None;
         }
-        let key = (!new.affinity_key.is_empty()).then(|| stable_hash(new.affinity_key));
-        let group = key.map(|key| GroupId { world: new.world, caller, key });
-        let channel = match self.channel_at_once(now, caller, &new, group) {
+        if new.affinity_key.is_empty() {
+            self.admit(now, caller, &new, None, effects)
+        } else {
+            self.admit_to_group(now, caller, &new, effects)
+        }
+    }
+
+    fn admit_to_group(
+        &mut self,
+        now: Instant,
+        caller: CallerId,
+        new: &NewJob<'_>,
+        effects: &mut impl Effects,
+    ) -> Option<JobId> {
+        let group = GroupId { world: new.world, caller, key: stable_hash(new.affinity_key) };
+        self.admit(now, caller, new, Some(group), effects)
+    }
+
+    /// Takes in a job that nothing speaks against, unless nobody has room for it.
+    #[inline]
+    fn admit(
+        &mut self,
+        now: Instant,
+        caller: CallerId,
+        new: &NewJob<'_>,
+        group: Option<GroupId>,
+        effects: &mut impl Effects,
+    ) -> Option<JobId> {
+        let channel = match self.channel_at_once(now, caller, new, group) {
             Ok(channel) => channel,
             Err(outcome) => {
-                self.refuse(caller, &new, outcome, effects);
+                self.refuse(caller, new, outcome, effects);
                 return None;
             }
         };
-        let id = self.jobs.insert(now, caller, &new, group);
         if let Some(group) = group {
             self.groups.job_admitted(group);
         }
-        self.deadlines.insert(new.deadline, id);
-        if let Some(channel) = channel {
-            self.stage(now, id, channel, new.bytes, effects);
-            return Some(id);
+        let Some(channel) = channel else { return self.wait_in_queue(now, caller, new, group, effects) };
+        let id = self.stage(now, ToStage::New(caller, new, group), channel, new.bytes, effects)?;
+        if self.deadlines.insert(new.deadline, id) {
+            self.next_timeout.forget();
         }
+        Some(id)
+    }
+
+    /// Queues a new job, which has taken its place in the queue.
+    fn wait_in_queue(
+        &mut self,
+        now: Instant,
+        caller: CallerId,
+        new: &NewJob<'_>,
+        group: Option<GroupId>,
+        effects: &mut impl Effects,
+    ) -> Option<JobId> {
+        self.next_timeout.forget();
+        let id = self.jobs.insert(now, caller, new, group).id;
+        self.deadlines.insert(new.deadline, id);
         let copy = self.spare.copy_of(new.bytes);
         self.enqueue(now, id, copy, effects);
         self.dispatch_world(now, new.world, effects);
@@ -211,6 +274,7 @@ impl Scheduler {
     }
 
     /// The channel that a new job can go to at once; `None` where it has to wait, having taken its place in the queue.
+    #[inline(always)]
     fn channel_at_once(
         &mut self,
         now: Instant,
@@ -244,6 +308,7 @@ impl Scheduler {
 
     /// A caller no longer wants one of its jobs: it gets no outcome. Does nothing where it has ended already.
     pub fn cancel(&mut self, now: Instant, job: JobId, effects: &mut impl Effects) {
+        self.next_timeout.forget();
         if self.jobs.get(job).is_some() {
             self.detach(now, job, effects);
             if !bug::is_on(Bug::LeakOnCancel) {
@@ -261,6 +326,7 @@ impl Scheduler {
         class: SizeClass,
         effects: &mut impl Effects,
     ) -> ChannelId {
+        self.next_timeout.forget();
         // The machine's own limit holds over all of its channels.
         let mux = Outgoing::new(self.profile.clone(), self.limits, usize::MAX);
         let was_up = self.machines.is_up(machine);
@@ -279,6 +345,7 @@ impl Scheduler {
 
     /// A channel is gone: no reply can come any more. What had not left goes elsewhere; what had has an unknown outcome.
     pub fn channel_closed(&mut self, now: Instant, channel: ChannelId, effects: &mut impl Effects) {
+        self.next_timeout.forget();
         let Some(Channel { machine, mux, followers, .. }) = self.machines.channels.remove(channel) else {
             return;
         };
@@ -311,6 +378,7 @@ impl Scheduler {
     /// From now on a channel gets no job; those that have not left it go elsewhere, those that have run on. Its end comes
     /// with [`channel_closed`](Self::channel_closed), best when it [has no wanted jobs](Self::has_wanted_jobs) any more.
     pub fn drain_channel(&mut self, now: Instant, channel: ChannelId, effects: &mut impl Effects) {
+        self.next_timeout.forget();
         if let Some(draining) = self.machines.channels.get_mut(channel) {
             draining.is_draining = true;
             self.withdraw_all(now, channel, effects);
@@ -327,11 +395,12 @@ impl Scheduler {
     }
 
     /// Everything that is staged on a channel, for writing; `None` where nothing is. From now on these jobs may have run.
-    pub fn take_output(&mut self, now: Instant, channel: ChannelId, effects: &mut impl Effects) -> Option<Bytes> {
+    pub fn take_output(&mut self, now: Instant, channel: ChannelId, effects: &mut impl Effects) -> Option<Batch> {
         let Channel { machine, mux, followers, .. } = self.machines.channels.get_mut(channel)?;
         let machine = *machine;
         let output = mux.take_output();
         if output.is_some() {
+            self.next_timeout.forget();
             let followers = std::mem::take(followers);
             if followers.is_empty() {
                 // The channel has room for bytes again.
@@ -354,6 +423,7 @@ impl Scheduler {
         input: &mut &[u8],
         effects: &mut impl Effects,
     ) -> Result<(), Broken> {
+        self.next_timeout.forget();
         let Some(machine) = self.machines.channels.get(channel).map(|channel| channel.machine) else {
             *input = &[];
             return Ok(());
@@ -371,15 +441,14 @@ impl Scheduler {
                 self.probe_answered(now, channel, effects);
                 continue;
             };
-            let outcome = match answer.reply {
-                ReplyBody::Job(bytes) => Outcome::Replied(bytes),
-                ReplyBody::Error { status, info } => Outcome::of_machine_error(&self.profile, status, info),
-                ReplyBody::NoOp | ReplyBody::Object(_) => unreachable!("the mux knows what was asked"),
-            };
-            if !answer.is_too_large {
-                self.job_answered(now, machine, job, &outcome, effects);
+            if let ReplyBody::Job(bytes) = answer.reply {
+                let recovered = self.conclude_here(now, job, Outcome::Replied(bytes), effects);
+                if recovered.is_some() {
+                    self.machine_recovered(now, machine, effects);
+                }
+            } else {
+                self.answered_otherwise(now, machine, job, answer.reply, answer.is_too_large, effects);
             }
-            self.retry_or_conclude(now, job, outcome, effects);
         };
         let late = self.machines.channels[channel].mux.late_replies() - late_before;
         self.machines.all[machine.0].stats.late_replies += late;
@@ -390,15 +459,48 @@ impl Scheduler {
         result
     }
 
+    /// A job has been answered with an error, or with more than the limit allows: then its machine is well.
+    fn answered_otherwise(
+        &mut self,
+        now: Instant,
+        machine: MachineId,
+        job: JobId,
+        reply: ReplyBody<'_>,
+        is_too_large: bool,
+        effects: &mut impl Effects,
+    ) {
+        let ReplyBody::Error { status, info } = reply else { unreachable!("the mux knows what was asked") };
+        let outcome = Outcome::of_machine_error(&self.profile, status, info);
+        if !is_too_large {
+            self.job_answered(now, machine, job, &outcome, effects);
+        }
+        self.retry_or_conclude(now, job, outcome, effects);
+    }
+
     /// How many bytes the message at the front of `input` lacks: the least that the next read needs room for.
     pub fn missing(&self, channel: ChannelId, input: &[u8]) -> usize {
         self.machines.channels.get(channel).map_or(1, |channel| channel.mux.missing(input))
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called, if nothing else happens before.
+    #[inline]
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+        let next = self.next_timeout.get().unwrap_or_else(|| self.find_timeout());
+        debug_assert_eq!(next, self.find_timeout(), "whatever changes it has it forgotten");
+        if self.waiting > 0 { next.or(self.waiting_timeout(now)).at() } else { next.at() }
+    }
+
+    /// When something is due, apart from what waits.
+    fn find_timeout(&self) -> Next {
         let mut next = self.machines_timeout();
         next.or_at(self.deadlines.next());
+        self.next_timeout.keep(next);
+        next
+    }
+
+    /// When a job that waits may have waited long enough, or have somewhere to go.
+    fn waiting_timeout(&self, now: Instant) -> Next {
+        let mut next = Next::default();
         for world in &self.worlds {
             if let Some((_, first)) = world.waiting.first()
                 && let Some(job) = self.jobs.get(*first)
@@ -407,11 +509,12 @@ impl Scheduler {
                 next.or_at(world.hold_ends(job.admitted, self.hold).or(recheck));
             }
         }
-        next.at()
+        next
     }
 
     /// Ends what is due.
     pub fn handle_timeout(&mut self, now: Instant, effects: &mut impl Effects) {
+        self.next_timeout.forget();
         while let Some(id) = self.deadlines.take_passed(now) {
             let Some(job) = self.jobs.get(id) else { continue };
             if bug::is_on(Bug::DeadlineIgnoredInQueue) && matches!(job.place, Place::Queued { .. }) {
@@ -458,6 +561,7 @@ impl Scheduler {
 
     /// From now on a machine gets no job; those that have not left go elsewhere, those that have run on.
     pub fn begin_machine_drain(&mut self, now: Instant, machine: MachineId, effects: &mut impl Effects) {
+        self.next_timeout.forget();
         self.machines.all[machine.0].is_draining = true;
         self.withdraw_from(now, machine, effects);
         self.machines_changed(now, effects);
@@ -467,6 +571,7 @@ impl Scheduler {
 
     /// A machine that was drained gets jobs again.
     pub fn end_machine_drain(&mut self, now: Instant, machine: MachineId, effects: &mut impl Effects) {
+        self.next_timeout.forget();
         if std::mem::take(&mut self.machines.all[machine.0].is_draining) {
             self.begin_slow_start(now, machine);
             self.machines_changed(now, effects);
@@ -476,6 +581,7 @@ impl Scheduler {
 
     /// Ends every job that waits; those on channels are waited for no longer than their channels last.
     pub fn abort_unsent(&mut self, now: Instant, effects: &mut impl Effects) {
+        self.next_timeout.forget();
         for world in 0..self.worlds.len() {
             while let Some(&id) = self.worlds[world].waiting.last() {
                 self.detach(now, id, effects);
@@ -490,6 +596,7 @@ impl Scheduler {
         self.deadlines.len()
     }
 
+    #[inline]
     fn refusal(&mut self, now: Instant, caller: CallerId, new: &NewJob<'_>) -> Option<Outcome<'static>> {
         let world = &self.worlds[new.world.0];
         if world.is_retired {
@@ -507,6 +614,7 @@ impl Scheduler {
         }
     }
 
+    #[cold]
     fn refuse(&mut self, caller: CallerId, new: &NewJob<'_>, outcome: Outcome<'_>, effects: &mut impl Effects) {
         let world = &self.worlds[new.world.0];
         if world.waiting.is_empty() {
@@ -526,68 +634,122 @@ impl Scheduler {
 
     /// Ends a job that is detached without telling anybody.
     fn forget(&mut self, id: JobId) {
-        let Some((caller, group)) = self.jobs.remove(id) else { return };
+        let Some((&Job { caller, group, .. }, of_caller)) = self.jobs.remove(id, &mut self.spare) else { return };
+        if of_caller.waits_for_room {
+            self.roomy.push(caller);
+        }
+        self.forgotten(group);
+    }
+
+    /// A job has been taken out of the table.
+    #[inline]
+    fn forgotten(&mut self, group: Option<GroupId>) {
         self.deadlines.job_ended(|id| self.jobs.get(id).is_some());
         if let Some(group) = group {
             self.groups.job_ended(group);
         }
-        self.room_made(caller);
     }
 
     /// Ends a job that has been answered or whose channel is gone; or, where its outcome is unknown and it may be sent again,
     /// queues it again.
     fn retry_or_conclude(&mut self, now: Instant, id: JobId, outcome: Outcome<'_>, effects: &mut impl Effects) {
-        let copy = self.off_channel(id);
-        let Some(bytes) = copy else {
-            self.conclude(now, id, outcome, effects);
-            return;
-        };
         if let Outcome::Unknown(reason) = outcome
-            && let Some(job) = self.jobs.get_mut(id)
-            && (job.deadline > now || bug::is_on(Bug::RetryPastDeadline))
+            && let Some(bytes) = self.off_channel(id)
         {
-            let world = &mut self.worlds[job.world.0];
-            if world.retries.spend() {
-                world.stats.retries += 1;
-                job.earlier = Some(reason);
-                self.requeue(now, id, bytes, effects);
-                return;
+            if let Some(job) = self.jobs.get_mut(id)
+                && (job.deadline > now || bug::is_on(Bug::RetryPastDeadline))
+            {
+                let world = &mut self.worlds[job.world.0];
+                if world.retries.spend(&self.retry) {
+                    world.stats.retries += 1;
+                    job.earlier = Some(reason);
+                    self.requeue(now, id, bytes, effects);
+                    return;
+                }
+                world.stats.retries_refused += 1;
             }
-            world.stats.retries_refused += 1;
+            self.spare.put_back(bytes);
         }
-        self.spare.put_back(bytes);
         self.conclude(now, id, outcome, effects);
     }
 
-    /// Ends a job that is detached, and tells its caller.
+    /// Ends a job that waits nowhere, and tells its caller.
     pub(super) fn conclude(&mut self, now: Instant, id: JobId, outcome: Outcome<'_>, effects: &mut impl Effects) {
-        let Some(job) = self.jobs.get(id) else { return };
-        let outcome = if job.earlier.is_some() { job.honest(outcome) } else { outcome };
-        let (machine, left_queue) = job.staged.map_or((None, now), |(machine, at)| (Some(machine), at));
-        // Most jobs do not wait.
-        let has_waited = left_queue != job.admitted;
-        let queue_time = if has_waited { left_queue.saturating_duration_since(job.admitted) } else { Duration::ZERO };
+        self.conclude_here(now, id, outcome, effects);
+    }
+
+    /// The same where most jobs end, so that what is known there is not asked again. Returns the machine where its reply is why
+    /// that is trusted again: whoever has the reply sees to that.
+    #[inline(always)]
+    fn conclude_here(
+        &mut self,
+        now: Instant,
+        id: JobId,
+        outcome: Outcome<'_>,
+        effects: &mut impl Effects,
+    ) -> Option<MachineId> {
+        let (job, of_caller) = self.jobs.remove(id, &mut self.spare)?;
+        debug_assert!(!matches!(job.place, Place::Queued { .. }), "a job that waits is detached first");
+        let is_on_channel = matches!(job.place, Place::OnChannel { .. });
+        of_caller.in_flight -= usize::from(is_on_channel);
+        let may_be_unparked = is_on_channel && of_caller.is_parked;
+        if of_caller.waits_for_room {
+            self.roomy.push(job.caller);
+        }
+        // A reply is a reply, whatever became of earlier attempts.
+        let outcome = if let Outcome::Replied(_) = outcome { outcome } else { job.honest(outcome) };
+        let (left_queue, mut machine) = match job.staged {
+            Some((machine, at)) => (at, Some(&mut self.machines.all[machine.0])),
+            None => (now, None),
+        };
         let machine_time = self.stopwatch.between(left_queue, now);
+        let mut recovered = None;
+        if let Some(machine) = &mut machine {
+            if is_on_channel {
+                machine.circuit.released(id);
+            }
+            match outcome {
+                Outcome::Replied(_) => {
+                    machine.stats.machine_time.record_in(machine_time);
+                    machine.reply_time.record(now, machine_time.seconds);
+                    if machine.circuit.succeeded(left_queue) {
+                        recovered = job.staged.map(|(machine, _)| machine);
+                    }
+                }
+                Outcome::MachineStatus { .. } => machine.stats.machine_time.record_in(machine_time),
+                Outcome::Rejected(_) | Outcome::NotSent(_) | Outcome::Unknown(_) => {}
+            }
+        }
         let stats = &mut self.worlds[job.world.0].stats;
         stats.count(outcome.kind());
-        stats.queue_time.record(queue_time);
-        if let (Some(machine), Outcome::Replied(_) | Outcome::MachineStatus { .. }) = (machine, &outcome) {
-            self.machines.all[machine.0].stats.machine_time.record(machine_time);
-        }
+        // Most jobs do not wait.
+        let queue_time = if left_queue == job.admitted {
+            stats.queue_time.record_zero();
+            Duration::ZERO
+        } else {
+            let queue_time = left_queue.saturating_duration_since(job.admitted);
+            stats.queue_time.record(queue_time);
+            queue_time
+        };
         let concluded = Concluded {
             caller: job.caller,
             ticket: job.ticket,
             world: job.world,
-            machine,
+            machine: job.staged.map(|(machine, _)| machine),
             queue_time,
-            machine_time,
+            machine_time: machine_time.duration,
             outcome,
         };
-        self.forget(id);
+        let group = if job.group.is_some() { job.group } else { None };
+        if may_be_unparked {
+            self.park_if_needed(concluded.caller);
+        }
+        self.forgotten(group);
         if bug::is_on(Bug::DuplicateOutcome) {
             effects.concluded(concluded);
         }
         effects.concluded(concluded);
+        recovered
     }
 
     /// Ends the jobs that have waited long enough for a machine to come up.

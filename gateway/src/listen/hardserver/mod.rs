@@ -124,21 +124,37 @@ impl Connection {
             let config = state.front.config().clone();
             let unknown = if self.passing.is_some() { UnknownCommands::Taken } else { UnknownCommands::Refused };
             let mut rest = bytes;
-            let mut is_paused = self.must_pause(&config, state);
             let mut broken = None;
-            while !is_paused {
+            let mut room = 0;
+            let (port, is_paused) = loop {
                 let port = state.front.legacy(self.caller);
-                match port.incoming.next_received(&mut rest, unknown) {
-                    Ok(None) => break,
-                    Ok(Some(received)) => self.serve(&config, state, now, received),
-                    Err(error) => {
-                        broken = Some(End::Broken(error));
-                        break;
+                // A caller that asks faster than it reads its answers, or than the hardserver takes what is passed on, is not read
+                // from until that has caught up; one whose quota is full is not until it has room.
+                if port.is_full(config.limits.caller_buffer_bytes) {
+                    break (port, true);
+                }
+                if room == 0 {
+                    room = state.scheduler.room(self.caller);
+                    if room == 0 {
+                        break (port, true);
                     }
                 }
-                is_paused = self.must_pause(&config, state);
-            }
-            let port = state.front.legacy(self.caller);
+                if rest.is_empty() {
+                    break (port, false);
+                }
+                room -= 1;
+                match port.incoming.next_received(&mut rest, unknown) {
+                    Ok(None) => break (port, false),
+                    Ok(Some(received)) => match Self::job_of(&config, port, now, &received) {
+                        Some(job) => _ = state.submit(now, self.caller, job),
+                        None => self.serve(&config, state, received),
+                    },
+                    Err(error) => {
+                        broken = Some(End::Broken(error));
+                        break (port, false);
+                    }
+                }
+            };
             port.batch_served();
             if is_paused {
                 port.pause();
@@ -154,29 +170,34 @@ impl Connection {
         })
     }
 
-    fn serve(&self, config: &Config, state: &mut State, now: Instant, received: Received<'_>) {
+    /// The job that a command is, if it is one for a world that there is.
+    #[inline]
+    fn job_of<'a>(config: &Config, port: &LegacyPort, now: Instant, received: &Received<'a>) -> Option<NewJob<'a>> {
+        let Some(Command::SeeJob { tag, world, job }) = received.command else { return None };
+        let Meaning::World(world) = port.meaning_of(world) else { return None };
+        let of_world = &config.worlds[world.0];
+        if of_world.is_retired {
+            return None;
+        }
+        Some(NewJob {
+            ticket: tag.into(),
+            world,
+            bytes: job.0,
+            deadline: now + config.limits.default_timeout,
+            idempotent: of_world.idempotent,
+            priority: Priority::Normal,
+            affinity_key: b"",
+        })
+    }
+
+    /// Sees to a command that is no job for a world.
+    fn serve(&self, config: &Config, state: &mut State, received: Received<'_>) {
         let port = state.front.legacy(self.caller);
         match received.command {
-            Some(Command::SeeJob { tag, world, job }) => match port.meaning_of(world) {
-                // A world that the configuration has no more is none, whoever still has a handle of it.
-                Meaning::World(world) if config.worlds[world.0].is_retired => {
-                    port.answer(&config.wire.profile, tag, Outcome::Rejected(Rejected::NoSuchWorld));
-                    state.front.rejected += 1;
-                }
-                Meaning::World(world) => {
-                    let new = NewJob {
-                        ticket: tag.into(),
-                        world,
-                        bytes: job.0,
-                        deadline: now + config.limits.default_timeout,
-                        idempotent: config.worlds[world.0].idempotent,
-                        priority: Priority::Normal,
-                        affinity_key: b"",
-                    };
-                    state.submit(now, self.caller, new);
-                }
+            Some(Command::SeeJob { tag, world, .. }) => match port.meaning_of(world) {
                 Meaning::NotGiven if self.passing.is_some() => self.pass_on(state, received),
-                Meaning::NotGiven => {
+                // A world that the configuration has no more is none, whoever still has a handle of it.
+                Meaning::World(_) | Meaning::NotGiven => {
                     port.answer(&config.wire.profile, tag, Outcome::Rejected(Rejected::NoSuchWorld));
                     state.front.rejected += 1;
                 }
@@ -205,17 +226,6 @@ impl Connection {
             },
             None => self.pass_on(state, received),
         }
-    }
-
-    /// A caller that asks faster than it reads its answers, or than the hardserver takes what is passed on, is not read from
-    /// until that has caught up; one whose quota is full is not until it has room.
-    fn must_pause(&self, config: &Config, state: &mut State) -> bool {
-        let most = config.limits.caller_buffer_bytes;
-        let port = state.front.legacy(self.caller);
-        !port.incoming.has_room()
-            || port.incoming.output_len() >= most
-            || port.staged_len() >= most
-            || !state.scheduler.has_room(self.caller)
     }
 
     /// Writes what the socket did not take at once.
