@@ -47,11 +47,9 @@ impl Jobs {
 
     /// The same jobs under tags of their own.
     pub(super) fn next(&mut self) -> &[u8] {
-        let mut rest = &mut self.bytes[..];
-        while let Some((message, others)) = rest.split_at_mut_checked(job_message()) {
+        for message in self.bytes.chunks_exact_mut(job_message()) {
             message[TAG].copy_from_slice(&self.next_tag.to_le_bytes());
             self.next_tag = self.next_tag.wrapping_add(1);
-            rest = others;
         }
         &self.bytes
     }

@@ -240,7 +240,14 @@ impl Jobs {
     pub(super) fn insert(&mut self, now: Instant, of: CallerId, new: &NewJob<'_>, group: Option<GroupId>) -> Entry<'_> {
         let caller = &mut self.callers[of];
         let next = caller.first;
-        let id = self.table.insert(Job {
+        let place = self.table.vacant(now);
+        if let Some(next) = self.table.at(next) {
+            next.previous = place;
+        }
+        caller.first = place;
+        caller.jobs += 1;
+        caller.bytes += new.bytes.len();
+        let job = Job {
             caller: of,
             ticket: new.ticket,
             world: new.world,
@@ -258,16 +265,9 @@ impl Jobs {
             place: Place::Nowhere,
             next,
             previous: NOWHERE,
-        });
-        let place = Table::place_of(id);
+        };
         self.orders += 1;
-        caller.first = place;
-        caller.jobs += 1;
-        caller.bytes += new.bytes.len();
-        if let Some(next) = self.table.at(next) {
-            next.previous = place;
-        }
-        let (job, bytes) = self.table.get_with_bytes(id).expect("it has just been put there");
+        let (id, job, bytes) = self.table.fill(place, job);
         Entry { id, job, bytes, caller }
     }
 

@@ -137,7 +137,7 @@ impl Machine {
 }
 
 impl Channel {
-    /// A job is staged, the first of a batch.
+    /// A job is staged, the first of a batch. Not inlined, so that the others do not reckon the time out too.
     #[inline(never)]
     pub(super) fn begin_batch(&mut self, now: Instant) {
         self.fills_until = now + FILLING_TIME;

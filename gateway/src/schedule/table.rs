@@ -87,13 +87,19 @@ impl Table {
         u32::try_from(parts(id).0).expect("it was made of one")
     }
 
+    /// A place that no job is in, for [`fill`](Self::fill).
     #[inline]
-    pub(super) fn insert(&mut self, job: Job) -> JobId {
-        let free = self.free.pop().unwrap_or_else(|| self.add_place(job.admitted));
-        let place = &mut self.places[free as usize];
+    pub(super) fn vacant(&mut self, now: Instant) -> u32 {
+        self.free.pop().unwrap_or_else(|| self.add_place(now))
+    }
+
+    /// Puts a job into a place that no other one is in; returns its key, and what stands there.
+    #[inline]
+    pub(super) fn fill(&mut self, number: u32, job: Job) -> (JobId, &mut Job, &mut Option<WipedBuffer>) {
+        let place = &mut self.places[number as usize];
         place.version = place.version.wrapping_add(1);
         place.job = job;
-        key(free, place.version)
+        (key(number, place.version), &mut place.job, &mut place.bytes)
     }
 
     #[cold]

@@ -120,6 +120,7 @@ impl LegacyPort {
 
     /// Writes as many answers as the socket takes; returns whether that is all of them. Where it takes any, a reader that waits for
     /// room looks again. Where it takes none there is no more room than before, and a reader that looked would do nothing else.
+    #[inline]
     pub fn write_answers(&mut self) -> io::Result<bool> {
         let mut has_written = false;
         let is_all = loop {
