@@ -16,6 +16,7 @@ mod chance;
 mod circuit;
 mod deadlines;
 mod dispatch;
+mod ending;
 mod fair;
 mod group;
 mod health;

@@ -14,14 +14,14 @@ use super::chance::stable_hash;
 use super::deadlines::Deadlines;
 use super::dispatch::ToStage;
 use super::group::{GroupId, Groups};
-use super::job::{Job, Jobs, Place};
+use super::job::{Jobs, Place};
 use super::machine::{Channel, Machine, Machines};
 use super::pace::{Kept, Next, Stopwatch};
 use super::spare::SpareBuffers;
 use super::world::World;
 use super::{
-    CallerId, CallerQuota, ChannelId, CircuitSettings, Concluded, Effects, JobId, MachineId, NewJob, RetrySettings,
-    Settings, SizeClass, WorldId,
+    CallerId, CallerQuota, ChannelId, CircuitSettings, Effects, JobId, MachineId, NewJob, RetrySettings, Settings,
+    SizeClass, WorldId,
 };
 
 /// How often a shard looks whether another one has returned permits that its own queue waits for.
@@ -30,9 +30,9 @@ const BUDGET_RECHECK: Duration = Duration::from_millis(2);
 /// Decides for one shard which job goes where and when.
 #[derive(Debug)]
 pub struct Scheduler {
-    profile: Arc<Profile>,
+    pub(super) profile: Arc<Profile>,
     limits: Limits,
-    hold: Duration,
+    pub(super) hold: Duration,
     pub(super) bulk_above: usize,
     pub(super) quota: CallerQuota,
     pub(super) retry: RetrySettings,
@@ -42,11 +42,11 @@ pub struct Scheduler {
     pub(super) groups: Groups,
     pub(super) worlds: Vec<World>,
     pub(super) machines: Machines,
-    deadlines: Deadlines,
+    pub(super) deadlines: Deadlines,
     pub(super) spare: SpareBuffers,
     pub(super) stopwatch: Stopwatch,
     /// Callers that wait for room and may have some now.
-    roomy: Vec<CallerId>,
+    pub(super) roomy: Vec<CallerId>,
     /// Jobs that wait, of all worlds.
     pub(super) waiting: usize,
     /// Forgotten by whatever may change it; what [`submit`](Self::submit) does to a job that needs not wait rarely does.
@@ -459,24 +459,6 @@ impl Scheduler {
         result
     }
 
-    /// A job has been answered with an error, or with more than the limit allows: then its machine is well.
-    fn answered_otherwise(
-        &mut self,
-        now: Instant,
-        machine: MachineId,
-        job: JobId,
-        reply: ReplyBody<'_>,
-        is_too_large: bool,
-        effects: &mut impl Effects,
-    ) {
-        let ReplyBody::Error { status, info } = reply else { unreachable!("the mux knows what was asked") };
-        let outcome = Outcome::of_machine_error(&self.profile, status, info);
-        if !is_too_large {
-            self.job_answered(now, machine, job, &outcome, effects);
-        }
-        self.retry_or_conclude(now, job, outcome, effects);
-    }
-
     /// How many bytes the message at the front of `input` lacks: the least that the next read needs room for.
     pub fn missing(&self, channel: ChannelId, input: &[u8]) -> usize {
         self.machines.channels.get(channel).map_or(1, |channel| channel.mux.missing(input))
@@ -611,161 +593,6 @@ impl Scheduler {
             Some(Outcome::NotSent(NotSent::CallerQuota))
         } else {
             None
-        }
-    }
-
-    #[cold]
-    fn refuse(&mut self, caller: CallerId, new: &NewJob<'_>, outcome: Outcome<'_>, effects: &mut impl Effects) {
-        let world = &self.worlds[new.world.0];
-        if world.waiting.is_empty() {
-            self.machines.want_no_permits(&world.machines);
-        }
-        self.worlds[new.world.0].stats.count(outcome.kind());
-        effects.concluded(Concluded {
-            caller,
-            ticket: new.ticket,
-            world: new.world,
-            machine: None,
-            queue_time: Duration::ZERO,
-            machine_time: Duration::ZERO,
-            outcome,
-        });
-    }
-
-    /// Ends a job that is detached without telling anybody.
-    fn forget(&mut self, id: JobId) {
-        let Some((&Job { caller, group, .. }, of_caller)) = self.jobs.remove(id, &mut self.spare) else { return };
-        if of_caller.waits_for_room {
-            self.roomy.push(caller);
-        }
-        self.forgotten(group);
-    }
-
-    /// A job has been taken out of the table.
-    #[inline]
-    fn forgotten(&mut self, group: Option<GroupId>) {
-        self.deadlines.job_ended(|id| self.jobs.get(id).is_some());
-        if let Some(group) = group {
-            self.groups.job_ended(group);
-        }
-    }
-
-    /// Ends a job that has been answered or whose channel is gone; or, where its outcome is unknown and it may be sent again,
-    /// queues it again.
-    fn retry_or_conclude(&mut self, now: Instant, id: JobId, outcome: Outcome<'_>, effects: &mut impl Effects) {
-        if let Outcome::Unknown(reason) = outcome
-            && let Some(bytes) = self.off_channel(id)
-        {
-            if let Some(job) = self.jobs.get_mut(id)
-                && (job.deadline > now || bug::is_on(Bug::RetryPastDeadline))
-            {
-                let world = &mut self.worlds[job.world.0];
-                if world.retries.spend(&self.retry) {
-                    world.stats.retries += 1;
-                    job.earlier = Some(reason);
-                    self.requeue(now, id, bytes, effects);
-                    return;
-                }
-                world.stats.retries_refused += 1;
-            }
-            self.spare.put_back(bytes);
-        }
-        self.conclude(now, id, outcome, effects);
-    }
-
-    /// Ends a job that waits nowhere, and tells its caller.
-    pub(super) fn conclude(&mut self, now: Instant, id: JobId, outcome: Outcome<'_>, effects: &mut impl Effects) {
-        self.conclude_here(now, id, outcome, effects);
-    }
-
-    /// The same where most jobs end, so that what is known there is not asked again. Returns the machine where its reply is why
-    /// that is trusted again: whoever has the reply sees to that.
-    #[inline(always)]
-    fn conclude_here(
-        &mut self,
-        now: Instant,
-        id: JobId,
-        outcome: Outcome<'_>,
-        effects: &mut impl Effects,
-    ) -> Option<MachineId> {
-        let (job, of_caller) = self.jobs.remove(id, &mut self.spare)?;
-        debug_assert!(!matches!(job.place, Place::Queued { .. }), "a job that waits is detached first");
-        let is_on_channel = matches!(job.place, Place::OnChannel { .. });
-        of_caller.in_flight -= usize::from(is_on_channel);
-        let may_be_unparked = is_on_channel && of_caller.is_parked;
-        if of_caller.waits_for_room {
-            self.roomy.push(job.caller);
-        }
-        // A reply is a reply, whatever became of earlier attempts.
-        let outcome = if let Outcome::Replied(_) = outcome { outcome } else { job.honest(outcome) };
-        let (left_queue, mut machine) = match job.staged {
-            Some((machine, at)) => (at, Some(&mut self.machines.all[machine.0])),
-            None => (now, None),
-        };
-        let machine_time = self.stopwatch.between(left_queue, now);
-        let mut recovered = None;
-        if let Some(machine) = &mut machine {
-            if is_on_channel {
-                machine.circuit.released(id);
-            }
-            match outcome {
-                Outcome::Replied(_) => {
-                    machine.stats.machine_time.record_in(machine_time);
-                    machine.reply_time.record(now, machine_time.seconds);
-                    if machine.circuit.succeeded(left_queue) {
-                        recovered = job.staged.map(|(machine, _)| machine);
-                    }
-                }
-                Outcome::MachineStatus { .. } => machine.stats.machine_time.record_in(machine_time),
-                Outcome::Rejected(_) | Outcome::NotSent(_) | Outcome::Unknown(_) => {}
-            }
-        }
-        let stats = &mut self.worlds[job.world.0].stats;
-        stats.count(outcome.kind());
-        // Most jobs do not wait.
-        let queue_time = if left_queue == job.admitted {
-            stats.queue_time.record_zero();
-            Duration::ZERO
-        } else {
-            let queue_time = left_queue.saturating_duration_since(job.admitted);
-            stats.queue_time.record(queue_time);
-            queue_time
-        };
-        let concluded = Concluded {
-            caller: job.caller,
-            ticket: job.ticket,
-            world: job.world,
-            machine: job.staged.map(|(machine, _)| machine),
-            queue_time,
-            machine_time: machine_time.duration,
-            outcome,
-        };
-        let group = if job.group.is_some() { job.group } else { None };
-        if may_be_unparked {
-            self.park_if_needed(concluded.caller);
-        }
-        self.forgotten(group);
-        if bug::is_on(Bug::DuplicateOutcome) {
-            effects.concluded(concluded);
-        }
-        effects.concluded(concluded);
-        recovered
-    }
-
-    /// Ends the jobs that have waited long enough for a machine to come up.
-    fn expire_held(&mut self, now: Instant, effects: &mut impl Effects) {
-        if bug::is_on(Bug::HeldNeverExpires) {
-            return;
-        }
-        for world in 0..self.worlds.len() {
-            while let Some((_, &id)) = self.worlds[world].waiting.first() {
-                let admitted = self.jobs.get(id).expect("queued jobs are in hand").admitted;
-                if self.worlds[world].hold_ends(admitted, self.hold).is_none_or(|end| end > now) {
-                    break;
-                }
-                self.detach(now, id, effects);
-                self.conclude(now, id, Outcome::NotSent(NotSent::NowhereToGo), effects);
-            }
         }
     }
 
