@@ -96,7 +96,7 @@ impl<T> WireCaller<T> {
             if self.leaving.is_empty()
                 && let Some(staged) = self.outgoing.take_output()
             {
-                self.leaving = staged;
+                self.leaving = staged.into();
             }
             let missing = self.outgoing.missing(self.input.filled()).max(READ_SIZE);
             let read = tokio::select! {

@@ -4,6 +4,7 @@
 //! are encoded into it. What has been consumed is overwritten with zeroes at once, and the rest when the buffer is dropped.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -45,6 +46,7 @@ impl WipedBuffer {
     }
 
     /// How many bytes it can hold without allocating again.
+    #[inline]
     pub fn capacity(&self) -> usize {
         self.storage.len()
     }
@@ -59,6 +61,7 @@ impl WipedBuffer {
     ///
     /// # Panics
     /// If fewer are held.
+    #[inline]
     pub fn consume(&mut self, count: usize) {
         assert!(count <= self.len(), "consumed more than is held");
         self.storage[self.start..self.start + count].zeroize();
@@ -89,8 +92,16 @@ impl WipedBuffer {
     /// Appends a copy of `bytes`.
     #[inline]
     pub fn extend(&mut self, bytes: &[u8]) {
-        self.unfilled(bytes.len())[..bytes.len()].copy_from_slice(bytes);
-        self.end += bytes.len();
+        self.append(bytes.len(), |room| room.copy_from_slice(bytes));
+    }
+
+    /// Appends `count` bytes, which `write` finds zero and leaves as they are to be.
+    #[inline(always)]
+    pub fn append(&mut self, count: usize, write: impl FnOnce(&mut [u8])) {
+        self.reserve(count);
+        let end = self.end + count;
+        write(&mut self.storage[self.end..end]);
+        self.end = end;
     }
 
     /// Appends `count` zero bytes.
@@ -116,7 +127,7 @@ impl WipedBuffer {
 
     /// Moves what is held into a shared, immutable handle that is wiped when its last clone is dropped.
     pub fn freeze(self) -> Bytes {
-        Bytes::from_owner(Frozen { buffer: self, spares: None })
+        Bytes::from_owner(Frozen(self))
     }
 
     #[inline]
@@ -165,10 +176,18 @@ impl From<&[u8]> for WipedBuffer {
     }
 }
 
-/// Buffers that were frozen and are free again, for whoever freezes one after the other: so that each is not allocated anew.
+struct Frozen(WipedBuffer);
+
+impl AsRef<[u8]> for Frozen {
+    fn as_ref(&self) -> &[u8] {
+        self.0.filled()
+    }
+}
+
+/// Buffers that come back, for whoever hands out one after the other: so that none is allocated anew.
 #[derive(Clone, Default)]
 pub struct Spares {
-    /// Wiped ones. Whoever drops a handle may be another thread.
+    /// Wiped ones. Whoever drops a [`Batch`] may be another thread.
     buffers: Arc<Mutex<Vec<WipedBuffer>>>,
 }
 
@@ -184,10 +203,9 @@ impl Spares {
         self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
     }
 
-    /// Moves what a buffer holds into a shared, immutable handle. When its last clone is dropped the buffer is wiped and comes
-    /// back here.
-    pub fn freeze(&self, buffer: WipedBuffer) -> Bytes {
-        Bytes::from_owner(Frozen { buffer, spares: Some(self.clone()) })
+    /// Hands out what a buffer holds. When that is dropped the buffer is wiped and comes back here.
+    pub fn lend(&self, buffer: WipedBuffer) -> Batch {
+        Batch { buffer, spares: self.clone() }
     }
 
     fn put_back(&self, mut buffer: WipedBuffer) {
@@ -207,22 +225,43 @@ impl fmt::Debug for Spares {
     }
 }
 
-struct Frozen {
+/// Bytes that are to be written. Once they have been, and this is dropped, their buffer is wiped and used again.
+///
+/// A library that wants to share them gets them as [`Bytes`], without a copy: `Bytes::from(batch)`. That is one small allocation.
+pub struct Batch {
     buffer: WipedBuffer,
-    spares: Option<Spares>,
+    spares: Spares,
 }
 
-impl AsRef<[u8]> for Frozen {
-    fn as_ref(&self) -> &[u8] {
+impl Deref for Batch {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
         self.buffer.filled()
     }
 }
 
-impl Drop for Frozen {
+impl AsRef<[u8]> for Batch {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl From<Batch> for Bytes {
+    fn from(batch: Batch) -> Self {
+        Self::from_owner(batch)
+    }
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Batch({} bytes)", self.len())
+    }
+}
+
+impl Drop for Batch {
     fn drop(&mut self) {
-        if let Some(spares) = &self.spares {
-            spares.put_back(std::mem::take(&mut self.buffer));
-        }
+        self.spares.put_back(std::mem::take(&mut self.buffer));
     }
 }
 
@@ -267,7 +306,9 @@ mod tests {
 
     #[test]
     fn debug_shows_no_content() {
-        assert_eq!(format!("{:?}", WipedBuffer::from(&b"pin 1234"[..])), "WipedBuffer(8 bytes)");
+        let buffer = WipedBuffer::from(&b"pin 1234"[..]);
+        assert_eq!(format!("{buffer:?}"), "WipedBuffer(8 bytes)");
+        assert_eq!(format!("{:?}", Spares::default().lend(buffer)), "Batch(8 bytes)");
     }
 
     #[test]
@@ -278,14 +319,14 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_that_was_frozen_comes_back_wiped_when_nobody_has_it_any_more() {
+    fn a_buffer_that_was_lent_comes_back_wiped_when_nobody_has_it_any_more() {
         let spares = Spares::default();
         let mut buffer = spares.take();
         buffer.extend(b"pin 1234");
         let (address, capacity) = (buffer.filled().as_ptr(), buffer.capacity());
-        let frozen = spares.freeze(buffer);
-        let clone = frozen.slice(4..);
-        drop(frozen);
+        let shared = Bytes::from(spares.lend(buffer));
+        let clone = shared.slice(4..);
+        drop(shared);
         assert_eq!((spares.take().capacity(), &clone[..]), (0, &b"1234"[..]), "it is still in use");
         drop(clone);
         let mut back = spares.take();
@@ -304,8 +345,8 @@ mod tests {
             (&[1; Spares::MOST + 1], Spares::MOST),
         ] {
             let spares = Spares::default();
-            let frozen: Vec<_> = sizes.iter().map(|size| spares.freeze(WipedBuffer::with_capacity(*size))).collect();
-            drop(frozen);
+            let lent: Vec<_> = sizes.iter().map(|size| spares.lend(WipedBuffer::with_capacity(*size))).collect();
+            drop(lent);
             let back = std::iter::repeat_with(|| spares.take()).take_while(|buffer| buffer.capacity() > 0).count();
             assert_eq!(back, kept, "{} of {sizes:?}", sizes.len());
         }

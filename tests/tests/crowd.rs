@@ -11,7 +11,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use seeway_bench::Target;
 use seeway_proto::{
@@ -195,7 +194,7 @@ impl Caller {
     }
 
     async fn exchange<T>(&mut self, read: impl FnOnce(ReplyBody<'_>) -> Result<T, String>) -> Result<T, String> {
-        let command: Bytes = self.outgoing.take_output().expect("something was just staged");
+        let command = self.outgoing.take_output().expect("something was just staged");
         self.stream.write_all(&command).await.map_err(|error| error.to_string())?;
         let mut input = Vec::new();
         loop {

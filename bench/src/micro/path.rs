@@ -36,6 +36,13 @@ struct Front {
 impl Front {
     /// `Front::write_answers`.
     fn write_answers(&mut self) {
+        if !self.answered.is_empty() {
+            self.write_to_answered();
+        }
+    }
+
+    #[inline(never)]
+    fn write_to_answered(&mut self) {
         for caller in self.answered.drain(..) {
             let written = self.ports.get_mut(caller).expect("callers stay").write_answers();
             assert!(written.is_ok_and(|is_all| is_all), "the socket takes all");
@@ -48,6 +55,8 @@ impl Front {
 }
 
 impl Effects for Front {
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // As the shard's front has it.
     fn concluded(&mut self, concluded: Concluded<'_>) {
         let tag = u32::try_from(concluded.ticket).expect("a legacy caller's ticket is its tag");
         if let Some(port) = self.ports.get_mut(concluded.caller) {
@@ -149,6 +158,7 @@ impl Path {
     }
 
     /// Goes on as `Shard::with` does at the end of each call.
+    #[inline]
     fn tick(scheduler: &Scheduler, front: &mut Front, now: &mut Instant) {
         front.write_answers();
         let next = black_box(scheduler.poll_timeout(*now));
@@ -157,31 +167,36 @@ impl Path {
     }
 
     /// `Connection::decode`: every whole command in what was read.
+    #[inline(never)]
     fn decode(scheduler: &mut Scheduler, front: &mut Front, now: Instant, caller: CallerId, bytes: &[u8]) {
         let mut rest = bytes;
-        while !Self::must_pause(scheduler, front, caller) {
+        let mut room = 0;
+        let port = loop {
             let port = front.port(caller);
+            if port.is_full(CALLER_BUFFER) {
+                break port;
+            }
+            if room == 0 {
+                room = scheduler.room(caller);
+                if room == 0 {
+                    break port;
+                }
+            }
+            if rest.is_empty() {
+                break port;
+            }
+            room -= 1;
             let received = port.incoming.next_received(&mut rest, UnknownCommands::Refused).expect("whole messages");
-            let Some(received) = received else { break };
+            let Some(received) = received else { break port };
             let Some(Command::SeeJob { tag, world, job }) = received.command else { panic!("jobs were sent") };
-            let Meaning::World(world) = front.port(caller).meaning_of(world) else { panic!("the handle was given") };
+            let Meaning::World(world) = port.meaning_of(world) else { panic!("the handle was given") };
             let new = NewJob { world, ..new_job(now, tag.into(), job.0) };
             scheduler.submit(now, caller, new, front);
-        }
-        let port = front.port(caller);
+        };
         port.batch_served();
         let refused = port.incoming.take_refused();
         assert!(port.incoming.output_len() == 0, "nothing is answered at once");
         assert!(rest.is_empty() && refused == 0, "every job is taken");
-    }
-
-    /// `Connection::must_pause`.
-    fn must_pause(scheduler: &mut Scheduler, front: &mut Front, caller: CallerId) -> bool {
-        let port = front.port(caller);
-        !port.incoming.has_room()
-            || port.incoming.output_len() >= CALLER_BUFFER
-            || port.staged_len() >= CALLER_BUFFER
-            || !scheduler.has_room(caller)
     }
 }
 

@@ -298,7 +298,7 @@ impl Mux for &Core {
         let mut state = self.state();
         let output = state.outgoing.as_mut()?.take_output()?;
         self.staging.add_permits(std::mem::take(&mut state.staged) as usize);
-        Some(output)
+        Some(output.into())
     }
 
     fn feed(&mut self, input: &mut &[u8]) -> Result<(), Broken> {

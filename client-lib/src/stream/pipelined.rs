@@ -80,7 +80,7 @@ struct Answering<'a, T, F> {
 
 impl<T, F: FnMut(T, ReplyBody<'_>)> Mux for Answering<'_, T, F> {
     fn take_output(&mut self) -> Option<Bytes> {
-        self.outgoing.take_output()
+        self.outgoing.take_output().map(Bytes::from)
     }
 
     fn feed(&mut self, input: &mut &[u8]) -> Result<(), Broken> {

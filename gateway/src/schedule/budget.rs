@@ -138,7 +138,7 @@ impl Lease {
     }
 
     /// Uses `permits`, all of them or none.
-    #[inline]
+    #[inline(always)]
     pub fn try_use(&mut self, permits: usize) -> bool {
         let wanted = self.used + permits;
         if !self.budget.is_shared() && wanted <= self.held && wanted <= self.budget.limit() {

@@ -32,6 +32,7 @@ enum State {
 
 impl Circuit {
     /// Whether it gets jobs like any other.
+    #[inline]
     pub(super) fn is_closed(&self) -> bool {
         self.state == State::Closed
     }
@@ -67,22 +68,27 @@ impl Circuit {
     }
 
     /// The machine answered a job that was staged at `staged`. Returns whether it is trusted again by that.
+    #[inline]
     #[must_use]
     pub(super) fn succeeded(&mut self, staged: Instant) -> bool {
-        match self.state {
-            State::Closed => {
-                self.failures = 0;
-                false
-            }
-            // What it was sent before says that it has lived, not that it has recovered.
-            State::Ejected { since, .. } | State::Asked { since, .. } | State::Trial { since, .. } => {
-                let is_new = staged > since;
-                if is_new {
-                    *self = Self::default();
-                }
-                is_new
-            }
+        if self.is_closed() {
+            self.failures = 0;
+            return false;
         }
+        self.may_have_recovered(staged)
+    }
+
+    fn may_have_recovered(&mut self, staged: Instant) -> bool {
+        let (State::Ejected { since, .. } | State::Asked { since, .. } | State::Trial { since, .. }) = self.state
+        else {
+            return false;
+        };
+        // What it was sent before says that it has lived, not that it has recovered.
+        let is_new = staged > since;
+        if is_new {
+            *self = Self::default();
+        }
+        is_new
     }
 
     /// It gets no more jobs, twice as long as the last time in a row.
@@ -107,6 +113,7 @@ impl Circuit {
     }
 
     /// A job was staged for it.
+    #[inline]
     pub(super) fn staged(&mut self, now: Instant, id: JobId, settings: &CircuitSettings) {
         if let State::Trial { job: job @ None, .. } = &mut self.state {
             *job = Some((id, now + settings.silent_after));
@@ -114,6 +121,7 @@ impl Circuit {
     }
 
     /// A job has ended, or left the machine without having been sent: where it was the trial, there may be another one.
+    #[inline]
     pub(super) fn released(&mut self, id: JobId) {
         if self.is_tried_by(id)
             && let State::Trial { job, .. } = &mut self.state
@@ -130,6 +138,7 @@ impl Circuit {
     }
 
     /// Whether this job tries it.
+    #[inline]
     pub(super) fn is_tried_by(&self, id: JobId) -> bool {
         matches!(self.state, State::Trial { job: Some((job, _)), .. } if job == id)
     }

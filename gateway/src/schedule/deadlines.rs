@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::JobId;
 
 /// Those of jobs that have ended may be as many as those in hand, and so many besides, before they are thrown out.
-const MOST_ENDED: usize = 64;
+const MOST_ENDED: usize = 256;
 
 /// The deadlines of the jobs in hand, the earliest first.
 ///
@@ -22,29 +22,46 @@ pub(super) struct Deadlines {
 }
 
 impl Deadlines {
-    /// A job is in hand.
-    pub(super) fn insert(&mut self, deadline: Instant, id: JobId) {
+    /// A job is in hand. Returns whether the next deadline may be another one now.
+    #[inline]
+    pub(super) fn insert(&mut self, deadline: Instant, id: JobId) -> bool {
         self.jobs += 1;
-        if self.in_line.back().is_none_or(|(last, _)| *last <= deadline) {
+        let last = self.in_line.back().map(|(last, _)| *last);
+        if last.is_none_or(|last| last <= deadline) {
             self.in_line.push_back((deadline, id));
-        } else {
-            self.others.push(Reverse((deadline, id)));
+            return last.is_none();
         }
+        self.others.push(Reverse((deadline, id)));
+        true
     }
 
     /// A job has ended.
+    #[inline]
     pub(super) fn job_ended(&mut self, is_in_hand: impl Fn(JobId) -> bool) {
         self.jobs -= 1;
+        if self.jobs == 0 || self.len() > self.jobs * 2 + MOST_ENDED {
+            self.tidy(is_in_hand);
+        }
+    }
+
+    /// Throws out those of jobs that have ended: most of them are the first, as they were the first to come.
+    fn tidy(&mut self, is_in_hand: impl Fn(JobId) -> bool) {
         if self.jobs == 0 {
             self.in_line.clear();
             self.others.clear();
-        } else if self.len() > self.jobs * 2 + MOST_ENDED {
+            return;
+        }
+        while self.in_line.front().is_some_and(|(_, id)| !is_in_hand(*id)) {
+            self.in_line.pop_front();
+        }
+        if self.len() > self.jobs * 2 {
             self.in_line.retain(|(_, id)| is_in_hand(*id));
             self.others.retain(|Reverse((_, id))| is_in_hand(*id));
         }
     }
 
     /// The earliest; it may be that of a job which has ended.
+    #[inline]
     pub(super) fn next(&self) -> Option<Instant> {
         let first = self.in_line.front().map(|(deadline, _)| *deadline);
         let other = self.others.peek().map(|Reverse((deadline, _))| *deadline);

@@ -10,11 +10,10 @@ use seeway_proto::wiped::WipedBuffer;
 use super::chance::rendezvous_weight;
 use super::fair::LaneId;
 use super::group::GroupId;
-use super::job::Place;
-use super::machine::FILLING_TIME;
+use super::job::{Entry, Place};
 use super::scheduler::Scheduler;
 use super::world::World;
-use super::{Affinity, ChannelId, Effects, JobId, MachineId, SizeClass, WorldId};
+use super::{Affinity, CallerId, ChannelId, Effects, JobId, MachineId, NewJob, SizeClass, WorldId};
 
 /// Where a job's affinity key sends it.
 enum Home {
@@ -23,12 +22,23 @@ enum Home {
     Lost,
 }
 
+/// A job that is to be put on a channel.
+#[derive(Clone, Copy)]
+pub(super) enum ToStage<'a> {
+    /// Whose it is, what it is, and what it keeps its order among.
+    New(CallerId, &'a NewJob<'a>, Option<GroupId>),
+    /// One that was admitted before.
+    InHand(JobId),
+}
+
 impl Scheduler {
+    #[inline]
     pub(super) fn class_of(&self, size: usize) -> SizeClass {
         if size > self.bulk_above { SizeClass::Bulk } else { SizeClass::Small }
     }
 
     /// The lane of a job; `None` where its machine is not up and another one is not wanted.
+    #[inline]
     pub(super) fn lane_of(&self, world: WorldId, group: Option<GroupId>, size: usize) -> Option<LaneId> {
         let class = self.class_of(size);
         let Some(group) = group else { return Some(LaneId { machine: None, class }) };
@@ -62,6 +72,7 @@ impl Scheduler {
         job.place = Place::Queued { line: None };
         let (world, caller, order, size, group) = (job.world, job.caller, job.order, job.size, job.group);
         self.jobs.keep(id, bytes);
+        self.waiting += 1;
         self.worlds[world.0].waiting.insert(order, id);
         self.worlds[world.0].waiting_bytes += size;
         self.jobs.caller(caller).queued += 1;
@@ -104,6 +115,7 @@ impl Scheduler {
         job.place = Place::Nowhere;
         let (caller, order, size, group) = (job.caller, job.order, job.size, job.group);
         let world = &mut self.worlds[job.world.0];
+        self.waiting -= 1;
         world.waiting.remove(order);
         world.waiting_bytes -= size;
         world.release_place(size);
@@ -236,50 +248,61 @@ impl Scheduler {
     }
 
     /// Puts a job on a channel that was chosen for it.
+    #[inline(always)]
     pub(super) fn stage(
         &mut self,
         now: Instant,
-        id: JobId,
+        which: ToStage<'_>,
         channel: ChannelId,
         bytes: &[u8],
         effects: &mut impl Effects,
-    ) {
+    ) -> Option<JobId> {
         let class = self.class_of(bytes.len());
-        let Some(job) = self.jobs.get_mut(id) else { return };
+        let entry = match which {
+            ToStage::New(caller, new, group) => self.jobs.insert(now, caller, new, group),
+            ToStage::InHand(id) => self.jobs.entry(id)?,
+        };
+        let Entry { id, job, bytes: kept, caller: of_caller } = entry;
         let at = &mut self.machines.channels[channel];
         let (machine_id, is_borrowed) = (at.machine, class == SizeClass::Bulk && at.class == SizeClass::Small);
+        let machine = &mut self.machines.all[machine_id.0];
         let was_empty = at.mux.staged_len() == 0;
         if was_empty {
-            at.fills_until = now + FILLING_TIME;
+            at.begin_batch(now);
+            machine.filling = channel;
         }
         let batch = at.mux.batches();
         let tag = at.mux.stage_job(0, bytes, Some(id)).expect("the channel was chosen because it has room");
-        let machine = &mut self.machines.all[at.machine.0];
-        machine.circuit.staged(now, id, &self.circuit);
-        machine.silent_since = machine.silent_since.or(Some(now));
+        if !machine.circuit.is_closed() {
+            machine.circuit.staged(now, id, &self.circuit);
+            self.next_timeout.forget();
+        }
+        if machine.silent_until.is_none() {
+            machine.silent_until = Some(now + self.circuit.silent_after);
+            self.next_timeout.forget();
+        }
         if !std::mem::replace(&mut job.has_earned, true) {
-            self.worlds[job.world.0].retries.earn(&self.retry);
+            self.worlds[job.world.0].retries.earn();
         }
         job.attempts += 1;
         let is_idempotent = job.idempotent || bug::is_on(Bug::RetryOfNonIdempotent);
         let may_be_repeated = job.attempts < self.retry.max_attempts || bug::is_on(Bug::RetryBeyondAttempts);
         job.place = Place::OnChannel { channel, tag };
-        job.staged = Some((at.machine, now));
-        let (caller, group) = (job.caller, job.group);
+        job.staged = Some((machine_id, now));
         if is_idempotent && may_be_repeated {
-            let copy = self.spare.copy_of(bytes);
-            self.jobs.keep(id, copy);
+            *kept = Some(self.spare.copy_of(bytes));
         }
-        if let Some(group) = group.and_then(|group| self.groups.get_mut(group)) {
+        of_caller.in_flight += 1;
+        let is_at_limit = of_caller.in_flight >= self.quota.in_flight;
+        let caller = job.caller;
+        if let Some(group) = job.group.and_then(|group| self.groups.get_mut(group)) {
             let others = match group.staged {
                 Some((other, of_batch, count)) if (other, of_batch) == (channel, batch) => count,
                 _ => 0,
             };
             group.staged = Some((channel, batch, others + 1));
         }
-        let of_caller = self.jobs.caller(caller);
-        of_caller.in_flight += 1;
-        if of_caller.in_flight >= self.quota.in_flight {
+        if is_at_limit {
             self.park_if_needed(caller);
         }
         if was_empty {
@@ -288,6 +311,7 @@ impl Scheduler {
         if is_borrowed {
             effects.bulk_wanted(machine_id);
         }
+        Some(id)
     }
 
     /// Notes that a job of a group is staged no more, not having left.
@@ -302,19 +326,19 @@ impl Scheduler {
 
     /// Notes that a job is on a channel no more; returns the copy that was kept of it.
     pub(super) fn off_channel(&mut self, id: JobId) -> Option<WipedBuffer> {
-        let job = self.jobs.get_mut(id)?;
+        let Entry { job, bytes, caller, .. } = self.jobs.entry(id)?;
         let Place::OnChannel { .. } = job.place else { return None };
         job.place = Place::Nowhere;
-        let caller = job.caller;
         if let Some((machine, _)) = job.staged {
             self.machines.all[machine.0].circuit.released(id);
         }
-        let of_caller = self.jobs.caller(caller);
-        of_caller.in_flight -= 1;
-        if of_caller.is_parked {
+        caller.in_flight -= 1;
+        let copy = bytes.take();
+        if caller.is_parked {
+            let caller = job.caller;
             self.park_if_needed(caller);
         }
-        self.jobs.take_bytes(id)
+        copy
     }
 
     /// A job comes back from a channel that it had not left by.
@@ -466,7 +490,7 @@ impl Scheduler {
             self.machines.give_back(channel);
             return false;
         };
-        self.stage(now, id, channel, bytes.filled(), effects);
+        self.stage(now, ToStage::InHand(id), channel, bytes.filled(), effects);
         self.spare.put_back(bytes);
         if let Some(group) = group {
             self.advance(now, group, effects);

@@ -47,7 +47,7 @@ impl Scheduler {
         }
         let machine = &mut self.machines.all[id.0];
         machine.last_answer = Some(now);
-        machine.silent_since = None;
+        machine.silent_until = None;
         if let Some(start) = &mut machine.slow_start {
             start.step(replies);
             if start.is_over(now, machine.in_flight.share()) {
@@ -56,7 +56,7 @@ impl Scheduler {
         }
     }
 
-    /// A machine has answered a job.
+    /// A machine has answered a job, but not with a reply.
     pub(super) fn job_answered(
         &mut self,
         now: Instant,
@@ -73,11 +73,17 @@ impl Scheduler {
             return;
         }
         let machine = &mut self.machines.all[id.0];
-        machine.reply_time.record(now, self.stopwatch.between(staged, now));
+        machine.reply_time.record(now, self.stopwatch.between(staged, now).seconds);
         if machine.circuit.succeeded(staged) {
-            self.begin_slow_start(now, id);
-            self.machines_changed(now, effects);
+            self.machine_recovered(now, id, effects);
         }
+    }
+
+    /// A machine that was ejected is trusted again.
+    #[cold]
+    pub(super) fn machine_recovered(&mut self, now: Instant, id: MachineId, effects: &mut impl Effects) {
+        self.begin_slow_start(now, id);
+        self.machines_changed(now, effects);
     }
 
     /// A machine has not answered a job, which left at `staged`, by its deadline.
@@ -137,13 +143,14 @@ impl Scheduler {
     }
 
     /// When a machine is to be looked after.
+    #[inline]
     pub(super) fn machines_timeout(&self) -> Next {
         let mut next = Next::default();
         for machine in &self.machines.all {
             if !machine.circuit.is_closed() {
                 next.or_at(machine.circuit.timeout().filter(|_| !machine.channels.is_empty()));
             } else if self.circuit.failures > 0 {
-                next.or_at(machine.silent_since.map(|since| since + self.circuit.silent_after));
+                next.or_at(machine.silent_until);
             }
             next.or_at(machine.slow_start.map(|start| start.ends()));
         }
@@ -157,10 +164,10 @@ impl Scheduler {
             let machine = &mut self.machines.all[index];
             let limit = machine.in_flight.share();
             machine.slow_start = machine.slow_start.filter(|start| !start.is_over(now, limit));
-            let is_silent = machine.silent_since.is_some_and(|since| since + self.circuit.silent_after <= now);
+            let is_silent = machine.silent_until.is_some_and(|until| until <= now);
             if is_silent && machine.circuit.is_closed() {
                 // Where it can't be spared, that is looked at again after as long.
-                machine.silent_since = Some(now);
+                machine.silent_until = Some(now + self.circuit.silent_after);
                 if self.circuit.failures > 0 {
                     self.eject(now, id, effects);
                 }

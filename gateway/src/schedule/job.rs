@@ -10,7 +10,8 @@ use slotmap::SlotMap;
 
 use super::fair::InLine;
 use super::group::GroupId;
-use super::table::Table;
+use super::spare::SpareBuffers;
+use super::table::{NOWHERE, Table};
 use super::{CallerId, CallerQuota, ChannelId, JobId, MachineId, NewJob, Priority, WorldId};
 
 /// A job that has been admitted and has no outcome yet. Its bytes are elsewhere: [`Jobs::keep`].
@@ -39,12 +40,35 @@ pub(super) struct Job {
     /// Where it was last staged, and when, unless it was withdrawn from there.
     pub(super) staged: Option<(MachineId, Instant)>,
     pub(super) place: Place,
-    /// The next and the previous job of the same caller.
-    next: Option<JobId>,
-    previous: Option<JobId>,
+    /// Where the next and the previous job of the same caller are.
+    next: u32,
+    previous: u32,
 }
 
 impl Job {
+    /// What stands in a place that no job has had yet.
+    pub(super) fn none(now: Instant) -> Self {
+        Self {
+            caller: CallerId::default(),
+            ticket: 0,
+            world: WorldId(0),
+            order: 0,
+            admitted: now,
+            deadline: now,
+            idempotent: false,
+            priority: Priority::Normal,
+            group: None,
+            size: 0,
+            attempts: 0,
+            has_earned: false,
+            earlier: None,
+            staged: None,
+            place: Place::Nowhere,
+            next: NOWHERE,
+            previous: NOWHERE,
+        }
+    }
+
     /// What its caller is to be told: what became of the last attempt, unless an earlier one may have run and that would
     /// deny it.
     pub(super) fn honest<'a>(&self, outcome: Outcome<'a>) -> Outcome<'a> {
@@ -74,9 +98,10 @@ pub(super) enum Place {
     Nowhere,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Caller {
-    first: Option<JobId>,
+    /// Where its last job is, from which the others are found.
+    first: u32,
     pub(super) jobs: usize,
     pub(super) queued: usize,
     pub(super) in_flight: usize,
@@ -88,16 +113,45 @@ pub(super) struct Caller {
     pub(super) waits_for_room: bool,
 }
 
+/// Room for so many jobs is seen at once: to look for each of them costs more.
+const ENOUGH: usize = 16;
+
+impl Default for Caller {
+    fn default() -> Self {
+        let (is_parked, waits_for_room) = (false, false);
+        Self { first: NOWHERE, jobs: 0, queued: 0, in_flight: 0, bytes: 0, is_parked, waits_for_room }
+    }
+}
+
 impl Caller {
     /// Whether it may hand over one more job of up to `size` bytes that has to wait.
+    #[inline]
     pub(super) fn has_room(&self, quota: &CallerQuota, size: usize) -> bool {
         self.queued < quota.queued && self.has_room_for_bytes(quota, size)
     }
 
+    /// For how many more jobs of up to `size` bytes it has room, whatever becomes of them; not looked at beyond [`ENOUGH`].
+    #[inline]
+    pub(super) fn room(&self, quota: &CallerQuota, size: usize) -> usize {
+        let has_enough = self.queued + ENOUGH <= quota.queued && self.bytes + size * ENOUGH <= quota.bytes;
+        if has_enough { ENOUGH } else { usize::from(self.has_room(quota, size)) }
+    }
+
     /// Whether it may hand over one more job of up to `size` bytes. One that has nothing in hand always may.
+    #[inline]
     pub(super) fn has_room_for_bytes(&self, quota: &CallerQuota, size: usize) -> bool {
         self.jobs == 0 || self.bytes + size <= quota.bytes
     }
+}
+
+/// A job with all that belongs to it.
+pub(super) struct Entry<'a> {
+    pub(super) id: JobId,
+    pub(super) job: &'a mut Job,
+    /// Its bytes, where they are kept.
+    pub(super) bytes: &'a mut Option<WipedBuffer>,
+    /// What its caller has in hand.
+    pub(super) caller: &'a mut Caller,
 }
 
 /// All jobs in hand, each linked to its caller's others, so that a caller that goes away costs what it has in hand and no
@@ -114,11 +168,13 @@ impl Jobs {
         self.callers.insert(Caller::default())
     }
 
+    #[inline]
     pub(super) fn has_caller(&self, caller: CallerId) -> bool {
         self.callers.contains_key(caller)
     }
 
     /// What a caller has in hand.
+    #[inline]
     pub(super) fn caller(&mut self, caller: CallerId) -> &mut Caller {
         &mut self.callers[caller]
     }
@@ -129,8 +185,9 @@ impl Jobs {
 
     /// A caller's jobs, the last admitted first.
     pub(super) fn of(&self, caller: CallerId) -> Vec<JobId> {
-        let first = self.callers.get(caller).and_then(|caller| caller.first);
-        std::iter::successors(first, |id| self.table.get(*id)?.next).collect()
+        let first = self.callers.get(caller).map_or(NOWHERE, |caller| caller.first);
+        let first = self.table.key_at(first);
+        std::iter::successors(first, |id| self.table.key_at(self.table.get(*id)?.next)).collect()
     }
 
     /// Forgets a caller; it must have no jobs left.
@@ -151,12 +208,22 @@ impl Jobs {
         self.callers.values().filter(|caller| caller.waits_for_room).count()
     }
 
+    #[inline]
     pub(super) fn get(&self, id: JobId) -> Option<&Job> {
         self.table.get(id)
     }
 
+    #[inline]
     pub(super) fn get_mut(&mut self, id: JobId) -> Option<&mut Job> {
         self.table.get_mut(id)
+    }
+
+    /// A job with all that belongs to it.
+    #[inline]
+    pub(super) fn entry(&mut self, id: JobId) -> Option<Entry<'_>> {
+        let (job, bytes) = self.table.get_with_bytes(id)?;
+        let caller = &mut self.callers[job.caller];
+        Some(Entry { id, job, bytes, caller })
     }
 
     /// Keeps a job's bytes.
@@ -169,11 +236,18 @@ impl Jobs {
         self.table.take_bytes(id)
     }
 
-    #[inline]
-    pub(super) fn insert(&mut self, now: Instant, of: CallerId, new: &NewJob<'_>, group: Option<GroupId>) -> JobId {
+    #[inline(always)]
+    pub(super) fn insert(&mut self, now: Instant, of: CallerId, new: &NewJob<'_>, group: Option<GroupId>) -> Entry<'_> {
         let caller = &mut self.callers[of];
         let next = caller.first;
-        let id = self.table.insert(Job {
+        let place = self.table.vacant(now);
+        if let Some(next) = self.table.at(next) {
+            next.previous = place;
+        }
+        caller.first = place;
+        caller.jobs += 1;
+        caller.bytes += new.bytes.len();
+        let job = Job {
             caller: of,
             ticket: new.ticket,
             world: new.world,
@@ -190,35 +264,30 @@ impl Jobs {
             staged: None,
             place: Place::Nowhere,
             next,
-            previous: None,
-        });
+            previous: NOWHERE,
+        };
         self.orders += 1;
-        caller.first = Some(id);
-        caller.jobs += 1;
-        caller.bytes += new.bytes.len();
-        if let Some(next) = next.and_then(|next| self.table.get_mut(next)) {
-            next.previous = Some(id);
-        }
-        id
+        let (id, job, bytes) = self.table.fill(place, job);
+        Entry { id, job, bytes, caller }
     }
 
-    /// Forgets a job; returns whose it was, and its group.
-    pub(super) fn remove(&mut self, id: JobId) -> Option<(CallerId, Option<GroupId>)> {
-        let job = self.table.get(id)?;
-        let (of, group, next, previous) = (job.caller, job.group, job.next, job.previous);
-        let caller = &mut self.callers[of];
+    /// Forgets a job; returns what it was, and what its caller has left. `spare` gets the buffer of its bytes, where they were kept.
+    #[inline(always)]
+    pub(super) fn remove(&mut self, id: JobId, spare: &mut SpareBuffers) -> Option<(&Job, &mut Caller)> {
+        let &Job { caller, size, next, previous, .. } = self.table.remove(id, spare)?;
+        let caller = &mut self.callers[caller];
         caller.jobs -= 1;
         if !bug::is_on(Bug::CallerBytesKept) {
-            caller.bytes -= job.size;
+            caller.bytes -= size;
         }
-        match previous.and_then(|previous| self.table.get_mut(previous)) {
+        match self.table.at(previous) {
             Some(previous) => previous.next = next,
             None => caller.first = next,
         }
-        if let Some(next) = next.and_then(|next| self.table.get_mut(next)) {
+        if let Some(next) = self.table.at(next) {
             next.previous = previous;
         }
-        self.table.remove(id);
-        Some((of, group))
+        let job = self.table.at(Table::place_of(id))?;
+        Some((job, caller))
     }
 }

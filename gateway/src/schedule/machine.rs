@@ -21,7 +21,7 @@ pub const PACKET_BYTES: usize = 32 * 1024;
 
 /// How long after its first job a batch may be filled up. Long against the time in which its writer takes it, and short against
 /// what a job may be held up: a writer that is stuck does not keep what other channels would send.
-pub(super) const FILLING_TIME: Duration = Duration::from_millis(1);
+const FILLING_TIME: Duration = Duration::from_millis(1);
 
 /// A machine as this shard sees it.
 #[derive(Debug)]
@@ -33,13 +33,15 @@ pub(super) struct Machine {
     /// Whose turn it is among them, when each has jobs waiting.
     pub(super) turn: usize,
     pub(super) channels: Vec<ChannelId>,
+    /// The channel whose batch was begun last.
+    pub(super) filling: ChannelId,
     /// One permit for each tag that a job holds on its channels.
     pub(super) in_flight: Lease,
     pub(super) circuit: Circuit,
     pub(super) reply_time: ReplyTime,
     pub(super) slow_start: Option<SlowStart>,
-    /// Since when it has had jobs and answered none.
-    pub(super) silent_since: Option<Instant>,
+    /// Until when it may answer none of the jobs that it has.
+    pub(super) silent_until: Option<Instant>,
     /// When anything last came from it.
     pub(super) last_answer: Option<Instant>,
     /// An operator takes it out.
@@ -72,6 +74,8 @@ pub(super) struct Machines {
     pub(super) channels: SlotMap<ChannelId, Channel>,
     /// Bytes that may be staged on a channel before it counts as busy.
     pub(super) channel_buffer: usize,
+    /// How long one that has jobs may answer none.
+    pub(super) silent_after: Duration,
     pub(super) chance: Chance,
     /// Machines that have room, while one is chosen; kept so that choosing allocates nothing.
     candidates: Vec<(MachineId, ChannelId)>,
@@ -100,7 +104,8 @@ impl Machine {
             circuit: Circuit::default(),
             reply_time: ReplyTime::default(),
             slow_start: None,
-            silent_since: None,
+            silent_until: None,
+            filling: ChannelId::default(),
             last_answer: None,
             is_draining: false,
             is_retired,
@@ -109,11 +114,13 @@ impl Machine {
     }
 
     /// Whether it may have jobs at all.
+    #[inline]
     fn is_taking(&self) -> bool {
         (!self.is_draining || bug::is_on(Bug::DrainIgnored)) && !self.is_retired
     }
 
     /// Whether nothing about it but its limit keeps jobs from it.
+    #[inline]
     fn is_unrestricted(&self) -> bool {
         self.circuit.is_closed() && self.slow_start.is_none()
     }
@@ -129,15 +136,33 @@ impl Machine {
     }
 }
 
+impl Channel {
+    /// A job is staged, the first of a batch. Not inlined, so that the others do not reckon the time out too.
+    #[inline(never)]
+    pub(super) fn begin_batch(&mut self, now: Instant) {
+        self.fills_until = now + FILLING_TIME;
+    }
+}
+
 impl Machines {
-    pub(super) fn new(channel_buffer: usize, seed: u64) -> Self {
+    pub(super) fn new(channel_buffer: usize, silent_after: Duration, seed: u64) -> Self {
         Self {
             all: Vec::new(),
             channels: SlotMap::default(),
             channel_buffer,
+            silent_after,
             chance: Chance::new(seed),
             candidates: Vec::new(),
         }
+    }
+
+    /// From now on one that has jobs may be silent for so long, reckoned from when it fell silent.
+    pub(super) fn set_silent_after(&mut self, silent_after: Duration) {
+        for machine in &mut self.all {
+            let since = machine.silent_until.and_then(|until| until.checked_sub(self.silent_after));
+            machine.silent_until = since.map(|since| since + silent_after);
+        }
+        self.silent_after = silent_after;
     }
 
     /// Whether a machine has a channel that takes jobs, and may have them.
@@ -182,7 +207,21 @@ impl Machines {
     /// packet costs the SSH server, the machine and this gateway less than two.
     ///
     /// The machine's permit is taken; [`settle`](Self::settle) releases it when the tag is free again.
+    #[inline(always)]
     pub(super) fn choose(&mut self, now: Instant, world_machines: &[MachineId], lane: LaneId) -> Option<ChannelId> {
+        if let ([only], None) = (world_machines, lane.machine)
+            && self.all[only.0].is_taking()
+            && self.all[only.0].is_unrestricted()
+            && let Some(channel) = self.channel_with_room(now, *only, lane.class)
+            && self.all[only.0].in_flight.try_use(1)
+        {
+            // There is nothing to choose, and nothing is held against it.
+            return Some(channel);
+        }
+        self.choose_anew(now, world_machines, lane)
+    }
+
+    fn choose_anew(&mut self, now: Instant, world_machines: &[MachineId], lane: LaneId) -> Option<ChannelId> {
         let candidate = |id: MachineId| self.candidate(now, id, lane.class, world_machines);
         let chosen = match (lane.machine, world_machines) {
             // A reload may have taken it from the world.
@@ -257,11 +296,29 @@ impl Machines {
         Some(if load(other) < load(one) { other } else { one })
     }
 
-    /// Of a machine's channels for jobs of this size the one with the least in flight, among those that have room.
+    /// Of a machine's channels for jobs of this size the one that is being filled, else the one with the least in flight, among
+    /// those that have room.
+    #[inline(always)]
     fn channel_with_room(&self, now: Instant, id: MachineId, class: SizeClass) -> Option<ChannelId> {
+        let machine = &self.all[id.0];
+        // Most jobs join others.
+        if let Some(channel) = self.channels.get(machine.filling)
+            && channel.class == class
+            && self.is_being_filled(channel, now)
+        {
+            return Some(machine.filling);
+        }
+        if let [only] = machine.channels[..] {
+            let channel = &self.channels[only];
+            return (!channel.is_draining && self.has_room(channel)).then_some(only);
+        }
+        self.least_in_flight(machine, class)
+    }
+
+    fn least_in_flight(&self, machine: &Machine, class: SizeClass) -> Option<ChannelId> {
         let mut best: Option<(usize, ChannelId)> = None;
         let mut has_own = false;
-        for &id in &self.all[id.0].channels {
+        for &id in &machine.channels {
             let channel = &self.channels[id];
             let is_own = channel.class == class;
             if channel.is_draining || (has_own && !is_own) {
@@ -273,15 +330,22 @@ impl Machines {
                 best = None;
             }
             let in_flight = channel.mux.in_flight();
-            let staged = channel.mux.staged_len();
-            if is_own && staged > 0 && staged < PACKET_BYTES && now <= channel.fills_until && self.has_room(channel) {
-                return Some(id);
-            }
-            if self.has_room(channel) && best.is_none_or(|(least, _)| in_flight < least) {
+            if best.is_none_or(|(least, _)| in_flight < least) && self.has_room(channel) {
                 best = Some((in_flight, id));
             }
         }
         best.map(|(_, id)| id)
+    }
+
+    /// Whether a channel's batch was begun just now and does not fill a packet yet, so that one more job joins it.
+    #[inline(always)]
+    fn is_being_filled(&self, channel: &Channel, now: Instant) -> bool {
+        let staged = channel.mux.staged_len();
+        staged > 0
+            && staged < PACKET_BYTES
+            && now <= channel.fills_until
+            && !channel.is_draining
+            && self.has_room(channel)
     }
 
     /// Whether a job may follow another one of its group to this channel.
@@ -293,6 +357,7 @@ impl Machines {
             && self.has_room(channel)
     }
 
+    #[inline]
     fn has_room(&self, Channel { mux, .. }: &Channel) -> bool {
         mux.has_room() && mux.staged_len() < self.channel_buffer
     }
@@ -318,7 +383,8 @@ impl Machines {
         if machine.channels.is_empty() {
             machine.in_flight.stop_waiting();
         }
-        machine.silent_since = if taken == 0 { None } else { machine.silent_since.or(Some(now)) };
+        machine.silent_until =
+            if taken == 0 { None } else { machine.silent_until.or_else(|| Some(now + self.silent_after)) };
     }
 
     /// Whether a machine takes jobs, and why not.

@@ -7,12 +7,16 @@
 //! A job's way: [`submit`](Scheduler::submit) → (queue →) staged on a channel → [`take_output`](Scheduler::take_output):
 //! from here on it may have run → [`receive`](Scheduler::receive) → outcome. Until it is taken it can be moved or withdrawn.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+// The way that nearly every job goes is inlined as a whole: each piece of it has one caller that counts, and the instructions of all
+// together are held on to (`bench/instructions.json`).
+#![allow(clippy::inline_always)]
 
 mod budget;
 mod chance;
 mod circuit;
 mod deadlines;
 mod dispatch;
+mod ending;
 mod fair;
 mod group;
 mod health;

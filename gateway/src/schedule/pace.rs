@@ -1,6 +1,27 @@
 //! How fast a machine answers, and how much it may be given because of that.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
+
+use super::stats::Bucket;
+
+/// A time that was taken, in the forms in which it is needed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Took {
+    pub(super) duration: Duration,
+    pub(super) seconds: f64,
+    pub(super) nanoseconds: u64,
+    pub(super) bucket: Bucket,
+}
+
+impl From<Duration> for Took {
+    #[inline]
+    fn from(duration: Duration) -> Self {
+        let nanoseconds =
+            duration.as_secs().saturating_mul(1_000_000_000).saturating_add(duration.subsec_nanos().into());
+        Self { duration, seconds: duration.as_secs_f64(), nanoseconds, bucket: Bucket::of_nanoseconds(nanoseconds) }
+    }
+}
 
 /// The time between two moments, kept for the next job: the jobs of a batch were staged at the same moment and are answered
 /// at the same.
@@ -8,29 +29,31 @@ use std::time::{Duration, Instant};
 pub(super) struct Stopwatch {
     from: Instant,
     to: Instant,
-    between: Duration,
+    between: Took,
 }
 
 impl Stopwatch {
     pub(super) fn new(now: Instant) -> Self {
-        Self { from: now, to: now, between: Duration::ZERO }
+        Self { from: now, to: now, between: Duration::ZERO.into() }
     }
 
     /// The time between them; zero where the second was first.
-    pub(super) fn between(&mut self, from: Instant, to: Instant) -> Duration {
+    #[inline]
+    pub(super) fn between(&mut self, from: Instant, to: Instant) -> &Took {
         if (self.from, self.to) != (from, to) {
-            *self = Self { from, to, between: to.saturating_duration_since(from) };
+            *self = Self { from, to, between: to.saturating_duration_since(from).into() };
         }
-        self.between
+        &self.between
     }
 }
 
 /// The earliest of some moments, if there is one.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Next(Option<Instant>);
 
 impl Next {
     /// Or then, if that is earlier.
+    #[inline]
     pub(super) fn or_at(&mut self, at: Option<Instant>) {
         if let Some(at) = at
             && self.0.is_none_or(|earliest| at < earliest)
@@ -39,8 +62,36 @@ impl Next {
         }
     }
 
+    /// The earlier one of both.
+    pub(super) fn or(mut self, other: Self) -> Self {
+        self.or_at(other.0);
+        self
+    }
+
+    #[inline]
     pub(super) fn at(self) -> Option<Instant> {
         self.0
+    }
+}
+
+/// The earliest moment of all, kept as long as nothing has happened that could make it another one.
+#[derive(Debug, Default)]
+pub(super) struct Kept(Cell<Option<Next>>);
+
+impl Kept {
+    /// Something has happened.
+    #[inline]
+    pub(super) fn forget(&self) {
+        self.0.set(None);
+    }
+
+    #[inline]
+    pub(super) fn get(&self) -> Option<Next> {
+        self.0.get()
+    }
+
+    pub(super) fn keep(&self, next: Next) {
+        self.0.set(Some(next));
     }
 }
 
@@ -65,21 +116,28 @@ pub(super) struct ReplyTime {
 }
 
 impl ReplyTime {
-    pub(super) fn record(&mut self, now: Instant, took: Duration) {
-        let took = took.as_secs_f64();
+    /// A reply has come after so many seconds.
+    #[inline]
+    pub(super) fn record(&mut self, now: Instant, took: f64) {
         let last = self.last.replace(now);
         if took >= self.seconds {
             self.seconds = took;
         } else if last.is_some_and(|last| last != now) {
             let since = last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
-            let share = since.as_secs_f64() / (since + MEMORY).as_secs_f64();
-            self.seconds += (took - self.seconds) * share;
+            self.follow(took, since);
         }
+    }
+
+    /// Comes closer to a quicker reply, the more the longer the last one is ago.
+    fn follow(&mut self, took: f64, since: Duration) {
+        let share = since.as_secs_f64() / (since + MEMORY).as_secs_f64();
+        self.seconds += (took - self.seconds) * share;
     }
 
     /// A reply has not come for so long.
     pub(super) fn record_at_least(&mut self, now: Instant, waited: Duration) {
-        if waited.as_secs_f64() > self.seconds {
+        let waited = waited.as_secs_f64();
+        if waited > self.seconds {
             self.record(now, waited);
         }
     }
@@ -140,15 +198,15 @@ mod tests {
         let mut now = beginning();
         let ms = Duration::from_millis;
         let mut time = ReplyTime::default();
-        time.record(now, ms(10));
-        time.record(now, ms(500));
+        time.record(now, 0.010);
+        time.record(now, 0.500);
         assert!((time.load(0) - 0.5).abs() < 1e-9);
         now += ms(10);
-        time.record(now, ms(10));
+        time.record(now, 0.010);
         assert!(time.load(0) > 0.49, "one quick reply is no recovery");
         for _ in 0..60 {
             now += Duration::from_secs(1);
-            time.record(now, ms(10));
+            time.record(now, 0.010);
         }
         assert!(time.load(0) < 0.02, "a minute of them is: {}", time.load(0));
         assert!(time.load(9) > time.load(0) * 9.0);

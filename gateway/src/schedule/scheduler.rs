@@ -4,24 +4,24 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use seeway_proto::bug::{self, Bug};
 use seeway_proto::mux::{Broken, Outgoing};
 use seeway_proto::outcome::{NotSent, Outcome, Rejected, Unknown};
-use seeway_proto::wiped::WipedBuffer;
+use seeway_proto::wiped::{Batch, WipedBuffer};
 use seeway_proto::wire::{Limits, Profile, ReplyBody};
 
 use super::chance::stable_hash;
 use super::deadlines::Deadlines;
+use super::dispatch::ToStage;
 use super::group::{GroupId, Groups};
 use super::job::{Jobs, Place};
 use super::machine::{Channel, Machine, Machines};
-use super::pace::Stopwatch;
+use super::pace::{Kept, Next, Stopwatch};
 use super::spare::SpareBuffers;
 use super::world::World;
 use super::{
-    CallerId, CallerQuota, ChannelId, CircuitSettings, Concluded, Effects, JobId, MachineId, NewJob, RetrySettings,
-    Settings, SizeClass, WorldId,
+    CallerId, CallerQuota, ChannelId, CircuitSettings, Effects, JobId, MachineId, NewJob, RetrySettings, Settings,
+    SizeClass, WorldId,
 };
 
 /// How often a shard looks whether another one has returned permits that its own queue waits for.
@@ -30,9 +30,9 @@ const BUDGET_RECHECK: Duration = Duration::from_millis(2);
 /// Decides for one shard which job goes where and when.
 #[derive(Debug)]
 pub struct Scheduler {
-    profile: Arc<Profile>,
+    pub(super) profile: Arc<Profile>,
     limits: Limits,
-    hold: Duration,
+    pub(super) hold: Duration,
     pub(super) bulk_above: usize,
     pub(super) quota: CallerQuota,
     pub(super) retry: RetrySettings,
@@ -42,11 +42,15 @@ pub struct Scheduler {
     pub(super) groups: Groups,
     pub(super) worlds: Vec<World>,
     pub(super) machines: Machines,
-    deadlines: Deadlines,
+    pub(super) deadlines: Deadlines,
     pub(super) spare: SpareBuffers,
     pub(super) stopwatch: Stopwatch,
     /// Callers that wait for room and may have some now.
-    roomy: Vec<CallerId>,
+    pub(super) roomy: Vec<CallerId>,
+    /// Jobs that wait, of all worlds.
+    pub(super) waiting: usize,
+    /// Forgotten by whatever may change it; what [`submit`](Self::submit) does to a job that needs not wait rarely does.
+    pub(super) next_timeout: Kept,
     /// Whether jobs that were not in line, of any world, have come to be since jobs were last dispatched to all machines.
     pub(super) has_come_back: bool,
     /// Whether other shards may return permits without this one hearing of it.
@@ -69,11 +73,13 @@ impl Scheduler {
             jobs: Jobs::default(),
             groups: Groups::default(),
             worlds: Vec::new(),
-            machines: Machines::new(settings.channel_buffer, settings.seed),
+            machines: Machines::new(settings.channel_buffer, settings.circuit.silent_after, settings.seed),
             deadlines: Deadlines::default(),
             spare: SpareBuffers::default(),
             stopwatch: Stopwatch::new(now),
             roomy: Vec::new(),
+            waiting: 0,
+            next_timeout: Kept::default(),
             has_come_back: false,
             has_shared_budgets: false,
             is_draining: false,
@@ -87,10 +93,14 @@ impl Scheduler {
         self.hold = settings.hold;
         self.bulk_above = settings.bulk_above;
         self.quota = settings.caller;
+        for world in &mut self.worlds {
+            world.retries.settle(&self.retry);
+        }
         self.retry = settings.retry;
         self.circuit = settings.circuit;
         self.slow_start = settings.slow_start;
         self.machines.channel_buffer = settings.channel_buffer;
+        self.machines.set_silent_after(settings.circuit.silent_after);
         self.has_shared_budgets = settings.machines.iter().any(|machine| machine.in_flight.is_shared());
         for (place, machine) in settings.machines.into_iter().enumerate() {
             match self.machines.all.get_mut(place) {
@@ -118,6 +128,7 @@ impl Scheduler {
     /// The configuration has changed. Worlds and machines keep their places, and with them their budgets, whose limits are
     /// changed by whoever owns them; new ones stand at the end.
     pub fn reconfigure(&mut self, now: Instant, settings: Settings, effects: &mut impl Effects) {
+        self.next_timeout.forget();
         let before: Vec<_> = self.machines.all.iter().map(|machine| machine.worlds.clone()).collect();
         self.configure(now, settings);
         for caller in self.jobs.caller_ids() {
@@ -144,6 +155,7 @@ impl Scheduler {
 
     /// A caller has gone: its unsent jobs are dropped, its sent ones run on and their replies are dropped.
     pub fn caller_left(&mut self, now: Instant, caller: CallerId, effects: &mut impl Effects) {
+        self.next_timeout.forget();
         // The last first, so that no job moves up that goes next.
         for job in self.jobs.of(caller) {
             // Its groups go with it: no other job of theirs is to move up, or to be told that it can't.
@@ -162,17 +174,28 @@ impl Scheduler {
     ///
     /// # Panics
     /// If the caller has not joined.
+    #[inline]
     pub fn has_room(&mut self, caller: CallerId) -> bool {
+        self.room(caller) > 0
+    }
+
+    /// The same, and for how many more jobs, whatever becomes of them: one at least, and some where there is much room.
+    ///
+    /// # Panics
+    /// If the caller has not joined.
+    #[inline]
+    pub fn room(&mut self, caller: CallerId) -> usize {
         let caller = self.jobs.caller(caller);
-        let has_room = caller.has_room(&self.quota, self.limits.max_job_bytes as usize);
-        caller.waits_for_room = !has_room;
-        has_room
+        let room = caller.room(&self.quota, self.limits.max_job_bytes as usize);
+        caller.waits_for_room = room == 0;
+        room
     }
 
     /// Takes a job in. Its outcome may be told at once, during this call; then there is no [`JobId`].
     ///
     /// # Panics
     /// If the caller has not joined or the world is not configured.
+    #[inline]
     pub fn submit(
         &mut self,
         now: Instant,
@@ -185,24 +208,64 @@ impl Scheduler {
             self.refuse(caller, &new, outcome, effects);
             return None;
         }
-        let key = (!new.affinity_key.is_empty()).then(|| stable_hash(new.affinity_key));
-        let group = key.map(|key| GroupId { world: new.world, caller, key });
-        let channel = match self.channel_at_once(now, caller, &new, group) {
+        if new.affinity_key.is_empty() {
+            self.admit(now, caller, &new, None, effects)
+        } else {
+            self.admit_to_group(now, caller, &new, effects)
+        }
+    }
+
+    fn admit_to_group(
+        &mut self,
+        now: Instant,
+        caller: CallerId,
+        new: &NewJob<'_>,
+        effects: &mut impl Effects,
+    ) -> Option<JobId> {
+        let group = GroupId { world: new.world, caller, key: stable_hash(new.affinity_key) };
+        self.admit(now, caller, new, Some(group), effects)
+    }
+
+    /// Takes in a job that nothing speaks against, unless nobody has room for it.
+    #[inline]
+    fn admit(
+        &mut self,
+        now: Instant,
+        caller: CallerId,
+        new: &NewJob<'_>,
+        group: Option<GroupId>,
+        effects: &mut impl Effects,
+    ) -> Option<JobId> {
+        let channel = match self.channel_at_once(now, caller, new, group) {
             Ok(channel) => channel,
             Err(outcome) => {
-                self.refuse(caller, &new, outcome, effects);
+                self.refuse(caller, new, outcome, effects);
                 return None;
             }
         };
-        let id = self.jobs.insert(now, caller, &new, group);
         if let Some(group) = group {
             self.groups.job_admitted(group);
         }
-        self.deadlines.insert(new.deadline, id);
-        if let Some(channel) = channel {
-            self.stage(now, id, channel, new.bytes, effects);
-            return Some(id);
+        let Some(channel) = channel else { return self.wait_in_queue(now, caller, new, group, effects) };
+        let id = self.stage(now, ToStage::New(caller, new, group), channel, new.bytes, effects)?;
+        if self.deadlines.insert(new.deadline, id) {
+            self.next_timeout.forget();
         }
+        Some(id)
+    }
+
+    /// Queues a new job, which has taken its place in the queue.
+    fn wait_in_queue(
+        &mut self,
+        now: Instant,
+        caller: CallerId,
+        new: &NewJob<'_>,
+        group: Option<GroupId>,
+        effects: &mut impl Effects,
+    ) -> Option<JobId> {
+        self.next_timeout.forget();
+        let id = self.jobs.insert(now, caller, new, group).id;
+        self.deadlines.insert(new.deadline, id);
         let copy = self.spare.copy_of(new.bytes);
         self.enqueue(now, id, copy, effects);
         self.dispatch_world(now, new.world, effects);
@@ -211,6 +274,7 @@ impl Scheduler {
     }
 
     /// The channel that a new job can go to at once; `None` where it has to wait, having taken its place in the queue.
+    #[inline(always)]
     fn channel_at_once(
         &mut self,
         now: Instant,
@@ -244,6 +308,7 @@ impl Scheduler {
 
     /// A caller no longer wants one of its jobs: it gets no outcome. Does nothing where it has ended already.
     pub fn cancel(&mut self, now: Instant, job: JobId, effects: &mut impl Effects) {
+        self.next_timeout.forget();
         if self.jobs.get(job).is_some() {
             self.detach(now, job, effects);
             if !bug::is_on(Bug::LeakOnCancel) {
@@ -261,6 +326,7 @@ impl Scheduler {
         class: SizeClass,
         effects: &mut impl Effects,
     ) -> ChannelId {
+        self.next_timeout.forget();
         // The machine's own limit holds over all of its channels.
         let mux = Outgoing::new(self.profile.clone(), self.limits, usize::MAX);
         let was_up = self.machines.is_up(machine);
@@ -279,6 +345,7 @@ impl Scheduler {
 
     /// A channel is gone: no reply can come any more. What had not left goes elsewhere; what had has an unknown outcome.
     pub fn channel_closed(&mut self, now: Instant, channel: ChannelId, effects: &mut impl Effects) {
+        self.next_timeout.forget();
         let Some(Channel { machine, mux, followers, .. }) = self.machines.channels.remove(channel) else {
             return;
         };
@@ -311,6 +378,7 @@ impl Scheduler {
     /// From now on a channel gets no job; those that have not left it go elsewhere, those that have run on. Its end comes
     /// with [`channel_closed`](Self::channel_closed), best when it [has no wanted jobs](Self::has_wanted_jobs) any more.
     pub fn drain_channel(&mut self, now: Instant, channel: ChannelId, effects: &mut impl Effects) {
+        self.next_timeout.forget();
         if let Some(draining) = self.machines.channels.get_mut(channel) {
             draining.is_draining = true;
             self.withdraw_all(now, channel, effects);
@@ -327,11 +395,12 @@ impl Scheduler {
     }
 
     /// Everything that is staged on a channel, for writing; `None` where nothing is. From now on these jobs may have run.
-    pub fn take_output(&mut self, now: Instant, channel: ChannelId, effects: &mut impl Effects) -> Option<Bytes> {
+    pub fn take_output(&mut self, now: Instant, channel: ChannelId, effects: &mut impl Effects) -> Option<Batch> {
         let Channel { machine, mux, followers, .. } = self.machines.channels.get_mut(channel)?;
         let machine = *machine;
         let output = mux.take_output();
         if output.is_some() {
+            self.next_timeout.forget();
             let followers = std::mem::take(followers);
             if followers.is_empty() {
                 // The channel has room for bytes again.
@@ -359,6 +428,7 @@ impl Scheduler {
         input: &mut &[u8],
         effects: &mut impl Effects,
     ) -> Result<(), Broken> {
+        self.next_timeout.forget();
         let Some(machine) = self.machines.channels.get(channel).map(|channel| channel.machine) else {
             *input = &[];
             return Ok(());
@@ -376,15 +446,14 @@ impl Scheduler {
                 self.probe_answered(now, channel, effects);
                 continue;
             };
-            let outcome = match answer.reply {
-                ReplyBody::Job(bytes) => Outcome::Replied(bytes),
-                ReplyBody::Error { status, info } => Outcome::of_machine_error(&self.profile, status, info),
-                ReplyBody::NoOp | ReplyBody::Object(_) => unreachable!("the mux knows what was asked"),
-            };
-            if !answer.is_too_large {
-                self.job_answered(now, machine, job, &outcome, effects);
+            if let ReplyBody::Job(bytes) = answer.reply {
+                let recovered = self.conclude_here(now, job, Outcome::Replied(bytes), effects);
+                if recovered.is_some() {
+                    self.machine_recovered(now, machine, effects);
+                }
+            } else {
+                self.answered_otherwise(now, machine, job, answer.reply, answer.is_too_large, effects);
             }
-            self.retry_or_conclude(now, job, outcome, effects);
         };
         let late = self.machines.channels[channel].mux.late_replies() - late_before;
         self.machines.all[machine.0].stats.late_replies += late;
@@ -401,9 +470,24 @@ impl Scheduler {
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called, if nothing else happens before.
+    #[inline]
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+        let next = self.next_timeout.get().unwrap_or_else(|| self.find_timeout());
+        debug_assert_eq!(next, self.find_timeout(), "whatever changes it has it forgotten");
+        if self.waiting > 0 { next.or(self.waiting_timeout(now)).at() } else { next.at() }
+    }
+
+    /// When something is due, apart from what waits.
+    fn find_timeout(&self) -> Next {
         let mut next = self.machines_timeout();
         next.or_at(self.deadlines.next());
+        self.next_timeout.keep(next);
+        next
+    }
+
+    /// When a job that waits may have waited long enough, or have somewhere to go.
+    fn waiting_timeout(&self, now: Instant) -> Next {
+        let mut next = Next::default();
         for world in &self.worlds {
             if let Some((_, first)) = world.waiting.first()
                 && let Some(job) = self.jobs.get(*first)
@@ -412,11 +496,12 @@ impl Scheduler {
                 next.or_at(world.hold_ends(job.admitted, self.hold).or(recheck));
             }
         }
-        next.at()
+        next
     }
 
     /// Ends what is due.
     pub fn handle_timeout(&mut self, now: Instant, effects: &mut impl Effects) {
+        self.next_timeout.forget();
         while let Some(id) = self.deadlines.take_passed(now) {
             let Some(job) = self.jobs.get(id) else { continue };
             if bug::is_on(Bug::DeadlineIgnoredInQueue) && matches!(job.place, Place::Queued { .. }) {
@@ -463,6 +548,7 @@ impl Scheduler {
 
     /// From now on a machine gets no job; those that have not left go elsewhere, those that have run on.
     pub fn begin_machine_drain(&mut self, now: Instant, machine: MachineId, effects: &mut impl Effects) {
+        self.next_timeout.forget();
         self.machines.all[machine.0].is_draining = true;
         self.withdraw_from(now, machine, effects);
         self.machines_changed(now, effects);
@@ -472,6 +558,7 @@ impl Scheduler {
 
     /// A machine that was drained gets jobs again.
     pub fn end_machine_drain(&mut self, now: Instant, machine: MachineId, effects: &mut impl Effects) {
+        self.next_timeout.forget();
         if std::mem::take(&mut self.machines.all[machine.0].is_draining) {
             self.begin_slow_start(now, machine);
             self.machines_changed(now, effects);
@@ -481,6 +568,7 @@ impl Scheduler {
 
     /// Ends every job that waits; those on channels are waited for no longer than their channels last.
     pub fn abort_unsent(&mut self, now: Instant, effects: &mut impl Effects) {
+        self.next_timeout.forget();
         for world in 0..self.worlds.len() {
             while let Some(&id) = self.worlds[world].waiting.last() {
                 self.detach(now, id, effects);
@@ -495,6 +583,7 @@ impl Scheduler {
         self.deadlines.len()
     }
 
+    #[inline]
     fn refusal(&mut self, now: Instant, caller: CallerId, new: &NewJob<'_>) -> Option<Outcome<'static>> {
         let world = &self.worlds[new.world.0];
         if world.is_retired {
@@ -509,106 +598,6 @@ impl Scheduler {
             Some(Outcome::NotSent(NotSent::CallerQuota))
         } else {
             None
-        }
-    }
-
-    fn refuse(&mut self, caller: CallerId, new: &NewJob<'_>, outcome: Outcome<'_>, effects: &mut impl Effects) {
-        let world = &self.worlds[new.world.0];
-        if world.waiting.is_empty() {
-            self.machines.want_no_permits(&world.machines);
-        }
-        self.worlds[new.world.0].stats.count(outcome.kind());
-        effects.concluded(Concluded {
-            caller,
-            ticket: new.ticket,
-            world: new.world,
-            machine: None,
-            queue_time: Duration::ZERO,
-            machine_time: Duration::ZERO,
-            outcome,
-        });
-    }
-
-    /// Ends a job that is detached without telling anybody.
-    fn forget(&mut self, id: JobId) {
-        let Some((caller, group)) = self.jobs.remove(id) else { return };
-        self.deadlines.job_ended(|id| self.jobs.get(id).is_some());
-        if let Some(group) = group {
-            self.groups.job_ended(group);
-        }
-        self.room_made(caller);
-    }
-
-    /// Ends a job that has been answered or whose channel is gone; or, where its outcome is unknown and it may be sent again,
-    /// queues it again.
-    fn retry_or_conclude(&mut self, now: Instant, id: JobId, outcome: Outcome<'_>, effects: &mut impl Effects) {
-        let copy = self.off_channel(id);
-        let Some(bytes) = copy else {
-            self.conclude(now, id, outcome, effects);
-            return;
-        };
-        if let Outcome::Unknown(reason) = outcome
-            && let Some(job) = self.jobs.get_mut(id)
-            && (job.deadline > now || bug::is_on(Bug::RetryPastDeadline))
-        {
-            let world = &mut self.worlds[job.world.0];
-            if world.retries.spend() {
-                world.stats.retries += 1;
-                job.earlier = Some(reason);
-                self.requeue(now, id, bytes, effects);
-                return;
-            }
-            world.stats.retries_refused += 1;
-        }
-        self.spare.put_back(bytes);
-        self.conclude(now, id, outcome, effects);
-    }
-
-    /// Ends a job that is detached, and tells its caller.
-    pub(super) fn conclude(&mut self, now: Instant, id: JobId, outcome: Outcome<'_>, effects: &mut impl Effects) {
-        let Some(job) = self.jobs.get(id) else { return };
-        let outcome = if job.earlier.is_some() { job.honest(outcome) } else { outcome };
-        let (machine, left_queue) = job.staged.map_or((None, now), |(machine, at)| (Some(machine), at));
-        // Most jobs do not wait.
-        let has_waited = left_queue != job.admitted;
-        let queue_time = if has_waited { left_queue.saturating_duration_since(job.admitted) } else { Duration::ZERO };
-        let machine_time = self.stopwatch.between(left_queue, now);
-        let stats = &mut self.worlds[job.world.0].stats;
-        stats.count(outcome.kind());
-        stats.queue_time.record(queue_time);
-        if let (Some(machine), Outcome::Replied(_) | Outcome::MachineStatus { .. }) = (machine, &outcome) {
-            self.machines.all[machine.0].stats.machine_time.record(machine_time);
-        }
-        let concluded = Concluded {
-            caller: job.caller,
-            ticket: job.ticket,
-            world: job.world,
-            machine,
-            queue_time,
-            machine_time,
-            outcome,
-        };
-        self.forget(id);
-        if bug::is_on(Bug::DuplicateOutcome) {
-            effects.concluded(concluded);
-        }
-        effects.concluded(concluded);
-    }
-
-    /// Ends the jobs that have waited long enough for a machine to come up.
-    fn expire_held(&mut self, now: Instant, effects: &mut impl Effects) {
-        if bug::is_on(Bug::HeldNeverExpires) {
-            return;
-        }
-        for world in 0..self.worlds.len() {
-            while let Some((_, &id)) = self.worlds[world].waiting.first() {
-                let admitted = self.jobs.get(id).expect("queued jobs are in hand").admitted;
-                if self.worlds[world].hold_ends(admitted, self.hold).is_none_or(|end| end > now) {
-                    break;
-                }
-                self.detach(now, id, effects);
-                self.conclude(now, id, Outcome::NotSent(NotSent::NowhereToGo), effects);
-            }
         }
     }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use seeway_proto::outcome::OutcomeKind;
 
+use super::pace::Took;
+
 /// What was counted for a world since the shard began.
 #[derive(Clone, Debug, Default)]
 pub struct WorldStats {
@@ -18,6 +20,7 @@ pub struct WorldStats {
 }
 
 impl WorldStats {
+    #[inline]
     pub(super) fn count(&mut self, kind: OutcomeKind) {
         self.outcomes[kind as usize] += 1;
     }
@@ -39,11 +42,14 @@ pub struct MachineStats {
     pub machine_time: Histogram,
 }
 
+const NANOSECONDS_PER_SECOND: u128 = 1_000_000_000;
+
 /// A histogram of durations whose buckets double: 2^n × 16 µs for n from 0, so up to about 134 s.
 #[derive(Clone, Debug, Default)]
 pub struct Histogram {
     counts: [u64; Self::BUCKETS],
-    sum: Duration,
+    /// In nanoseconds.
+    sum: u128,
 }
 
 impl Histogram {
@@ -52,18 +58,21 @@ impl Histogram {
     pub const BUCKETS: usize = 25;
 
     /// Counts a duration.
-    #[inline]
     pub fn record(&mut self, duration: Duration) {
-        if duration.is_zero() {
-            // Most jobs wait for nothing.
-            self.counts[0] += 1;
-            return;
-        }
-        let microseconds = duration.as_secs().saturating_mul(1_000_000).saturating_add(duration.subsec_micros().into());
-        let sixteenths = microseconds.div_ceil(Self::FIRST_BOUND_MICROSECONDS).max(1);
-        let bucket = (u64::BITS - (sixteenths - 1).leading_zeros()) as usize;
-        self.counts[bucket.min(Self::BUCKETS - 1)] += 1;
-        self.sum = self.sum.saturating_add(duration);
+        self.record_in(&duration.into());
+    }
+
+    /// Counts a time that was taken.
+    #[inline]
+    pub(super) fn record_in(&mut self, took: &Took) {
+        self.counts[took.bucket.0] += 1;
+        self.sum += u128::from(took.nanoseconds);
+    }
+
+    /// Counts a duration of nothing.
+    #[inline]
+    pub(super) fn record_zero(&mut self) {
+        self.counts[0] += 1;
     }
 
     /// Adds what another histogram has counted.
@@ -71,7 +80,7 @@ impl Histogram {
         for (count, others) in self.counts.iter_mut().zip(&other.counts) {
             *count += others;
         }
-        self.sum = self.sum.saturating_add(other.sum);
+        self.sum += other.sum;
     }
 
     /// The buckets' upper bounds in seconds, inclusive, without the last bucket's.
@@ -91,7 +100,23 @@ impl Histogram {
 
     /// All durations together.
     pub fn sum(&self) -> Duration {
-        self.sum
+        let seconds = u64::try_from(self.sum / NANOSECONDS_PER_SECOND).unwrap_or(u64::MAX);
+        #[allow(clippy::cast_possible_truncation)] // It is below a second's.
+        Duration::new(seconds, (self.sum % NANOSECONDS_PER_SECOND) as u32)
+    }
+}
+
+/// The bucket of a [`Histogram`] that a duration belongs to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bucket(usize);
+
+impl Bucket {
+    /// The highest bit of the number of microseconds before this one, above those of the first bucket, says which it is.
+    #[inline]
+    pub(super) fn of_nanoseconds(nanoseconds: u64) -> Self {
+        let before = (nanoseconds / 1000).saturating_sub(1) / Histogram::FIRST_BOUND_MICROSECONDS;
+        let bucket = (u64::BITS - before.leading_zeros()) as usize;
+        Self(bucket.min(Histogram::BUCKETS - 1))
     }
 }
 

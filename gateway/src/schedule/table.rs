@@ -1,10 +1,13 @@
 //! The places of the jobs in hand. A slot map whose jobs do not move.
 
+use std::time::Instant;
+
 use seeway_proto::wiped::WipedBuffer;
 use slotmap::{Key, KeyData};
 
 use super::JobId;
 use super::job::Job;
+use super::spare::SpareBuffers;
 
 /// Jobs under keys that name no other job once theirs has ended.
 ///
@@ -25,7 +28,11 @@ struct PlaceOfJob {
     bytes: Option<WipedBuffer>,
 }
 
+/// A place that there is not: there are fewer than 2^32 jobs.
+pub(super) const NOWHERE: u32 = u32::MAX;
+
 /// A key's place and version.
+#[inline]
 fn parts(id: JobId) -> (usize, u32) {
     let number = id.data().as_ffi();
     // The halves of a key, as `KeyData` documents them.
@@ -33,6 +40,7 @@ fn parts(id: JobId) -> (usize, u32) {
     (number as u32 as usize, (number >> 32) as u32)
 }
 
+#[inline]
 fn key(place: u32, version: u32) -> JobId {
     JobId::from(KeyData::from_ffi(u64::from(version) << 32 | u64::from(place)))
 }
@@ -54,17 +62,51 @@ impl Table {
         self.places.get_mut(place).filter(|place| place.version == version).map(|place| &mut place.job)
     }
 
+    /// A job and its bytes, where they are kept.
     #[inline]
-    pub(super) fn insert(&mut self, job: Job) -> JobId {
-        let Some(free) = self.free.pop() else {
-            let place = u32::try_from(self.places.len()).expect("fewer than 2^32 jobs are in hand");
-            self.places.push(PlaceOfJob { version: 1, job, bytes: None });
-            return key(place, 1);
-        };
-        let place = &mut self.places[free as usize];
+    pub(super) fn get_with_bytes(&mut self, id: JobId) -> Option<(&mut Job, &mut Option<WipedBuffer>)> {
+        let (place, version) = parts(id);
+        let place = self.places.get_mut(place).filter(|place| place.version == version)?;
+        Some((&mut place.job, &mut place.bytes))
+    }
+
+    /// The job in a place, if there is such a place. Whether it is in hand is for the caller to know.
+    #[inline]
+    pub(super) fn at(&mut self, place: u32) -> Option<&mut Job> {
+        self.places.get_mut(place as usize).map(|place| &mut place.job)
+    }
+
+    /// The key of the job in a place.
+    pub(super) fn key_at(&self, place: u32) -> Option<JobId> {
+        self.places.get(place as usize).map(|found| key(place, found.version))
+    }
+
+    /// The place of a job.
+    #[inline]
+    pub(super) fn place_of(id: JobId) -> u32 {
+        u32::try_from(parts(id).0).expect("it was made of one")
+    }
+
+    /// A place that no job is in, for [`fill`](Self::fill).
+    #[inline]
+    pub(super) fn vacant(&mut self, now: Instant) -> u32 {
+        self.free.pop().unwrap_or_else(|| self.add_place(now))
+    }
+
+    /// Puts a job into a place that no other one is in; returns its key, and what stands there.
+    #[inline]
+    pub(super) fn fill(&mut self, number: u32, job: Job) -> (JobId, &mut Job, &mut Option<WipedBuffer>) {
+        let place = &mut self.places[number as usize];
         place.version = place.version.wrapping_add(1);
         place.job = job;
-        key(free, place.version)
+        (key(number, place.version), &mut place.job, &mut place.bytes)
+    }
+
+    #[cold]
+    fn add_place(&mut self, now: Instant) -> u32 {
+        let place = u32::try_from(self.places.len()).ok().filter(|place| *place != NOWHERE);
+        self.places.push(PlaceOfJob { version: 0, job: Job::none(now), bytes: None });
+        place.expect("fewer than 2^32 jobs are in hand")
     }
 
     /// Keeps a job's bytes.
@@ -83,17 +125,18 @@ impl Table {
         if place.bytes.is_some() { place.bytes.take() } else { None }
     }
 
-    /// Forgets a job. Its bytes are wiped.
+    /// Forgets a job, which stays in its place until that is used again. Where its bytes were kept, their buffer is wiped and used
+    /// again too.
     #[inline]
-    pub(super) fn remove(&mut self, id: JobId) {
+    pub(super) fn remove(&mut self, id: JobId, spare: &mut SpareBuffers) -> Option<&Job> {
         let (number, version) = parts(id);
-        if let Some(place) = self.places.get_mut(number).filter(|place| place.version == version) {
-            place.version = place.version.wrapping_add(1);
-            if place.bytes.is_some() {
-                place.bytes = None;
-            }
-            self.free.push(u32::try_from(number).expect("it was made of one"));
+        let place = self.places.get_mut(number).filter(|place| place.version == version)?;
+        place.version = place.version.wrapping_add(1);
+        self.free.push(Self::place_of(id));
+        if place.bytes.is_some() {
+            place.bytes.take().into_iter().for_each(|bytes| spare.put_back(bytes));
         }
+        Some(&place.job)
     }
 }
 
@@ -106,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_key_names_its_own_job_and_no_other_one_in_the_same_place() {
-        let (now, mut jobs) = (beginning(), Jobs::default());
+        let (now, mut jobs, mut spare) = (beginning(), Jobs::default(), SpareBuffers::default());
         let caller = jobs.add_caller();
         let mut admit = |ticket| {
             let new = NewJob {
@@ -118,17 +161,22 @@ mod tests {
                 priority: Priority::Normal,
                 affinity_key: b"",
             };
-            let id = jobs.insert(now, caller, &new, None);
+            let id = jobs.insert(now, caller, &new, None).id;
             assert_eq!(jobs.get(id).map(|job| job.ticket), Some(ticket));
             jobs.keep(id, WipedBuffer::from(new.bytes));
-            (id, jobs.remove(id).is_some(), jobs.get(id).is_none() && jobs.take_bytes(id).is_none(), jobs.len())
+            (
+                id,
+                jobs.remove(id, &mut spare).is_some(),
+                jobs.get(id).is_none() && jobs.take_bytes(id).is_none(),
+                jobs.len(),
+            )
         };
         let (first, was_there, is_gone, left) = admit(1);
         assert!(was_there && is_gone && left == 0);
         let (second, ..) = admit(2);
         assert_eq!(parts(first).0, parts(second).0, "the place is used again");
         assert_ne!(first, second);
-        assert!(jobs.get(first).is_none() && jobs.remove(first).is_none());
+        assert!(jobs.get(first).is_none() && jobs.remove(first, &mut spare).is_none());
         assert!(jobs.get(JobId::default()).is_none(), "a key of nothing");
     }
 }

@@ -87,6 +87,8 @@ impl World {
 pub(super) struct RetryBudget {
     /// In hundredths of a retry.
     balance: u64,
+    /// Jobs that were sent for the first time and are not in the balance yet.
+    earned: u64,
 }
 
 /// A world that has long had no need of retries may have this many times its reserve, and `LEAST_SAVED` at least.
@@ -95,17 +97,25 @@ const LEAST_SAVED: u64 = 100;
 
 impl RetryBudget {
     fn new(settings: &RetrySettings) -> Self {
-        Self { balance: u64::from(settings.reserve) * 100 }
+        Self { balance: u64::from(settings.reserve) * 100, earned: 0 }
     }
 
     /// A job was sent for the first time.
-    pub(super) fn earn(&mut self, settings: &RetrySettings) {
+    #[inline]
+    pub(super) fn earn(&mut self) {
+        self.earned += 1;
+    }
+
+    /// Adds to the balance what was earned, by what it is worth now.
+    pub(super) fn settle(&mut self, settings: &RetrySettings) {
         let most = (u64::from(settings.reserve) * SAVED_RESERVES).max(LEAST_SAVED) * 100;
-        self.balance = (self.balance + u64::from(settings.budget_percent)).min(most);
+        let earned = std::mem::take(&mut self.earned).saturating_mul(settings.budget_percent.into());
+        self.balance = self.balance.saturating_add(earned).min(most);
     }
 
     /// Whether a job may be sent again; if so, it is paid for.
-    pub(super) fn spend(&mut self) -> bool {
+    pub(super) fn spend(&mut self, settings: &RetrySettings) -> bool {
+        self.settle(settings);
         if bug::is_on(Bug::RetryBudgetIgnored) {
             return true;
         }
@@ -125,12 +135,12 @@ mod tests {
     fn retries_are_a_tenth_of_what_is_sent_and_the_reserve() {
         let settings = RetrySettings { max_attempts: 3, budget_percent: 10, reserve: 2 };
         let mut budget = RetryBudget::new(&settings);
-        assert!(budget.spend() && budget.spend() && !budget.spend(), "the reserve");
-        (0..9).for_each(|_| budget.earn(&settings));
-        assert!(!budget.spend(), "nine jobs are not enough");
-        budget.earn(&settings);
-        assert!(budget.spend() && !budget.spend());
-        (0..1_000_000).for_each(|_| budget.earn(&settings));
-        assert_eq!((0..1000).filter(|_| budget.spend()).count(), 100, "what is saved up has a limit");
+        assert!(budget.spend(&settings) && budget.spend(&settings) && !budget.spend(&settings), "the reserve");
+        (0..9).for_each(|_| budget.earn());
+        assert!(!budget.spend(&settings), "nine jobs are not enough");
+        budget.earn();
+        assert!(budget.spend(&settings) && !budget.spend(&settings));
+        (0..1_000_000).for_each(|_| budget.earn());
+        assert_eq!((0..1000).filter(|_| budget.spend(&settings)).count(), 100, "what is saved up has a limit");
     }
 }

@@ -121,24 +121,35 @@ impl LegacyPort {
 
     /// Writes as many answers as the socket takes; returns whether that is all of them. Where it takes any, a reader that waits for
     /// room looks again. Where it takes none there is no more room than before, and a reader that looked would do nothing else.
+    #[inline]
     pub fn write_answers(&mut self) -> io::Result<bool> {
-        let before = self.incoming.output_len();
-        while self.incoming.output_len() > 0 {
-            match self.answers_to.try_write(self.incoming.output()) {
+        let mut has_written = false;
+        let is_all = loop {
+            let output = self.incoming.output();
+            if output.is_empty() {
+                break true;
+            }
+            match self.answers_to.try_write(output) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => self.incoming.taken(count, KEPT_BYTES),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Ok(count) => {
+                    has_written = true;
+                    if self.incoming.taken(count, KEPT_BYTES) {
+                        break true;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break false,
                 Err(error) => return Err(error),
             }
-        }
-        if self.incoming.output_len() < before {
+        };
+        if has_written {
             self.resume();
             self.resume_passage();
         }
-        Ok(self.incoming.output_len() == 0)
+        Ok(is_all)
     }
 
     /// A reader that waits for room looks again.
+    #[inline]
     pub fn resume(&mut self) {
         if std::mem::take(&mut self.is_paused) {
             self.answers_to.room();
@@ -146,6 +157,7 @@ impl LegacyPort {
     }
 
     /// What a handle stands for on this connection.
+    #[inline]
     pub fn meaning_of(&self, handle: u32) -> Meaning {
         self.handles.meaning(handle)
     }
@@ -157,16 +169,23 @@ impl LegacyPort {
     }
 
     /// Tells the job's outcome to its caller, once the shard's call ends: [`Front::answered`].
+    #[inline]
     pub fn answer(&mut self, profile: &Profile, tag: u32, outcome: Outcome<'_>) {
         match outcome {
             Outcome::Replied(reply) => self.incoming.answer_job(tag, reply.0),
-            _ => self.incoming.answer_error(tag, outcome.status(profile), outcome.errorinfo()),
+            _ => self.answer_without_reply(profile, tag, outcome),
         }
     }
 
-    /// How many bytes wait for the hardserver to take them.
-    pub fn staged_len(&self) -> usize {
-        self.passage.as_ref().map_or(0, |passage| passage.staged().len())
+    fn answer_without_reply(&mut self, profile: &Profile, tag: u32, outcome: Outcome<'_>) {
+        self.incoming.answer_error(tag, outcome.status(profile), outcome.errorinfo());
+    }
+
+    /// Whether the caller has so many commands outstanding, or so many bytes wait for it or for the hardserver to take them, that
+    /// nothing more is to be taken in.
+    #[inline]
+    pub fn is_full(&self, most_bytes: usize) -> bool {
+        !self.incoming.has_room() || self.incoming.output_len() >= most_bytes || self.staged().len() >= most_bytes
     }
 
     /// Stages a command for the hardserver, unchanged. Its answer is [`passed_back`](Self::passed_back).
@@ -190,6 +209,7 @@ impl LegacyPort {
 
     /// A batch of commands has been served. Where one of them was refused for a loss of the connection to the hardserver, the
     /// caller has been told: what it sends from now on goes to the next one.
+    #[inline]
     pub fn batch_served(&mut self) {
         if let Some(passage) = &mut self.passage
             && passage.loss == Loss::BeingTold
@@ -206,6 +226,7 @@ impl LegacyPort {
     }
 
     /// What is to be written to the hardserver.
+    #[inline]
     pub fn staged(&self) -> &[u8] {
         self.passage.as_ref().map_or(&[], |passage| passage.staged())
     }
@@ -261,6 +282,7 @@ impl LegacyPort {
     }
 
     /// Answers have been taken, so that more replies of the hardserver may be read.
+    #[inline]
     pub fn resume_passage(&self) {
         if let Some(passage) = &self.passage {
             passage.wakes.room.notify_one();
@@ -352,7 +374,15 @@ impl Front {
 
     /// Writes what legacy callers have been answered since the last time: one write for each caller, by whoever has the answers.
     /// Waking each caller's own writer would cost more than most writes do.
+    #[inline]
     pub fn write_answers(&mut self) {
+        if !self.answered.is_empty() {
+            self.write_to_answered();
+        }
+    }
+
+    #[inline(never)]
+    fn write_to_answered(&mut self) {
         for caller in self.answered.drain(..) {
             let Some(Port::Legacy(port)) = self.ports.get_mut(caller) else { continue };
             port.is_answered = false;
@@ -460,42 +490,50 @@ impl Front {
     }
 }
 
+impl Front {
+    /// The job of a gRPC caller has ended.
+    fn finished(&mut self, concluded: &Concluded<'_>) {
+        let Some(port) = self.ports.get_mut(concluded.caller) else { return };
+        let world = &self.config.worlds[concluded.world.0].name;
+        let machine = concluded.machine.map(|machine| &self.machine_names[machine.0]);
+        let times = (concluded.queue_time, concluded.machine_time);
+        let finished = Finished::new(&self.config.wire.profile, world, machine, times, concluded.outcome);
+        match port {
+            Port::Calls(calls) => {
+                if let Some(call) = calls.remove(&concluded.ticket) {
+                    // A call that has just been dropped is cancelled by its own guard.
+                    let _ = call.send(finished);
+                }
+            }
+            Port::Stream(answers) => {
+                answers.finished.push_back((concluded.ticket, finished));
+                if let Some(waker) = answers.waker.take() {
+                    waker.wake();
+                }
+            }
+            Port::Legacy(_) => unreachable!("it is answered at once"),
+        }
+    }
+}
+
 impl Effects for Front {
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // As in the scheduler, of whose way of a reply this is the end.
     fn concluded(&mut self, concluded: Concluded<'_>) {
-        let profile = &self.config.wire.profile;
         match self.ports.get_mut(concluded.caller) {
             Some(Port::Legacy(port)) => {
                 let tag = u32::try_from(concluded.ticket).expect("a legacy caller's ticket is its tag");
-                port.answer(profile, tag, concluded.outcome);
+                port.answer(&self.config.wire.profile, tag, concluded.outcome);
                 if !std::mem::replace(&mut port.is_answered, true) {
                     self.answered.push(concluded.caller);
                 }
             }
-            Some(port) => {
-                let world = &self.config.worlds[concluded.world.0].name;
-                let machine = concluded.machine.map(|machine| &self.machine_names[machine.0]);
-                let times = (concluded.queue_time, concluded.machine_time);
-                let finished = Finished::new(profile, world, machine, times, concluded.outcome);
-                match port {
-                    Port::Calls(calls) => {
-                        if let Some(call) = calls.remove(&concluded.ticket) {
-                            // A call that has just been dropped is cancelled by its own guard.
-                            let _ = call.send(finished);
-                        }
-                    }
-                    Port::Stream(answers) => {
-                        answers.finished.push_back((concluded.ticket, finished));
-                        if let Some(waker) = answers.waker.take() {
-                            waker.wake();
-                        }
-                    }
-                    Port::Legacy(_) => unreachable!("matched above"),
-                }
-            }
+            Some(_) => self.finished(&concluded),
             None => {}
         }
     }
 
+    #[inline]
     fn output_staged(&mut self, channel: ChannelId) {
         if let Some(wake) = self.channels.get(channel) {
             wake.notify_one();

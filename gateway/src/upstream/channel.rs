@@ -142,7 +142,7 @@ async fn no_op(config: &Config, channel: Channel) -> Result<(ReadHalf, WriteHalf
     // An empty mux has room for one.
     let _ = mux.stage_no_op(());
     if let Some(bytes) = mux.take_output() {
-        write.write(bytes).await.map_err(|lost| Unusable::Tunnel(lost.into()))?;
+        write.write(bytes.into()).await.map_err(|lost| Unusable::Tunnel(lost.into()))?;
     }
     let mut received = WipedBuffer::new();
     loop {
@@ -234,7 +234,7 @@ impl<'a> Pump<'a> {
                     .shard
                     .with(|state, now| state.scheduler.take_output(now, self.channel, &mut state.front));
                 let Some(batch) = batch else { break };
-                if let Err(lost) = write.write(batch).await {
+                if let Err(lost) = write.write(batch.into()).await {
                     return lost;
                 }
             }

@@ -3,8 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use foldhash::{HashSet, HashSetExt};
-
+use super::tags::Tags;
 use crate::bug::{self, Bug};
 use crate::wiped::WipedBuffer;
 use crate::wire::{self, Command, Direction, Fault, Frame, FrameError, Framer, Limits, Profile};
@@ -44,9 +43,7 @@ pub struct Incoming {
     limits: Limits,
     max_outstanding: usize,
     framer: Framer,
-    /// Hashed quickly. A caller that found tags which meet in the table would slow its own connection down: there are at most
-    /// `max_outstanding`.
-    outstanding: HashSet<u32>,
+    outstanding: Tags,
     output: WipedBuffer,
     refused: u64,
 }
@@ -59,7 +56,7 @@ impl Incoming {
             profile,
             limits,
             max_outstanding,
-            outstanding: HashSet::new(),
+            outstanding: Tags::default(),
             output: WipedBuffer::new(),
             refused: 0,
         }
@@ -78,6 +75,7 @@ impl Incoming {
 
     /// [`next`](Self::next) for somebody who passes commands on: with each comes the message that it was, and commands that
     /// the profile does not have come too, where they are [`UnknownCommands::Taken`].
+    #[inline(always)]
     pub fn next_received<'a>(
         &mut self,
         input: &mut &'a [u8],
@@ -117,6 +115,7 @@ impl Incoming {
     }
 
     /// Whether one more command may become outstanding.
+    #[inline]
     pub fn has_room(&self) -> bool {
         self.outstanding.len() < self.max_outstanding
     }
@@ -127,6 +126,7 @@ impl Incoming {
     }
 
     /// How many commands were answered here, because they were wrong, since this was last asked.
+    #[inline]
     pub fn take_refused(&mut self) -> u64 {
         std::mem::take(&mut self.refused)
     }
@@ -139,10 +139,10 @@ impl Incoming {
 
     /// Answers a job with its reply. One that is larger than `max_job_bytes` can not be sent: the answer is then the
     /// status that the profile has for a machine that failed, since the job did run.
+    #[inline(always)]
     pub fn answer_job(&mut self, tag: u32, reply: &[u8]) {
         if reply.len() > self.limits.max_job_bytes as usize {
-            let status = self.profile.statuses.see_world_failed;
-            self.answer_error(tag, status, Some("the reply is larger than the limit"));
+            self.answer_too_large(tag);
             return;
         }
         self.answered(tag);
@@ -168,22 +168,27 @@ impl Incoming {
     }
 
     /// How many bytes wait to be written.
+    #[inline]
     pub fn output_len(&self) -> usize {
         self.output.len()
     }
 
     /// The answers that have not been taken.
+    #[inline]
     pub fn output(&self) -> &[u8] {
         self.output.filled()
     }
 
-    /// The first `count` bytes of [`output`](Self::output) have been taken. A buffer that has grown beyond `kept` bytes is given
-    /// back when it is empty.
-    pub fn taken(&mut self, count: usize, kept: usize) {
+    /// The first `count` bytes of [`output`](Self::output) have been taken; returns whether they were all. A buffer that has grown
+    /// beyond `kept` bytes is given back when it is empty.
+    #[inline]
+    pub fn taken(&mut self, count: usize, kept: usize) -> bool {
         self.output.consume(count);
-        if self.output.is_empty() && self.output.capacity() > kept {
+        let is_all = self.output.is_empty();
+        if is_all && self.output.capacity() > kept {
             self.output = WipedBuffer::new();
         }
+        is_all
     }
 
     /// Takes everything that waits to be written, and leaves `empty` to be filled in its place.
@@ -196,6 +201,7 @@ impl Incoming {
     }
 
     /// Whether a command may become outstanding, and is now; it has been answered otherwise.
+    #[inline]
     fn accept(&mut self, tag: u32, command: Option<Command<'_>>) -> bool {
         if matches!(command, Some(Command::SeeJob { job, .. }) if job.0.len() > self.limits.max_job_bytes as usize) {
             self.refuse_too_large(tag);
@@ -204,12 +210,24 @@ impl Incoming {
         if self.outstanding.insert(tag) || bug::is_on(Bug::DuplicateTagAccepted) {
             return true;
         }
-        self.refused += 1;
-        let status = self.profile.statuses.invalid_parameter;
-        self.put_error(tag, status, Some("tag in use"));
+        self.refuse_tag(tag);
         false
     }
 
+    #[cold]
+    fn refuse_tag(&mut self, tag: u32) {
+        self.refused += 1;
+        let status = self.profile.statuses.invalid_parameter;
+        self.put_error(tag, status, Some("tag in use"));
+    }
+
+    #[cold]
+    fn answer_too_large(&mut self, tag: u32) {
+        let status = self.profile.statuses.see_world_failed;
+        self.answer_error(tag, status, Some("the reply is larger than the limit"));
+    }
+
+    #[cold]
     fn refuse(&mut self, tag: u32, fault: Fault) {
         self.refused += 1;
         let statuses = &self.profile.statuses;
@@ -221,6 +239,7 @@ impl Incoming {
         self.put_error(tag, status, Some(info));
     }
 
+    #[cold]
     fn refuse_too_large(&mut self, tag: u32) {
         self.refused += 1;
         let info = format!("larger than the limit of {} bytes", self.limits.max_job_bytes);
@@ -231,11 +250,12 @@ impl Incoming {
         wire::reply_error(&self.profile, &mut self.output, tag, status, info);
     }
 
+    #[inline]
     fn answered(&mut self, tag: u32) {
         if bug::is_on(Bug::AnsweredTagKept) {
             return;
         }
-        let was_outstanding = self.outstanding.remove(&tag);
+        let was_outstanding = self.outstanding.remove(tag);
         debug_assert!(was_outstanding, "every command is answered once");
     }
 }

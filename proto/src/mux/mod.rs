@@ -9,6 +9,7 @@
 
 mod incoming;
 mod outgoing;
+mod tags;
 
 pub use incoming::{Incoming, Received, UnknownCommands};
 pub use outgoing::{Answer, Broken, Outgoing, Refused, Tag};

@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::bug::{self, Bug};
-use crate::wiped::{Spares, WipedBuffer};
+use crate::wiped::{Batch, Spares, WipedBuffer};
 use crate::wire::{self, BadReply, Direction, Frame, FrameError, Framer, Limits, Profile, ReplyBody};
 
 /// A command's name on the stream.
@@ -24,6 +22,7 @@ fn next_use(use_count: u32) -> u32 {
 }
 
 impl Tag {
+    #[inline]
     fn new(place: usize, use_count: u32) -> Self {
         let place = u32::try_from(place).expect("a place is below 2^17");
         Self(use_count << PLACE_BITS | place)
@@ -86,12 +85,16 @@ enum Kind {
 }
 
 impl Kind {
+    #[inline]
     fn is_answered_by(self, reply: &ReplyBody<'_>) -> bool {
+        if let ReplyBody::Job(_) = reply { self == Self::Job } else { self.is_answered_by_other(reply) }
+    }
+
+    fn is_answered_by_other(self, reply: &ReplyBody<'_>) -> bool {
         matches!(
             (self, reply),
             (_, ReplyBody::Error { .. })
                 | (Self::NoOp, ReplyBody::NoOp)
-                | (Self::Job, ReplyBody::Job(_))
                 | (Self::PublishedObject, ReplyBody::Object(_))
         )
     }
@@ -164,6 +167,7 @@ impl<T> Outgoing<T> {
     }
 
     /// Stages a job. It has not left before [`take_output`](Self::take_output).
+    #[inline]
     pub fn stage_job(&mut self, world: u32, job: &[u8], token: T) -> Result<Tag, Refused<T>> {
         self.stage(Kind::Job, token, |profile, staged, tag| wire::command_see_job(profile, staged, tag, world, job))
     }
@@ -182,18 +186,19 @@ impl<T> Outgoing<T> {
 
     /// Takes everything that is staged, to be written; `None` where nothing is. From now on these commands may have been
     /// executed.
-    pub fn take_output(&mut self) -> Option<Bytes> {
+    pub fn take_output(&mut self) -> Option<Batch> {
         self.compact();
         if self.staged.is_empty() {
             return None;
         }
         self.batch += 1;
         let taken = std::mem::replace(&mut self.staged, self.spares.take());
-        Some(self.spares.freeze(taken))
+        Some(self.spares.lend(taken))
     }
 
     /// Takes the next reply off the front of `input`; `None` where there is no whole one. Replies that nobody waits for
     /// any more are dropped here.
+    #[inline(always)]
     pub fn receive<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Answer<'a, T>>, Broken> {
         loop {
             let (tag, reply, is_too_large) = match self.framer.next(input)? {
@@ -233,6 +238,7 @@ impl<T> Outgoing<T> {
     }
 
     /// How many batches have left: what was staged when this was the same has not.
+    #[inline]
     pub fn batches(&self) -> u64 {
         self.batch
     }
@@ -293,6 +299,7 @@ impl<T> Outgoing<T> {
     }
 
     /// How many commands have a tag: staged, or sent and unanswered, wanted or not.
+    #[inline]
     pub fn in_flight(&self) -> usize {
         self.places.len() - self.free.len() - self.withdrawn.commands
     }
@@ -306,11 +313,13 @@ impl<T> Outgoing<T> {
     }
 
     /// Whether one more command may be staged.
+    #[inline]
     pub fn has_room(&self) -> bool {
         self.in_flight() < self.max_in_flight
     }
 
     /// How many bytes are staged and will leave.
+    #[inline]
     pub fn staged_len(&self) -> usize {
         self.staged.len() - self.withdrawn.bytes
     }
@@ -320,6 +329,7 @@ impl<T> Outgoing<T> {
         self.late_replies
     }
 
+    #[inline(always)]
     fn stage(
         &mut self,
         kind: Kind,
@@ -329,19 +339,20 @@ impl<T> Outgoing<T> {
         if !self.has_room() {
             return Err(Refused(token));
         }
-        let state = Use::Asked { kind, batch: self.batch, token: Some(token) };
-        let index = if let Some(index) = self.free.pop() {
-            self.places[index].state = state;
-            index
-        } else {
-            self.places.push(Place { use_count: 0, staged_bytes: 0, state });
-            self.places.len() - 1
-        };
-        let tag = Tag::new(index, self.places[index].use_count);
+        let index = self.free.pop().unwrap_or_else(|| self.add_place());
+        let place = &mut self.places[index];
+        let tag = Tag::new(index, place.use_count);
         let before = self.staged.len();
         write(&self.profile, &mut self.staged, tag.0);
-        self.places[index].staged_bytes = self.staged.len() - before;
+        place.staged_bytes = self.staged.len() - before;
+        place.state = Use::Asked { kind, batch: self.batch, token: Some(token) };
         Ok(tag)
+    }
+
+    #[cold]
+    fn add_place(&mut self) -> usize {
+        self.places.push(Place { use_count: 0, staged_bytes: 0, state: Use::Free });
+        self.places.len() - 1
     }
 
     fn free_place(&mut self, index: usize) -> Option<T> {
@@ -361,6 +372,7 @@ impl<T> Outgoing<T> {
 
     /// What stands for a reply that is larger than the limit: its job ran, and what it said is lost, as if the machine had
     /// failed. The stream is fine.
+    #[cold]
     fn too_large(&self) -> ReplyBody<'static> {
         let status = self.profile.statuses.see_world_failed;
         ReplyBody::Error { status, info: Some("the reply is larger than the limit") }

@@ -70,7 +70,7 @@ pub enum Fault {
 /// Decodes the body of a command, which has at least 12 bytes (see [`super::Framer`]).
 ///
 /// The number of the command is looked at first, then the flags, then the arguments: the first that is wrong is told.
-#[inline]
+#[inline(always)]
 pub fn decode_command<'a>(profile: &Profile, body: &'a [u8]) -> Result<Command<'a>, BadCommand> {
     let mut fields = Fields::new(body);
     let Some([tag, number, flags]) = fields.words() else {

@@ -11,6 +11,7 @@ use crate::wiped::WipedBuffer;
 const SEE_JOB_OVERHEAD: usize = 6 * WORD;
 
 /// The bytes that a SEEJob with a job of `job_len` bytes takes on the wire, its length word and padding included.
+#[inline]
 pub fn see_job_message_len(job_len: usize) -> usize {
     SEE_JOB_OVERHEAD + job_len + padding(job_len)
 }
@@ -68,16 +69,19 @@ pub fn reply_error(profile: &Profile, out: &mut WipedBuffer, tag: u32, status: u
 /// Appends a message that ends with a block; its words, the block's length among them, come first.
 #[inline]
 fn message<const WORDS: usize>(out: &mut WipedBuffer, words: [u32; WORDS], block: &[u8]) {
-    let (head, padding) = (WORDS * WORD, padding(block.len()));
-    let (words_room, block_room) = out.unfilled(head + block.len() + padding).split_at_mut(head);
-    for (place, word) in words_room.as_chunks_mut::<WORD>().0.iter_mut().zip(words) {
-        *place = word.to_le_bytes();
-    }
-    block_room[..block.len()].copy_from_slice(block);
-    // The padding is zero: bytes that are not held are.
-    out.commit(head + block.len() + padding);
+    let head = WORDS * WORD;
+    let length = head + block.len() + padding(block.len());
+    out.append(length, |room| {
+        let (words_room, block_room) = room.split_at_mut(head);
+        for (place, word) in words_room.as_chunks_mut::<WORD>().0.iter_mut().zip(words) {
+            *place = word.to_le_bytes();
+        }
+        // The padding is zero: bytes that are not held are.
+        block_room[..block.len()].copy_from_slice(block);
+    });
 }
 
+#[inline]
 fn word_of(len: usize) -> u32 {
     u32::try_from(len).expect("blocks are checked against the message limit, which is far below 4 GiB")
 }

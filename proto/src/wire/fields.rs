@@ -6,13 +6,14 @@ pub(super) const WORD: usize = 4;
 /// The zero bytes after a byte block of `len` bytes.
 #[inline]
 pub(super) fn padding(len: usize) -> usize {
-    len.next_multiple_of(WORD) - len
+    len.wrapping_neg() % WORD
 }
 
 /// What is left of a body that is being read.
 pub(super) struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
+    #[inline]
     pub(super) fn new(body: &'a [u8]) -> Self {
         Self(body)
     }
@@ -43,13 +44,15 @@ impl<'a> Fields<'a> {
         let (block, rest) = self.0.split_at_checked(len)?;
         self.0 = rest;
         if !len.is_multiple_of(WORD) {
-            let (pad, rest) = rest.split_at_checked(padding(len))?;
-            if pad.iter().any(|byte| *byte != 0) {
-                return None;
-            }
-            self.0 = rest;
+            self.skip_padding(padding(len))?;
         }
         Some(block)
+    }
+
+    fn skip_padding(&mut self, count: usize) -> Option<()> {
+        let (pad, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        pad.iter().all(|byte| *byte == 0).then_some(())
     }
 
     pub(super) fn text(&mut self) -> Option<&'a str> {

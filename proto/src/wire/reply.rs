@@ -80,6 +80,22 @@ pub fn decode_reply<'a>(profile: &Profile, body: &'a [u8]) -> Result<Reply<'a>, 
 fn decode<'a>(profile: &Profile, body: &'a [u8]) -> Option<Reply<'a>> {
     let mut fields = Fields::new(body);
     let [tag, number, status, flags] = fields.words()?;
+    let is_ok = status == profile.statuses.ok;
+    if number == profile.commands.see_job && is_ok && flags == 0 {
+        // What nearly all are.
+        let body = ReplyBody::Job(JobBytes(fields.block()?));
+        return fields.is_done().then_some(Reply { tag, body });
+    }
+    decode_other(profile, fields, [tag, number, flags], Some(status).filter(|_| !is_ok))
+}
+
+/// Decodes what follows the head of a reply, of which `status` is the status unless that is OK.
+fn decode_other<'a>(
+    profile: &Profile,
+    mut fields: Fields<'a>,
+    [tag, number, flags]: [u32; 3],
+    status: Option<u32>,
+) -> Option<Reply<'a>> {
     let info_follows = profile.reply_flags.errorinfo;
     if flags & !info_follows != 0 {
         return None;
@@ -87,19 +103,12 @@ fn decode<'a>(profile: &Profile, body: &'a [u8]) -> Option<Reply<'a>> {
     let info = if flags == info_follows { Some(fields.text()?) } else { None };
 
     let commands = &profile.commands;
-    let is_ok = status == profile.statuses.ok;
-    let body = if number == commands.error_return {
-        (!is_ok).then_some(ReplyBody::Error { status, info })?
-    } else if !is_ok {
-        return None;
-    } else if number == commands.see_job {
-        ReplyBody::Job(JobBytes(fields.block()?))
-    } else if number == commands.no_op {
-        ReplyBody::NoOp
-    } else if number == commands.get_published_object {
-        ReplyBody::Object(fields.word()?)
-    } else {
-        return None;
+    let body = match status {
+        Some(status) => (number == commands.error_return).then_some(ReplyBody::Error { status, info })?,
+        None if number == commands.see_job => ReplyBody::Job(JobBytes(fields.block()?)),
+        None if number == commands.no_op => ReplyBody::NoOp,
+        None if number == commands.get_published_object => ReplyBody::Object(fields.word()?),
+        None => return None,
     };
     fields.is_done().then_some(Reply { tag, body })
 }

@@ -171,7 +171,7 @@ async fn no_op(channel: Channel, profile: Arc<Profile>, limits: Limits) -> Resul
     let mut stream = Outgoing::new(profile.clone(), limits, 1);
     stream.stage_no_op(()).expect("nothing else is in flight");
     let message = stream.take_output().expect("the NoOp has just been staged");
-    write.write(message).await.map_err(|lost| format!("the stream broke: {lost}"))?;
+    write.write(message.into()).await.map_err(|lost| format!("the stream broke: {lost}"))?;
     let mut input = WipedBuffer::new();
     loop {
         let mut rest = input.filled();

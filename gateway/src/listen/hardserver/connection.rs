@@ -184,61 +184,77 @@ impl Connection {
     /// there is no room the connection is paused, and whatever makes room resumes it.
     fn decode(&mut self, turn: &mut Turn<'_>, bytes: &[u8]) -> Result<usize, End> {
         let unknown = if self.passing.is_some() { UnknownCommands::Taken } else { UnknownCommands::Refused };
+        let Turn { config, state, now, .. } = turn;
         let mut rest = bytes;
         let mut broken = None;
-        self.is_paused = self.must_pause(turn);
-        while !self.is_paused {
-            let port = turn.state.front.legacy(self.caller_id);
+        let mut room = 0;
+        let port = loop {
+            let port = state.front.legacy(self.caller_id);
+            // A caller that asks faster than it reads its answers, or than the hardserver takes what is passed on, is not read
+            // from until that has caught up; one whose quota is full is not until it has room.
+            self.is_paused = port.is_full(config.limits.caller_buffer_bytes);
+            if !self.is_paused && room == 0 {
+                room = state.scheduler.room(self.caller_id);
+                self.is_paused = room == 0;
+            }
+            if self.is_paused || rest.is_empty() {
+                break port;
+            }
+            room -= 1;
             match port.incoming.next_received(&mut rest, unknown) {
-                Ok(None) => break,
-                Ok(Some(received)) => self.serve(turn, received),
+                Ok(None) => break port,
+                Ok(Some(received)) => match Self::job_of(config, port, *now, &received) {
+                    Some(job) => _ = state.submit(*now, self.caller_id, job),
+                    None => self.serve(config, state, received),
+                },
                 Err(error) => {
                     broken = Some(End::Broken(error));
-                    break;
+                    break port;
                 }
             }
-            self.is_paused = self.must_pause(turn);
-        }
-        let front = &mut turn.state.front;
-        let port = front.legacy(self.caller_id);
+        };
         port.batch_served();
         if self.is_paused {
             port.pause();
         }
         let refused = port.incoming.take_refused();
         if port.incoming.output_len() > 0 {
-            front.answered(self.caller_id);
+            state.front.answered(self.caller_id);
         }
-        front.rejected += refused;
+        state.front.rejected += refused;
         // What was answered before the stream broke still goes out, as far as the socket takes it at once.
         broken.map_or(Ok(rest.len()), Err)
     }
 
-    fn serve(&self, turn: &mut Turn<'_>, received: Received<'_>) {
-        let Turn { config, state, now, .. } = turn;
+    /// The job that a command is, if it is one for a world that there is.
+    #[inline]
+    fn job_of<'a>(config: &Config, port: &LegacyPort, now: Instant, received: &Received<'a>) -> Option<NewJob<'a>> {
+        let Some(Command::SeeJob { tag, world, job }) = received.command else { return None };
+        let Meaning::World(world) = port.meaning_of(world) else { return None };
+        let of_world = &config.worlds[world.0];
+        if of_world.is_retired {
+            return None;
+        }
+        Some(NewJob {
+            ticket: tag.into(),
+            world,
+            bytes: job.0,
+            deadline: now + config.limits.default_timeout,
+            idempotent: of_world.idempotent,
+            priority: Priority::Normal,
+            affinity_key: b"",
+        })
+    }
+
+    /// Sees to a command that is no job for a world.
+    fn serve(&self, config: &Config, state: &mut State, received: Received<'_>) {
         let profile = &config.wire.profile;
         let port = state.front.legacy(self.caller_id);
         match received.command {
-            Some(Command::SeeJob { tag, world, job }) => match port.meaning_of(world) {
+            Some(Command::SeeJob { tag, world, .. }) => match port.meaning_of(world) {
+                Meaning::NotGiven if self.passing.is_some() => self.pass_on(config, state, received),
                 // A world that the configuration has no more is none, whoever still has a handle of it.
-                Meaning::World(world) if config.worlds[world.0].is_retired => {
-                    port.answer(profile, tag, Outcome::Rejected(Rejected::NoSuchWorld));
-                    state.front.rejected += 1;
-                }
-                Meaning::World(world) => {
-                    let new = NewJob {
-                        ticket: tag.into(),
-                        world,
-                        bytes: job.0,
-                        deadline: *now + config.limits.default_timeout,
-                        idempotent: config.worlds[world.0].idempotent,
-                        priority: Priority::Normal,
-                        affinity_key: b"",
-                    };
-                    state.submit(*now, self.caller_id, new);
-                }
-                Meaning::NotGiven if self.passing.is_some() => self.pass_on(turn, received),
-                Meaning::NotGiven => {
+                Meaning::World(_) | Meaning::NotGiven => {
                     port.answer(profile, tag, Outcome::Rejected(Rejected::NoSuchWorld));
                     state.front.rejected += 1;
                 }
@@ -259,34 +275,21 @@ impl Connection {
                         port.incoming.answer_error(tag, status, Some("this connection has no handle left"));
                     }
                 }
-                None if self.passing.is_some() => self.pass_on(turn, received),
+                None if self.passing.is_some() => self.pass_on(config, state, received),
                 None => {
                     let port = state.front.legacy(self.caller_id);
                     port.incoming.answer_error(tag, profile.statuses.unknown_id, Some("no such world"));
                 }
             },
-            None => self.pass_on(turn, received),
+            None => self.pass_on(config, state, received),
         }
     }
 
     /// Stages a command for the hardserver.
-    fn pass_on(&self, turn: &mut Turn<'_>, received: Received<'_>) {
-        let Turn { config, state, .. } = turn;
+    fn pass_on(&self, config: &Config, state: &mut State, received: Received<'_>) {
         if !state.front.legacy(self.caller_id).pass_on(&config.wire.profile, received) {
             state.front.passed.not_sent += 1;
         }
-    }
-
-    /// A caller that asks faster than it reads its answers, or than the hardserver takes what is passed on, is not read from
-    /// until that has caught up; one whose quota is full is not until it has room.
-    fn must_pause(&self, turn: &mut Turn<'_>) -> bool {
-        let Turn { config, state, .. } = turn;
-        let most = config.limits.caller_buffer_bytes;
-        let port = state.front.legacy(self.caller_id);
-        !port.incoming.has_room()
-            || port.incoming.output_len() >= most
-            || port.staged_len() >= most
-            || !state.scheduler.has_room(self.caller_id)
     }
 
     /// The caller's jobs that have not been sent are dropped; nobody waits for the others any more.

@@ -1,0 +1,199 @@
+//! How jobs end: each with one outcome, or forgotten where nobody wants one.
+
+use std::time::{Duration, Instant};
+
+use seeway_proto::bug::{self, Bug};
+use seeway_proto::outcome::{NotSent, Outcome};
+use seeway_proto::wire::ReplyBody;
+
+use super::group::GroupId;
+use super::job::{Job, Place};
+use super::scheduler::Scheduler;
+use super::{CallerId, Concluded, Effects, JobId, MachineId, NewJob};
+
+impl Scheduler {
+    /// A job has been answered with an error, or with more than the limit allows: then its machine is well.
+    pub(super) fn answered_otherwise(
+        &mut self,
+        now: Instant,
+        machine: MachineId,
+        job: JobId,
+        reply: ReplyBody<'_>,
+        is_too_large: bool,
+        effects: &mut impl Effects,
+    ) {
+        let ReplyBody::Error { status, info } = reply else { unreachable!("the mux knows what was asked") };
+        let outcome = Outcome::of_machine_error(&self.profile, status, info);
+        if !is_too_large {
+            self.job_answered(now, machine, job, &outcome, effects);
+        }
+        self.retry_or_conclude(now, job, outcome, effects);
+    }
+
+    #[cold]
+    pub(super) fn refuse(
+        &mut self,
+        caller: CallerId,
+        new: &NewJob<'_>,
+        outcome: Outcome<'_>,
+        effects: &mut impl Effects,
+    ) {
+        let world = &self.worlds[new.world.0];
+        if world.waiting.is_empty() {
+            self.machines.want_no_permits(&world.machines);
+        }
+        self.worlds[new.world.0].stats.count(outcome.kind());
+        effects.concluded(Concluded {
+            caller,
+            ticket: new.ticket,
+            world: new.world,
+            machine: None,
+            queue_time: Duration::ZERO,
+            machine_time: Duration::ZERO,
+            outcome,
+        });
+    }
+
+    /// Ends a job that is detached without telling anybody.
+    pub(super) fn forget(&mut self, id: JobId) {
+        let Some((&Job { caller, group, .. }, of_caller)) = self.jobs.remove(id, &mut self.spare) else { return };
+        if of_caller.waits_for_room {
+            self.roomy.push(caller);
+        }
+        self.forgotten(group);
+    }
+
+    /// A job has been taken out of the table.
+    #[inline]
+    fn forgotten(&mut self, group: Option<GroupId>) {
+        self.deadlines.job_ended(|id| self.jobs.get(id).is_some());
+        if let Some(group) = group {
+            self.groups.job_ended(group);
+        }
+    }
+
+    /// Ends a job that has been answered or whose channel is gone; or, where its outcome is unknown and it may be sent again,
+    /// queues it again.
+    pub(super) fn retry_or_conclude(
+        &mut self,
+        now: Instant,
+        id: JobId,
+        outcome: Outcome<'_>,
+        effects: &mut impl Effects,
+    ) {
+        if let Outcome::Unknown(reason) = outcome
+            && let Some(bytes) = self.off_channel(id)
+        {
+            if let Some(job) = self.jobs.get_mut(id)
+                && (job.deadline > now || bug::is_on(Bug::RetryPastDeadline))
+            {
+                let world = &mut self.worlds[job.world.0];
+                if world.retries.spend(&self.retry) {
+                    world.stats.retries += 1;
+                    job.earlier = Some(reason);
+                    self.requeue(now, id, bytes, effects);
+                    return;
+                }
+                world.stats.retries_refused += 1;
+            }
+            self.spare.put_back(bytes);
+        }
+        self.conclude(now, id, outcome, effects);
+    }
+
+    /// Ends a job that waits nowhere, and tells its caller.
+    pub(super) fn conclude(&mut self, now: Instant, id: JobId, outcome: Outcome<'_>, effects: &mut impl Effects) {
+        self.conclude_here(now, id, outcome, effects);
+    }
+
+    /// The same where most jobs end, so that what is known there is not asked again. Returns the machine where its reply is why
+    /// that is trusted again: whoever has the reply sees to that.
+    #[inline(always)]
+    pub(super) fn conclude_here(
+        &mut self,
+        now: Instant,
+        id: JobId,
+        outcome: Outcome<'_>,
+        effects: &mut impl Effects,
+    ) -> Option<MachineId> {
+        let (job, of_caller) = self.jobs.remove(id, &mut self.spare)?;
+        debug_assert!(!matches!(job.place, Place::Queued { .. }), "a job that waits is detached first");
+        let is_on_channel = matches!(job.place, Place::OnChannel { .. });
+        of_caller.in_flight -= usize::from(is_on_channel);
+        let may_be_unparked = is_on_channel && of_caller.is_parked;
+        if of_caller.waits_for_room {
+            self.roomy.push(job.caller);
+        }
+        // A reply is a reply, whatever became of earlier attempts.
+        let outcome = if let Outcome::Replied(_) = outcome { outcome } else { job.honest(outcome) };
+        let (left_queue, mut machine) = match job.staged {
+            Some((machine, at)) => (at, Some(&mut self.machines.all[machine.0])),
+            None => (now, None),
+        };
+        let machine_time = self.stopwatch.between(left_queue, now);
+        let mut recovered = None;
+        if let Some(machine) = &mut machine {
+            if is_on_channel {
+                machine.circuit.released(id);
+            }
+            match outcome {
+                Outcome::Replied(_) => {
+                    machine.stats.machine_time.record_in(machine_time);
+                    machine.reply_time.record(now, machine_time.seconds);
+                    if machine.circuit.succeeded(left_queue) {
+                        recovered = job.staged.map(|(machine, _)| machine);
+                    }
+                }
+                Outcome::MachineStatus { .. } => machine.stats.machine_time.record_in(machine_time),
+                Outcome::Rejected(_) | Outcome::NotSent(_) | Outcome::Unknown(_) => {}
+            }
+        }
+        let stats = &mut self.worlds[job.world.0].stats;
+        stats.count(outcome.kind());
+        // Most jobs do not wait.
+        let queue_time = if left_queue == job.admitted {
+            stats.queue_time.record_zero();
+            Duration::ZERO
+        } else {
+            let queue_time = left_queue.saturating_duration_since(job.admitted);
+            stats.queue_time.record(queue_time);
+            queue_time
+        };
+        let concluded = Concluded {
+            caller: job.caller,
+            ticket: job.ticket,
+            world: job.world,
+            machine: job.staged.map(|(machine, _)| machine),
+            queue_time,
+            machine_time: machine_time.duration,
+            outcome,
+        };
+        let group = if job.group.is_some() { job.group } else { None };
+        if may_be_unparked {
+            self.park_if_needed(concluded.caller);
+        }
+        self.forgotten(group);
+        if bug::is_on(Bug::DuplicateOutcome) {
+            effects.concluded(concluded);
+        }
+        effects.concluded(concluded);
+        recovered
+    }
+
+    /// Ends the jobs that have waited long enough for a machine to come up.
+    pub(super) fn expire_held(&mut self, now: Instant, effects: &mut impl Effects) {
+        if bug::is_on(Bug::HeldNeverExpires) {
+            return;
+        }
+        for world in 0..self.worlds.len() {
+            while let Some((_, &id)) = self.worlds[world].waiting.first() {
+                let admitted = self.jobs.get(id).expect("queued jobs are in hand").admitted;
+                if self.worlds[world].hold_ends(admitted, self.hold).is_none_or(|end| end > now) {
+                    break;
+                }
+                self.detach(now, id, effects);
+                self.conclude(now, id, Outcome::NotSent(NotSent::NowhereToGo), effects);
+            }
+        }
+    }
+}
