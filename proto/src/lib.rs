@@ -1,5 +1,5 @@
 //! What Seeway speaks: SEEJob messages and their framing ([`wire`]), many jobs on one byte stream ([`mux`]), what can
-//! become of a job ([`outcome`]), and the gRPC schema ([`v1`], with the feature `grpc`).
+//! become of a job ([`outcome`]), and the gRPC schema ([`v1`], with the feature `grpc`; [`grpc`] for the path of a job).
 //!
 //! There is no I/O here, no task and no clock: callers hand in bytes and get bytes back. So the same code runs in the
 //! gateway, in the client library, in the emulated HSM, and in tests that never open a socket.
@@ -9,6 +9,8 @@
 #![allow(clippy::inline_always)]
 
 pub mod bug;
+#[cfg(feature = "grpc")]
+pub mod grpc;
 pub mod mux;
 pub mod outcome;
 #[cfg(feature = "grpc")]

@@ -1,38 +1,19 @@
 //! An outcome that outlives the call in which it was told, for gRPC callers.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
+use seeway_proto::grpc::Reply;
 use seeway_proto::outcome::{GrpcCode, Outcome};
 use seeway_proto::wiped::WipedBuffer;
 use seeway_proto::wire::Profile;
 
-/// How a job of a gRPC caller ended.
+/// How the job of a unary gRPC call ended.
 #[derive(Debug)]
 pub enum Finished {
-    /// It ran.
-    Replied(Reply),
+    /// It ran. This is the call's answer, as it is sent: a message with its head.
+    Replied(WipedBuffer),
     /// It did not run, or nobody knows.
     Failed(Failure),
-}
-
-/// A reply and where it comes from.
-pub struct Reply {
-    /// The reply's bytes, wiped when the last handle to them is dropped.
-    pub bytes: Bytes,
-    /// The machine that ran the job.
-    pub machine: Arc<str>,
-    /// How long the job waited in the gateway.
-    pub queue_time: Duration,
-    /// From when the job was sent to when its reply had come.
-    pub machine_time: Duration,
-}
-
-impl std::fmt::Debug for Reply {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Reply({} bytes from {})", self.bytes.len(), self.machine)
-    }
 }
 
 /// Why a job has no reply.
@@ -52,8 +33,6 @@ pub struct Failure {
     pub world: String,
     /// The machine that it was last sent to, if it was.
     pub machine: Option<Arc<str>>,
-    /// Whether the caller has another job of the same id in hand, which is not meant.
-    pub is_id_in_use: bool,
 }
 
 /// What of a machine's errorinfo and of a world's name goes into a failure. gRPC carries failures in HTTP headers, and
@@ -69,22 +48,10 @@ fn cut(text: &str, bytes: usize) -> &str {
 
 impl Finished {
     /// Keeps what the scheduler told.
-    pub fn new(
-        profile: &Profile,
-        world: &str,
-        machine: Option<&Arc<str>>,
-        (queue_time, machine_time): (Duration, Duration),
-        outcome: Outcome<'_>,
-    ) -> Self {
-        match (outcome, machine) {
-            (Outcome::Replied(reply), Some(machine)) => Self::Replied(Reply {
-                bytes: WipedBuffer::from(reply.0).freeze(),
-                machine: machine.clone(),
-                queue_time,
-                machine_time,
-            }),
-            (outcome, machine) => Self::Failed(Failure::new(profile, world, machine, outcome)),
-        }
+    pub fn replied(reply: &Reply<'_>) -> Self {
+        let mut message = WipedBuffer::new();
+        reply.write(&mut message);
+        Self::Replied(message)
     }
 }
 
@@ -112,7 +79,6 @@ impl Failure {
             may_have_run: outcome.may_have_run(),
             world: world.to_owned(),
             machine: machine.cloned(),
-            is_id_in_use: false,
         }
     }
 }

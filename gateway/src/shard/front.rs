@@ -1,12 +1,16 @@
 //! Where the scheduler's effects go: into callers' out-buffers, and as wake-ups to whoever writes them out.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::task::Waker;
 
+use seeway_proto::grpc::Reply;
+use seeway_proto::grpc::response::write_message;
 use seeway_proto::mux::{Incoming, Received};
 use seeway_proto::outcome::{NotSent, Outcome, Rejected, Unknown};
+use seeway_proto::v1::{StreamResponse, stream_response};
+use seeway_proto::wiped::WipedBuffer;
 use seeway_proto::wire::{Command, OpaqueReply, Profile};
 use slotmap::SecondaryMap;
 use tokio::sync::{Notify, oneshot, watch};
@@ -41,7 +45,7 @@ pub struct Front {
 enum Port {
     Legacy(LegacyPort),
     /// Unary gRPC calls of one connection, by ticket.
-    Calls(HashMap<u64, oneshot::Sender<Finished>>),
+    Calls(foldhash::HashMap<u64, oneshot::Sender<Finished>>),
     Stream(Answers),
 }
 
@@ -86,14 +90,41 @@ pub struct StrayReply {
 
 /// What has become of a gRPC stream's jobs, waiting to be sent to its caller.
 pub struct Answers {
-    /// Ended jobs by the caller's id for each.
-    pub finished: VecDeque<(u64, Finished)>,
+    /// Messages, with what stands before each on the stream.
+    pub messages: WipedBuffer,
+    /// Which job each of them is about, in the same order.
+    pub ids: Vec<Answered>,
     /// The stream, where it waits for more.
     pub waker: Option<Waker>,
     /// Notified when the stream's reader, which waits for room, may go on.
     room: Arc<Notify>,
     /// Whether the reader waits for room.
     pub is_paused: bool,
+}
+
+/// A job that a message is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answered {
+    /// The one with this id.
+    Job(u64),
+    /// One whose id belongs to another one that is not answered yet.
+    InUse,
+}
+
+impl Answers {
+    /// Tells why a job has no reply.
+    pub fn push_failure(&mut self, id: u64, answered: Answered, failure: Failure) {
+        let result = stream_response::Result::Failure(failure.into());
+        write_message(&mut self.messages, &StreamResponse { id, result: Some(result) });
+        self.pushed(answered);
+    }
+
+    fn pushed(&mut self, answered: Answered) {
+        self.ids.push(answered);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
 }
 
 impl LegacyPort {
@@ -395,7 +426,7 @@ impl Front {
 
     /// A gRPC connection's unary calls wait for outcomes.
     pub fn add_calls(&mut self, caller: CallerId) {
-        self.ports.insert(caller, Port::Calls(HashMap::new()));
+        self.ports.insert(caller, Port::Calls(foldhash::HashMap::default()));
     }
 
     /// The call that waits for the outcome of `ticket`.
@@ -416,7 +447,8 @@ impl Front {
 
     /// A gRPC stream waits for outcomes. Its reader, where the caller's quota is full, waits on `room`.
     pub fn add_stream(&mut self, caller: CallerId, room: Arc<Notify>) {
-        let answers = Answers { finished: VecDeque::new(), waker: None, room, is_paused: false };
+        let (messages, ids) = (WipedBuffer::new(), Vec::new());
+        let answers = Answers { messages, ids, waker: None, room, is_paused: false };
         self.ports.insert(caller, Port::Stream(answers));
     }
 
@@ -454,7 +486,7 @@ impl Front {
         self.ports.values().all(|port| match port {
             Port::Legacy(port) => port.owes_nothing(),
             Port::Calls(calls) => calls.is_empty(),
-            Port::Stream(answers) => answers.finished.is_empty(),
+            Port::Stream(answers) => answers.messages.is_empty(),
         })
     }
 
@@ -493,25 +525,28 @@ impl Front {
 impl Front {
     /// The job of a gRPC caller has ended.
     fn finished(&mut self, concluded: &Concluded<'_>) {
-        let Some(port) = self.ports.get_mut(concluded.caller) else { return };
-        let world = &self.config.worlds[concluded.world.0].name;
-        let machine = concluded.machine.map(|machine| &self.machine_names[machine.0]);
-        let times = (concluded.queue_time, concluded.machine_time);
-        let finished = Finished::new(&self.config.wire.profile, world, machine, times, concluded.outcome);
-        match port {
-            Port::Calls(calls) => {
+        match self.ports.get_mut(concluded.caller) {
+            Some(Port::Stream(answers)) => match reply(&self.machine_names, concluded) {
+                Some(reply) => {
+                    reply.write_on_stream(&mut answers.messages, concluded.ticket);
+                    answers.pushed(Answered::Job(concluded.ticket));
+                }
+                None => {
+                    let failure = failure(&self.config, &self.machine_names, concluded);
+                    answers.push_failure(concluded.ticket, Answered::Job(concluded.ticket), failure);
+                }
+            },
+            Some(Port::Calls(calls)) => {
                 if let Some(call) = calls.remove(&concluded.ticket) {
+                    let finished = match reply(&self.machine_names, concluded) {
+                        Some(reply) => Finished::replied(&reply),
+                        None => Finished::Failed(failure(&self.config, &self.machine_names, concluded)),
+                    };
                     // A call that has just been dropped is cancelled by its own guard.
                     let _ = call.send(finished);
                 }
             }
-            Port::Stream(answers) => {
-                answers.finished.push_back((concluded.ticket, finished));
-                if let Some(waker) = answers.waker.take() {
-                    waker.wake();
-                }
-            }
-            Port::Legacy(_) => unreachable!("it is answered at once"),
+            Some(Port::Legacy(_)) | None => {}
         }
     }
 }
@@ -556,4 +591,18 @@ impl Effects for Front {
     fn bulk_wanted(&mut self, machine: MachineId) {
         self.bulk_wanted[machine.0].send_if_modified(|is_wanted| !std::mem::replace(is_wanted, true));
     }
+}
+
+/// What a job's caller is told where it has run.
+fn reply<'a>(machines: &'a [Arc<str>], concluded: &Concluded<'a>) -> Option<Reply<'a>> {
+    let (Outcome::Replied(reply), Some(machine)) = (concluded.outcome, concluded.machine) else { return None };
+    let (queue_time, machine_time) = (concluded.queue_time, concluded.machine_time);
+    Some(Reply { bytes: reply.0, machine: &machines[machine.0], queue_time, machine_time })
+}
+
+/// What a job's caller is told where it has no reply.
+fn failure(config: &Config, machines: &[Arc<str>], concluded: &Concluded<'_>) -> Failure {
+    let machine = concluded.machine.map(|machine| &machines[machine.0]);
+    let world = &config.worlds[concluded.world.0].name;
+    Failure::new(&config.wire.profile, world, machine, concluded.outcome)
 }

@@ -25,8 +25,8 @@ use crate::schedule::{
     RetrySettings, Scheduler, Settings, SizeClass, WorldSettings,
 };
 
-pub use finished::{Failure, Finished, Reply};
-pub use front::{AnswerSink, Front, LegacyPort, StrayReply};
+pub use finished::{Failure, Finished};
+pub use front::{AnswerSink, Answered, Front, LegacyPort, StrayReply};
 pub use handles::Meaning;
 pub use passage::{PassageWakes, Passed};
 pub use pool::{Pool, PoolCounts, TunnelState};

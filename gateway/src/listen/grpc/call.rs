@@ -1,15 +1,22 @@
 //! One unary job: handed to the shard, waited for, cancelled when its caller goes away.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
+use bytes::Bytes;
+use http::HeaderMap;
+use hyper::body::Frame;
+use seeway_proto::grpc::Submit;
 use seeway_proto::outcome::Rejected;
-use seeway_proto::v1::{SubmitRequest, SubmitResponse};
 use tokio::sync::oneshot;
 use tonic::Status;
+use tonic::body::Body;
 
 use super::connection::Caller;
 use super::limits::check_affinity_key;
+use super::messages::Messages;
 use super::priority;
 use crate::schedule::{JobId, NewJob};
 use crate::shard::{Finished, Shard};
@@ -20,22 +27,31 @@ struct Call<'a> {
     caller: Arc<Caller>,
     ticket: u64,
     job: Option<JobId>,
+    has_ended: bool,
 }
 
 /// Sends a job and waits for its outcome.
 pub(super) async fn submit(
     shard: &Shard,
     caller: Arc<Caller>,
-    request: SubmitRequest,
+    mut messages: Messages,
     deadline: Option<Instant>,
-) -> Result<SubmitResponse, Status> {
-    check_affinity_key(shard, &request.world, &request.affinity_key)?;
-    let mut call = Call { shard, ticket: caller.ticket(), caller, job: None };
-    let outcome = call.begin(&request, deadline)?;
+) -> Result<Answer, Status> {
+    messages.only().await?;
+    let mut call = Call { shard, ticket: caller.ticket(), caller, job: None, has_ended: false };
+    let mut outcome = None;
+    messages.take(|message| {
+        if outcome.is_none() {
+            outcome = Some(call.begin(&Submit::decode(message)?, deadline));
+        }
+        Ok(true)
+    })?;
     // The bytes are with the scheduler now, as long as it needs them.
-    drop(request);
-    match outcome.await {
-        Ok(Finished::Replied(reply)) => Ok(reply.into()),
+    drop(messages);
+    let outcome = outcome.ok_or_else(|| Status::internal("the call has no message"))??.await;
+    call.has_ended = outcome.is_ok();
+    match outcome {
+        Ok(Finished::Replied(message)) => Ok(Answer { message: Some(message.freeze()), has_ended: false }),
         Ok(Finished::Failed(failure)) => Err(failure.into()),
         Err(_) => Err(Status::internal("the gateway lost the call; the job may have run")),
     }
@@ -44,22 +60,23 @@ pub(super) async fn submit(
 impl Call<'_> {
     fn begin(
         &mut self,
-        request: &SubmitRequest,
+        request: &Submit<'_>,
         deadline: Option<Instant>,
     ) -> Result<oneshot::Receiver<Finished>, Status> {
+        check_affinity_key(self.shard, request.world, request.affinity_key)?;
         let default_timeout = self.shard.config().limits.default_timeout;
         self.shard.with(|state, now| {
-            let Some(world) = state.front.world(&request.world) else {
-                return Err(state.front.reject(&request.world, Rejected::NoSuchWorld).into());
+            let Some(world) = state.front.world(request.world) else {
+                return Err(state.front.reject(request.world, Rejected::NoSuchWorld).into());
             };
             let outcome = state.front.add_call(self.caller.id(), self.ticket);
             let new = NewJob {
                 ticket: self.ticket,
                 world,
-                bytes: &request.job,
+                bytes: request.job,
                 deadline: deadline.unwrap_or(now + default_timeout),
                 idempotent: request.idempotent,
-                priority: priority(request),
+                priority: priority(request.priority),
                 affinity_key: request.affinity_key.as_bytes(),
             };
             self.job = state.submit(now, self.caller.id(), new);
@@ -70,11 +87,50 @@ impl Call<'_> {
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
+        if self.has_ended {
+            return;
+        }
         self.shard.with(|state, now| {
             state.front.remove_call(self.caller.id(), self.ticket);
             if let Some(job) = self.job {
                 state.scheduler.cancel(now, job, &mut state.front);
             }
         });
+    }
+}
+
+/// The answer to a call that went well: a message, and the trailers that say so.
+pub(super) struct Answer {
+    message: Option<Bytes>,
+    has_ended: bool,
+}
+
+impl Answer {
+    /// The trailers of a call that went well.
+    pub(super) fn trailers() -> HeaderMap {
+        let mut trailers = HeaderMap::with_capacity(1);
+        trailers.insert(Status::GRPC_STATUS, http::HeaderValue::from_static("0"));
+        trailers
+    }
+
+    pub(super) fn into_body(self) -> Body {
+        Body::new(self)
+    }
+}
+
+impl hyper::body::Body for Answer {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let Some(message) = self.message.take() {
+            return Poll::Ready(Some(Ok(Frame::data(message))));
+        }
+        let is_last = !std::mem::replace(&mut self.has_ended, true);
+        Poll::Ready(is_last.then(|| Ok(Frame::trailers(Self::trailers()))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.has_ended
     }
 }

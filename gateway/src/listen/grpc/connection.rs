@@ -1,11 +1,12 @@
 //! A gRPC caller's connection, and the caller that it is to the scheduler.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
+use seeway_proto::wiped::WipedBuffer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tonic::transport::server::Connected;
@@ -13,9 +14,15 @@ use tonic::transport::server::Connected;
 use crate::schedule::CallerId;
 use crate::shard::{CallerCount, Shard};
 
+/// What is kept back of a write, to go out with the next one. The HTTP/2 library writes a large frame's beginning by itself, and
+/// then the rest: that would be two calls, and would wake the caller for the first kilobyte.
+const HEAD: usize = 2 * 1024;
+
 /// A connection that tonic reads and writes.
 pub(super) struct Connection {
     stream: TcpStream,
+    /// Written and kept back until more comes or the writer flushes.
+    head: WipedBuffer,
     caller: Arc<Caller>,
     _count: CallerCount,
 }
@@ -53,7 +60,7 @@ impl Connection {
             id
         });
         let caller = Arc::new(Caller { shard: shard.clone(), id, next_ticket: AtomicU64::new(0) });
-        Self { stream, caller, _count: count }
+        Self { stream, head: WipedBuffer::new(), caller, _count: count }
     }
 }
 
@@ -73,26 +80,46 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let Self { stream, head, .. } = &mut *self;
+        if head.len() + bytes.len() <= HEAD {
+            head.extend(bytes);
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        // All that there is in one call: what the socket takes of `bytes` counts once it has taken the head.
+        while !head.is_empty() {
+            let slices = [IoSlice::new(head.filled()), IoSlice::new(bytes)];
+            let count = ready!(Pin::new(&mut *stream).poll_write_vectored(cx, &slices))?;
+            let of_head = count.min(head.len());
+            head.consume(of_head);
+            match count {
+                0 => return Poll::Ready(Ok(0)),
+                count if count > of_head => return Poll::Ready(Ok(count - of_head)),
+                _ => {}
+            }
+        }
+        Pin::new(stream).poll_write(cx, bytes)
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
-    }
-
+    /// False, although the socket would take vectors: the HTTP/2 library then puts frames of up to a kilobyte one after the
+    /// other into its buffer. Of those that it hands over as vectors each is a write of its own, for a small reply the dearest
+    /// thing about it.
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        false
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let Self { stream, head, .. } = &mut *self;
+        while !head.is_empty() {
+            match ready!(Pin::new(&mut *stream).poll_write(cx, head.filled()))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => head.consume(count),
+            }
+        }
+        Pin::new(stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.as_mut().poll_flush(cx))?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -2,15 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use tonic::metadata::MetadataMap;
+use http::HeaderMap;
 
 /// How much earlier than its caller's deadline a job's is, at most. The caller stops listening at its deadline, so an outcome
 /// that says whether the job had left has to be on its way before.
 const HEAD_START: Duration = Duration::from_millis(20);
 
 /// The caller's deadline less the head start; `None` where it has set none, or one that does not parse.
-pub(super) fn of_call(now: Instant, metadata: &MetadataMap) -> Option<Instant> {
-    let timeout = parse(metadata.get("grpc-timeout")?.to_str().ok()?)?;
+pub(super) fn of_call(now: Instant, headers: &HeaderMap) -> Option<Instant> {
+    let timeout = parse(headers.get("grpc-timeout")?.to_str().ok()?)?;
     let head_start = HEAD_START.min(timeout / 10);
     now.checked_add(timeout.saturating_sub(head_start))
 }
@@ -62,11 +62,11 @@ mod tests {
     #[test]
     fn the_outcome_gets_a_head_start() {
         let now = Instant::now();
-        let mut metadata = MetadataMap::new();
-        assert_eq!(of_call(now, &metadata), None);
-        metadata.insert("grpc-timeout", "10S".parse().expect("ascii"));
-        assert_eq!(of_call(now, &metadata), Some(now + Duration::from_millis(9980)));
-        metadata.insert("grpc-timeout", "100m".parse().expect("ascii"));
-        assert_eq!(of_call(now, &metadata), Some(now + Duration::from_millis(90)));
+        let mut headers = HeaderMap::new();
+        assert_eq!(of_call(now, &headers), None);
+        headers.insert("grpc-timeout", "10S".parse().expect("ascii"));
+        assert_eq!(of_call(now, &headers), Some(now + Duration::from_millis(9980)));
+        headers.insert("grpc-timeout", "100m".parse().expect("ascii"));
+        assert_eq!(of_call(now, &headers), Some(now + Duration::from_millis(90)));
     }
 }

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use seeway_proto::outcome::GrpcCode;
-use seeway_proto::v1::{JobFailure, SubmitResponse};
+use seeway_proto::v1::JobFailure;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::shard::{Failure, Reply};
+use crate::shard::Failure;
 
 /// The `ErrorInfo`'s domain.
 const DOMAIN: &str = "seeway";
@@ -46,20 +46,4 @@ impl From<Failure> for JobFailure {
             may_have_run: failure.may_have_run,
         }
     }
-}
-
-impl From<Reply> for SubmitResponse {
-    fn from(reply: Reply) -> Self {
-        Self {
-            reply: reply.bytes,
-            machine: reply.machine.to_string(),
-            queue_time: duration(reply.queue_time),
-            machine_time: duration(reply.machine_time),
-        }
-    }
-}
-
-/// `None` only for what no job can last: more than the 290 billion years that the message can say.
-fn duration(duration: Duration) -> Option<prost_types::Duration> {
-    duration.try_into().ok()
 }

@@ -3,9 +3,11 @@
 mod call;
 mod connection;
 mod deadline;
+mod direct;
 mod failure;
 mod health;
 mod limits;
+mod messages;
 mod pipe;
 mod service;
 mod stream;
@@ -19,9 +21,11 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::Routes;
 
 use crate::shard::{CallerCount, Shard};
 use connection::Connection;
+use direct::Direct;
 pub use health::Health;
 pub use limits::Pipes;
 use service::Service;
@@ -78,16 +82,15 @@ impl Server {
             .build_v1()
             .expect("the schema was compiled with the gateway");
         let calls = u32::try_from(limits.caller_jobs).unwrap_or(u32::MAX);
+        let routes = Routes::new(jobs).add_service(reflection).add_service(common.health.service()).prepare();
+        let service = Direct::new(shard.clone(), max_decoded(limits.max_job_bytes), routes);
         let serving = tonic::transport::Server::builder()
             .max_concurrent_streams(calls)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .http2_keepalive_interval(Some(PING_INTERVAL))
             .http2_keepalive_timeout(Some(PING_TIMEOUT))
-            .add_service(jobs)
-            .add_service(reflection)
-            .add_service(common.health.service())
-            .serve_with_incoming_shutdown(ReceiverStream::new(incoming), async {
+            .serve_with_incoming_shutdown(service, ReceiverStream::new(incoming), async {
                 // A server whose shard has ended without a word stops too.
                 let _ = stopped.await;
             });
@@ -118,11 +121,11 @@ impl Server {
     }
 }
 
-/// How much of a saturated world a request's job gets. A number that this version does not know counts as normal.
-fn priority(request: &seeway_proto::v1::SubmitRequest) -> crate::schedule::Priority {
+/// How much of a saturated world a request's job gets.
+fn priority(asked: seeway_proto::v1::Priority) -> crate::schedule::Priority {
     use crate::schedule::Priority;
     use seeway_proto::v1::Priority as Asked;
-    match request.priority() {
+    match asked {
         Asked::High => Priority::High,
         Asked::Unspecified => Priority::Normal,
         Asked::Low => Priority::Low,

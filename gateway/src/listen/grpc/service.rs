@@ -1,20 +1,18 @@
-//! The job service's four methods. Each is a few lines here and has a file of its own.
+//! The job service's methods that carry no jobs; [`super::direct`] has the others. Each is a few lines here.
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
 
 use seeway_proto::v1::see_job_service_server::SeeJobService;
 use seeway_proto::v1::{
-    ListWorldsRequest, ListWorldsResponse, PipeRequest, PipeResponse, StreamRequest, SubmitRequest, SubmitResponse,
-    World,
+    ListWorldsRequest, ListWorldsResponse, PipeRequest, PipeResponse, StreamRequest, StreamResponse, SubmitRequest,
+    SubmitResponse, World,
 };
-use tokio_stream::Stream;
+use tokio_stream::{Empty, Stream};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::connection::Caller;
 use super::limits::Pipes;
-use super::{call, deadline, pipe, stream};
+use super::pipe;
 use crate::schedule::WorldId;
 use crate::shard::Shard;
 
@@ -32,17 +30,14 @@ impl Service {
 
 #[tonic::async_trait]
 impl SeeJobService for Service {
-    async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<SubmitResponse>, Status> {
-        let deadline = deadline::of_call(Instant::now(), request.metadata());
-        let caller = caller(&request)?;
-        call::submit(&self.shard, caller, request.into_inner(), deadline).await.map(Response::new)
+    async fn submit(&self, _: Request<SubmitRequest>) -> Result<Response<SubmitResponse>, Status> {
+        Err(answered_before())
     }
 
-    type StreamStream = stream::Answering;
+    type StreamStream = Empty<Result<StreamResponse, Status>>;
 
-    async fn stream(&self, request: Request<Streaming<StreamRequest>>) -> Result<Response<Self::StreamStream>, Status> {
-        let deadline = deadline::of_call(Instant::now(), request.metadata());
-        Ok(Response::new(stream::Answering::start(&self.shard, request.into_inner(), deadline)))
+    async fn stream(&self, _: Request<Streaming<StreamRequest>>) -> Result<Response<Self::StreamStream>, Status> {
+        Err(answered_before())
     }
 
     type PipeStream = Pin<Box<dyn Stream<Item = Result<PipeResponse, Status>> + Send>>;
@@ -69,6 +64,7 @@ impl SeeJobService for Service {
     }
 }
 
-fn caller<T>(request: &Request<T>) -> Result<Arc<Caller>, Status> {
-    request.extensions().get::<Arc<Caller>>().cloned().ok_or_else(|| Status::internal("the connection has no caller"))
+/// What [`super::direct`] answers does not come here.
+fn answered_before() -> Status {
+    Status::internal("the call has missed its way")
 }

@@ -1,41 +1,55 @@
 //! Many jobs on one gRPC stream.
 //!
-//! A stream is a caller of its own. One task reads: it takes every request that is there and hands the batch to the shard in
-//! one call. [`Answering`] is what tonic sends: it takes everything that has ended in one go. A job that fails is an item;
-//! only the caller, the connection or the gateway's end ends the stream.
+//! A stream is a caller of its own. One task reads: it takes every request that is there and hands them to the shard, a part in
+//! each call. [`Answering`] is what is sent: it takes everything that the shard has written for the stream in one go. A job
+//! that fails is an item; only the caller, the connection or the gateway's end ends the stream.
 
-use std::collections::{HashSet, VecDeque};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use foldhash::HashSet;
+use http::HeaderMap;
+use hyper::body::Frame;
+use seeway_proto::grpc::Request;
 use seeway_proto::outcome::Rejected;
-use seeway_proto::v1::{StreamRequest, StreamResponse, SubmitRequest, stream_response};
+use seeway_proto::wiped::Spares;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
-use tokio_stream::{Stream, StreamExt};
-use tonic::{Status, Streaming};
+use tonic::Status;
 
+use super::call::Answer;
 use super::limits::bad_affinity_key;
+use super::messages::Messages;
 use super::priority;
 use crate::schedule::{CallerId, NewJob};
-use crate::shard::{Failure, Finished, Shard};
+use crate::shard::{Answered, Shard, State};
 
-/// How many requests are handed over in one call at most, so that one stream does not keep the shard to itself.
-const BATCH: usize = 256;
+/// How many jobs are handed over in one call, and about how many bytes of them: a packet of the tunnel's. What is more comes
+/// [`TURNS`] later. A caller's whole depth in one part would be handled by one process after the other, each waiting for the
+/// one before it: the gateway, the SSH server and the machine share the work only where there is more than one part of it.
+const PART: usize = 32;
+const PART_BYTES: usize = 32 * 1024;
+
+/// In how many turns of the shard's tasks a part has left: the channel's writer wakes, waits a turn for others and takes the
+/// batch; the SSH library's task encrypts it and writes. Decoding the next part before would only delay the first.
+const TURNS: usize = 6;
 
 /// How many bytes of jobs are read ahead of what has been handed over, about: the last job read may be larger.
 const BATCH_BYTES: usize = 1024 * 1024;
 
-/// The answers of one stream, as tonic sends them. Dropping it, as tonic does when the caller goes away, drops the stream's
+/// The answers of one stream, as they are sent. Dropping it, as the HTTP/2 library does when the caller goes away, drops the stream's
 /// unsent jobs.
 pub struct Answering {
     shard: Shard,
     caller: CallerId,
     shared: Arc<Shared>,
-    /// Ended jobs that were taken from the shard and are being sent.
-    sending: VecDeque<(u64, Finished)>,
+    /// The jobs that are being answered.
+    ids: Vec<Answered>,
+    /// What has been sent comes back here.
+    spares: Spares,
     has_ended: bool,
     reader: AbortHandle,
 }
@@ -77,7 +91,7 @@ struct Reader {
 
 impl Answering {
     /// Begins to read.
-    pub(super) fn start(shard: &Shard, requests: Streaming<StreamRequest>, call_deadline: Option<Instant>) -> Self {
+    pub(super) fn start(shard: &Shard, requests: Messages, call_deadline: Option<Instant>) -> Self {
         let room = Arc::new(Notify::new());
         let caller = shard.with(|state, _| {
             let caller = state.scheduler.caller_joined();
@@ -88,7 +102,15 @@ impl Answering {
         let reader =
             Reader { shard: shard.clone(), caller, shared: shared.clone(), call_deadline, world: String::new() };
         let reader = tokio::spawn(reader.run(requests)).abort_handle();
-        Self { shard: shard.clone(), caller, shared, sending: VecDeque::new(), has_ended: false, reader }
+        Self {
+            shard: shard.clone(),
+            caller,
+            shared,
+            ids: Vec::new(),
+            spares: Spares::default(),
+            has_ended: false,
+            reader,
+        }
     }
 
     /// Why there will be no more answers; `None` where there will be.
@@ -105,52 +127,51 @@ impl Answering {
         }
     }
 
-    fn answer(&mut self, id: u64, finished: Finished) -> StreamResponse {
-        {
-            let mut open = lock(&self.shared.open);
-            open.requests -= 1;
-            if !matches!(&finished, Finished::Failed(failure) if failure.is_id_in_use) {
+    /// The jobs of `ids` are being answered.
+    fn answered(&mut self) {
+        let mut open = lock(&self.shared.open);
+        open.requests -= self.ids.len();
+        for answered in self.ids.drain(..) {
+            if let Answered::Job(id) = answered {
                 open.ids.remove(&id);
             }
         }
         self.shared.room.notify_one();
-        let result = match finished {
-            Finished::Replied(reply) => stream_response::Result::Reply(reply.into()),
-            Finished::Failed(failure) => stream_response::Result::Failure(failure.into()),
-        };
-        StreamResponse { id, result: Some(result) }
     }
 }
 
-impl Stream for Answering {
-    type Item = Result<StreamResponse, Status>;
+impl hyper::body::Body for Answering {
+    type Data = Bytes;
+    type Error = Status;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         if self.has_ended {
             return Poll::Ready(None);
         }
-        if self.sending.is_empty() {
-            let caller = self.caller;
-            let mut sending = std::mem::take(&mut self.sending);
-            let is_draining = self.shard.with(|state, _| {
-                if let Some(answers) = state.front.stream(caller) {
-                    std::mem::swap(&mut answers.finished, &mut sending);
+        let Self { shard, caller, ids, spares, .. } = &mut *self;
+        let (messages, is_draining) = shard.with(|state, _| {
+            let answers = state.front.stream(*caller).and_then(|answers| {
+                if answers.messages.is_empty() {
                     answers.waker = Some(cx.waker().clone());
+                    return None;
                 }
-                state.scheduler.is_draining()
+                std::mem::swap(&mut answers.ids, ids);
+                Some(std::mem::replace(&mut answers.messages, spares.take()))
             });
-            self.sending = sending;
-            if self.sending.is_empty()
-                && let Some(end) = self.end(is_draining)
-            {
-                self.has_ended = true;
-                return Poll::Ready(end.err().map(Err));
-            }
+            (answers, state.scheduler.is_draining())
+        });
+        if let Some(messages) = messages {
+            self.answered();
+            return Poll::Ready(Some(Ok(Frame::data(self.spares.freeze(messages)))));
         }
-        match self.sending.pop_front() {
-            Some((id, finished)) => Poll::Ready(Some(Ok(self.answer(id, finished)))),
-            None => Poll::Pending,
-        }
+        let Some(end) = self.end(is_draining) else { return Poll::Pending };
+        self.has_ended = true;
+        let trailers = end.map_or_else(|status| trailers(&status), |()| Ok(Answer::trailers()));
+        Poll::Ready(Some(trailers.map(Frame::trailers)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.has_ended
     }
 }
 
@@ -163,45 +184,38 @@ impl Drop for Answering {
 }
 
 impl Reader {
-    async fn run(mut self, mut requests: Streaming<StreamRequest>) {
-        let mut batch = VecDeque::new();
+    async fn run(mut self, mut requests: Messages) {
         let end = loop {
             self.wait_for_room().await;
-            match requests.next().await {
-                None => break Reading::Done,
-                Some(Err(status)) => break Reading::Failed(status),
-                Some(Ok(request)) => batch.push_back(request),
+            let more = std::future::poll_fn(|cx| poll_batch(&mut requests, cx)).await;
+            if let Err(status) = self.hand_all_over(&mut requests).await {
+                break Reading::Failed(status);
             }
-            let mut end = None;
-            let (most, mut bytes) = (BATCH.min(self.room()), job_bytes(batch.back()));
-            while end.is_none() && batch.len() < most && bytes < BATCH_BYTES {
-                match ready_now(&mut requests).await {
-                    None => break,
-                    Some(None) => end = Some(Reading::Done),
-                    Some(Some(Err(status))) => end = Some(Reading::Failed(status)),
-                    Some(Some(Ok(request))) => {
-                        batch.push_back(request);
-                        bytes += job_bytes(batch.back());
-                    }
-                }
-            }
-            self.hand_over(&mut batch);
-            // The rest goes as its caller's quota allows.
-            while !batch.is_empty() {
-                self.wait_for_room().await;
-                self.hand_over(&mut batch);
-            }
-            if let Some(end) = end {
-                break end;
+            match more {
+                Ok(true) => {}
+                Ok(false) => break Reading::Done,
+                Err(status) => break Reading::Failed(status),
             }
         };
         *lock(&self.shared.reading) = end;
         self.wake_sender();
     }
 
-    /// How many more jobs may be unanswered.
-    fn room(&self) -> usize {
-        self.shard.config().limits.caller_jobs.saturating_sub(lock(&self.shared.open).requests)
+    /// Hands over what has come, as its caller's quota allows.
+    async fn hand_all_over(&mut self, requests: &mut Messages) -> Result<(), Status> {
+        while requests.has_next() {
+            self.wait_for_room().await;
+            self.hand_over(requests)?;
+            if requests.has_next() {
+                part_leaves().await;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many jobs may be unanswered.
+    fn most_open(&self) -> usize {
+        self.shard.config().limits.caller_jobs
     }
 
     /// A caller that asks faster than it reads its answers, or whose quota is full, is not read from: HTTP/2's flow control
@@ -213,7 +227,7 @@ impl Reader {
     }
 
     fn must_pause(&self) -> bool {
-        let has_place = self.room() > 0;
+        let has_place = lock(&self.shared.open).requests < self.most_open();
         self.shard.with(|state, _| {
             let must_pause = !has_place || !state.scheduler.has_room(self.caller);
             if let Some(answers) = state.front.stream(self.caller) {
@@ -223,56 +237,28 @@ impl Reader {
         })
     }
 
-    /// Hands over what the caller's quota has room for.
-    fn hand_over(&mut self, batch: &mut VecDeque<StreamRequest>) {
-        let Self { shard, caller, shared, call_deadline, world: last_world } = self;
-        let default_timeout = shard.config().limits.default_timeout;
+    /// Hands over a part of what has come, no more than the caller's quota has room for.
+    fn hand_over(&mut self, requests: &mut Messages) -> Result<(), Status> {
+        let most_open = self.most_open();
+        let default_timeout = self.shard.config().limits.default_timeout;
+        let Self { shard, caller, shared, call_deadline, world } = self;
         shard.with(|state, now| {
             let mut open = lock(&shared.open);
-            while state.scheduler.has_room(*caller)
-                && let Some(request) = batch.pop_front()
-            {
-                let empty = SubmitRequest::default();
-                let submit = request.submit.as_ref().unwrap_or(&empty);
-                if !submit.world.is_empty() {
-                    last_world.clone_from(&submit.world);
+            let (mut jobs, mut bytes) = (0, 0);
+            requests.take(|message| {
+                let is_whole = jobs >= PART || bytes >= PART_BYTES;
+                if is_whole || open.requests >= most_open || !state.scheduler.has_room(*caller) {
+                    return Ok(false);
                 }
-                open.requests += 1;
-                if !open.ids.insert(request.id) {
-                    let mut failure = state.front.reject(last_world, Rejected::Malformed);
-                    failure.message.push_str(": the id is in use by a job that is not answered yet");
-                    failure.is_id_in_use = true;
-                    push(state, *caller, request.id, failure);
-                    continue;
-                }
-                let malformed = match &request.submit {
-                    None => Some(": `submit` is missing".to_owned()),
-                    Some(submit) => bad_affinity_key(&submit.affinity_key),
-                };
-                let world = state.front.world(last_world).ok_or((Rejected::NoSuchWorld, String::new()));
-                let world = match malformed.map_or(world, |detail| Err((Rejected::Malformed, detail))) {
-                    Ok(world) => world,
-                    Err((rejected, detail)) => {
-                        let mut failure = state.front.reject(last_world, rejected);
-                        failure.message.push_str(&detail);
-                        push(state, *caller, request.id, failure);
-                        continue;
-                    }
-                };
-                let timeout = timeout(&request).unwrap_or(default_timeout);
-                let deadline = now.checked_add(timeout).unwrap_or(now + default_timeout);
-                let new = NewJob {
-                    ticket: request.id,
-                    world,
-                    bytes: &submit.job,
-                    deadline: call_deadline.map_or(deadline, |call| call.min(deadline)),
-                    idempotent: submit.idempotent,
-                    priority: priority(submit),
-                    affinity_key: submit.affinity_key.as_bytes(),
-                };
-                state.submit(now, *caller, new);
-            }
-        });
+                jobs += 1;
+                bytes += message.len();
+                let request = Request::decode(message)?;
+                let deadline = deadline(&request, now, default_timeout);
+                let deadline = call_deadline.map_or(deadline, |call| call.min(deadline));
+                submit(state, now, *caller, &mut open, world, &request, deadline);
+                Ok(true)
+            })
+        })
     }
 
     fn wake_sender(&self) {
@@ -284,32 +270,83 @@ impl Reader {
     }
 }
 
-fn push(state: &mut crate::shard::State, caller: CallerId, id: u64, failure: Failure) {
-    if let Some(answers) = state.front.stream(caller) {
-        answers.finished.push_back((id, Finished::Failed(failure)));
-        if let Some(waker) = answers.waker.take() {
-            waker.wake();
+/// Has the shard's other tasks run until what was handed over has left, where nothing holds it up.
+async fn part_leaves() {
+    for _ in 0..TURNS {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Reads all that is there, up to [`BATCH_BYTES`]; waits where that is no whole message. False where the caller has sent its last.
+fn poll_batch(requests: &mut Messages, cx: &mut Context<'_>) -> Poll<Result<bool, Status>> {
+    loop {
+        match requests.poll_more(cx) {
+            Poll::Ready(Ok(true)) if requests.ahead() < BATCH_BYTES || !requests.has_next() => {}
+            Poll::Pending if requests.has_next() => return Poll::Ready(Ok(true)),
+            polled => return polled,
         }
     }
 }
 
-fn job_bytes(request: Option<&StreamRequest>) -> usize {
-    request.and_then(|request| request.submit.as_ref()).map_or(0, |submit| submit.job.len())
+/// Hands a request's job to the scheduler, or answers it at once.
+fn submit(
+    state: &mut State,
+    now: Instant,
+    caller: CallerId,
+    open: &mut Open,
+    last_world: &mut String,
+    request: &Request<'_>,
+    deadline: Instant,
+) {
+    let submit = request.submit.unwrap_or_default();
+    if !submit.world.is_empty() && submit.world != last_world {
+        submit.world.clone_into(last_world);
+    }
+    open.requests += 1;
+    let is_in_use = !open.ids.insert(request.id);
+    let malformed = if is_in_use {
+        Some(": the id is in use by a job that is not answered yet".to_owned())
+    } else if request.submit.is_none() {
+        Some(": `submit` is missing".to_owned())
+    } else {
+        bad_affinity_key(submit.affinity_key)
+    };
+    let world = state.front.world(last_world).ok_or((Rejected::NoSuchWorld, String::new()));
+    let world = match malformed.map_or(world, |detail| Err((Rejected::Malformed, detail))) {
+        Ok(world) => world,
+        Err((rejected, detail)) => {
+            let mut failure = state.front.reject(last_world, rejected);
+            failure.message.push_str(&detail);
+            let answered = if is_in_use { Answered::InUse } else { Answered::Job(request.id) };
+            if let Some(answers) = state.front.stream(caller) {
+                answers.push_failure(request.id, answered, failure);
+            }
+            return;
+        }
+    };
+    let new = NewJob {
+        ticket: request.id,
+        world,
+        bytes: submit.job,
+        deadline,
+        idempotent: submit.idempotent,
+        priority: priority(submit.priority),
+        affinity_key: submit.affinity_key.as_bytes(),
+    };
+    state.submit(now, caller, new);
 }
 
-/// The next request if it is there already.
-async fn ready_now(requests: &mut Streaming<StreamRequest>) -> Option<Option<Result<StreamRequest, Status>>> {
-    std::future::poll_fn(|cx| match Pin::new(&mut *requests).poll_next(cx) {
-        Poll::Ready(next) => Poll::Ready(Some(next)),
-        Poll::Pending => Poll::Ready(None),
-    })
-    .await
+/// When a job's own time-out is over; a negative one has passed already.
+fn deadline(request: &Request<'_>, now: Instant, default_timeout: Duration) -> Instant {
+    let timeout = request.timeout.map(|timeout| Duration::try_from(timeout).unwrap_or(Duration::ZERO));
+    now.checked_add(timeout.unwrap_or(default_timeout)).unwrap_or(now + default_timeout)
 }
 
-/// The job's own time-out; a negative one has passed already.
-fn timeout(request: &StreamRequest) -> Option<Duration> {
-    let timeout = request.timeout?;
-    Some(Duration::try_from(timeout).unwrap_or(Duration::ZERO))
+/// The trailers of a call that has failed.
+fn trailers(status: &Status) -> Result<HeaderMap, Status> {
+    let mut trailers = HeaderMap::new();
+    status.add_header(&mut trailers)?;
+    Ok(trailers)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

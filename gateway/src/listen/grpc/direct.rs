@@ -1,0 +1,111 @@
+//! The service's two methods that carry jobs, answered before anything else of a call is looked at; all other methods go on to
+//! what tonic makes of the schema.
+//!
+//! tonic's own way for a method takes two buffers of 8 KiB, four boxes and a walk through a router for each call, decodes
+//! into types that own what they hold, and encodes out of such types. Here a job is read where it stands, and its reply is sent
+//! from where the shard wrote it.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::Service;
+use tonic::service::Routes;
+
+use super::connection::Caller;
+use super::messages::Messages;
+use super::{call, deadline, stream};
+use crate::shard::Shard;
+
+const SUBMIT: &str = "/seeway.v1.SeeJobService/Submit";
+const STREAM: &str = "/seeway.v1.SeeJobService/Stream";
+
+/// All services of one shard.
+#[derive(Clone)]
+pub(super) struct Direct {
+    shard: Shard,
+    /// The largest message.
+    limit: usize,
+    others: Routes,
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+impl Direct {
+    pub(super) fn new(shard: Shard, limit: usize, others: Routes) -> Self {
+        Self { shard, limit, others }
+    }
+
+    fn messages(&self, request: Request<Body>) -> Messages {
+        Messages::new(request.into_body(), self.limit)
+    }
+
+    fn submit(&self, request: Request<Body>) -> Answer {
+        let deadline = deadline::of_call(Instant::now(), request.headers());
+        let caller = caller(&request);
+        let messages = self.messages(request);
+        let shard = self.shard.clone();
+        Box::pin(async move {
+            let answer = match caller {
+                Ok(caller) => call::submit(&shard, caller, messages, deadline).await,
+                Err(status) => Err(status),
+            };
+            Ok(match answer {
+                Ok(answer) => response(answer.into_body()),
+                Err(status) => status.into_http(),
+            })
+        })
+    }
+
+    fn stream(&self, request: Request<Body>) -> Answer {
+        let deadline = deadline::of_call(Instant::now(), request.headers());
+        let answering = stream::Answering::start(&self.shard, self.messages(request), deadline);
+        let response = response(Body::new(answering));
+        Box::pin(std::future::ready(Ok(response)))
+    }
+}
+
+impl Service<Request<Body>> for Direct {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Service::<Request<Body>>::poll_ready(&mut self.others, cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Answer {
+        let path = request.uri().path();
+        if path != SUBMIT && path != STREAM {
+            return Box::pin(self.others.call(request));
+        }
+        if let Some(status) = unknown_encoding(request.headers()) {
+            return Box::pin(std::future::ready(Ok(status.into_http())));
+        }
+        if path == SUBMIT { self.submit(request) } else { self.stream(request) }
+    }
+}
+
+fn response(body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+}
+
+fn caller(request: &Request<Body>) -> Result<Arc<Caller>, Status> {
+    let caller = request.extensions().get::<Arc<Caller>>().cloned();
+    caller.ok_or_else(|| Status::internal("the connection has no caller"))
+}
+
+/// Why a call's messages can not be read; `None` where they can.
+fn unknown_encoding(headers: &HeaderMap) -> Option<Status> {
+    let encoding = headers.get("grpc-encoding")?;
+    let is_plain = encoding.as_bytes() == b"identity";
+    (!is_plain).then(|| Status::unimplemented("messages are taken uncompressed only"))
+}
