@@ -162,7 +162,7 @@ impl hyper::body::Body for Answering {
         });
         if let Some(messages) = messages {
             self.answered();
-            return Poll::Ready(Some(Ok(Frame::data(self.spares.freeze(messages)))));
+            return Poll::Ready(Some(Ok(Frame::data(self.spares.lend(messages).into()))));
         }
         let Some(end) = self.end(is_draining) else { return Poll::Pending };
         self.has_ended = true;
