@@ -120,33 +120,15 @@ impl Server {
                     },
                 }
             }
-            has_more = match self.turns(poll.get_mut(), &mut events) {
-                Ok(has_more) => has_more,
+            match poll.get_mut().poll(&mut events, Some(Duration::ZERO)) {
+                Ok(()) => has_more = self.turn(&events) == MOST_IN_A_TURN,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => has_more = true,
                 Err(error) => {
                     tracing::error!(%error, "legacy callers can not be waited for any more");
                     return;
                 }
-            };
-        }
-    }
-
-    /// Takes turns for as long as each finds that more has come meanwhile, up to a number of connections; returns whether there may
-    /// be more. To ask the system here costs less than to be woken by it.
-    fn turns(&mut self, poll: &mut Poll, events: &mut Events) -> io::Result<bool> {
-        let mut served = 0;
-        while served < MOST_IN_A_TURN {
-            match poll.poll(events, Some(Duration::ZERO)) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
             }
-            let count = self.turn(events);
-            if count == 0 {
-                return Ok(false);
-            }
-            served += count;
         }
-        Ok(true)
     }
 
     /// Takes in what connections have to say, in one call of the shard; returns how many events there were.
