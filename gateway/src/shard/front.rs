@@ -502,16 +502,16 @@ impl Effects for Front {
                     self.answered.push(concluded.caller);
                 }
             }
-            Some(Port::Stream(answers)) => match reply(&self.machine_names, &concluded) {
-                Some(reply) => {
+            Some(Port::Stream(answers)) => {
+                let answered = Answered::Job(concluded.ticket);
+                if let Some(reply) = reply(&self.machine_names, &concluded) {
                     reply.write_on_stream(&mut answers.messages, concluded.ticket);
-                    answers.pushed(Answered::Job(concluded.ticket));
-                }
-                None => {
+                    answers.pushed(answered);
+                } else {
                     let failure = failure(&self.config, &self.machine_names, &concluded);
-                    answers.push_failure(concluded.ticket, Answered::Job(concluded.ticket), failure);
+                    answers.push_failure(concluded.ticket, answered, failure);
                 }
-            },
+            }
             Some(Port::Calls(calls)) => {
                 if let Some(call) = calls.remove(&concluded.ticket) {
                     let finished = match reply(&self.machine_names, &concluded) {
