@@ -526,16 +526,16 @@ impl Front {
     /// The job of a gRPC caller has ended.
     fn finished(&mut self, concluded: &Concluded<'_>) {
         match self.ports.get_mut(concluded.caller) {
-            Some(Port::Stream(answers)) => match reply(&self.machine_names, concluded) {
-                Some(reply) => {
+            Some(Port::Stream(answers)) => {
+                let answered = Answered::Job(concluded.ticket);
+                if let Some(reply) = reply(&self.machine_names, concluded) {
                     reply.write_on_stream(&mut answers.messages, concluded.ticket);
-                    answers.pushed(Answered::Job(concluded.ticket));
-                }
-                None => {
+                    answers.pushed(answered);
+                } else {
                     let failure = failure(&self.config, &self.machine_names, concluded);
-                    answers.push_failure(concluded.ticket, Answered::Job(concluded.ticket), failure);
+                    answers.push_failure(concluded.ticket, answered, failure);
                 }
-            },
+            }
             Some(Port::Calls(calls)) => {
                 if let Some(call) = calls.remove(&concluded.ticket) {
                     let finished = match reply(&self.machine_names, concluded) {

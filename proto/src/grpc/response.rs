@@ -22,6 +22,9 @@ pub struct Reply<'a> {
     pub machine_time: Duration,
 }
 
+/// Where a message is written to; what has been written to is taken off it.
+type Room<'a> = &'a mut [u8];
+
 /// Every field of these messages has a number below 16: its key is one byte.
 const KEY: usize = 1;
 
@@ -43,31 +46,31 @@ fn duration_len(duration: Duration) -> usize {
     unless_zero(duration.as_secs()) + unless_zero(duration.subsec_nanos().into())
 }
 
-fn put_head(into: &mut &mut [u8], length: usize) {
+fn put_head(into: &mut Room<'_>, length: usize) {
     into.put_u8(0);
     into.put_u32(u32::try_from(length).expect("a reply's length has 32 bits on the wire"));
 }
 
-fn put_key(into: &mut &mut [u8], number: u32, length: usize) {
+fn put_key(into: &mut Room<'_>, number: u32, length: usize) {
     encode_key(number, WireType::LengthDelimited, into);
     encode_varint(length as u64, into);
 }
 
-fn put_unless_empty(into: &mut &mut [u8], number: u32, bytes: &[u8]) {
+fn put_unless_empty(into: &mut Room<'_>, number: u32, bytes: &[u8]) {
     if !bytes.is_empty() {
         put_key(into, number, bytes.len());
         into.put_slice(bytes);
     }
 }
 
-fn put_unless_zero(into: &mut &mut [u8], number: u32, value: u64) {
+fn put_unless_zero(into: &mut Room<'_>, number: u32, value: u64) {
     if value != 0 {
         encode_key(number, WireType::Varint, into);
         encode_varint(value, into);
     }
 }
 
-fn put_duration(into: &mut &mut [u8], number: u32, duration: Duration) {
+fn put_duration(into: &mut Room<'_>, number: u32, duration: Duration) {
     put_key(into, number, duration_len(duration));
     put_unless_zero(into, 1, duration.as_secs());
     put_unless_zero(into, 2, duration.subsec_nanos().into());
@@ -81,7 +84,7 @@ impl Reply<'_> {
             + field_len(duration_len(self.machine_time))
     }
 
-    fn put(&self, into: &mut &mut [u8]) {
+    fn put(&self, into: &mut Room<'_>) {
         put_unless_empty(into, 1, self.bytes);
         put_unless_empty(into, 2, self.machine.as_bytes());
         put_duration(into, 3, self.queue_time);
@@ -119,7 +122,7 @@ pub fn write_message(out: &mut WipedBuffer, message: &impl Message) {
     });
 }
 
-fn write(out: &mut WipedBuffer, length: usize, put: impl FnOnce(&mut &mut [u8])) {
+fn write(out: &mut WipedBuffer, length: usize, put: impl FnOnce(&mut Room<'_>)) {
     let mut room = &mut out.unfilled(length)[..length];
     put(&mut room);
     debug_assert!(room.is_empty(), "the length was counted wrong");
