@@ -50,18 +50,8 @@ pub(super) struct Keeper {
 
 impl Keeper {
     /// Keeps one channel open for as long as its tunnel stands and is not to drain; opens it again when the machine closes it.
-    /// One for large jobs is opened when the first of these has come: a machine that gets none has no use for it.
     pub(super) async fn keep(mut self) {
         let mut is_draining = self.draining.clone();
-        if self.class == SizeClass::Bulk {
-            let mut wanted = self.shard.with(|state, _| state.front.wants_bulk(self.machine));
-            tokio::select! {
-                // The sender lives as long as the shard.
-                _ = wanted.wait_for(|is_wanted| *is_wanted) => {}
-                _ = self.tunnel.closed() => return,
-                () = draining(&mut is_draining) => return,
-            }
-        }
         let Ssh { connect_retry, retry_max, .. } = self.orders.borrow().config.ssh;
         let mut backoff = Backoff::new(connect_retry, retry_max);
         while !self.tunnel.is_closed() {

@@ -14,7 +14,7 @@ use super::life::Event;
 use super::pacer;
 use super::serving::{Recorded, Serving};
 use crate::config::Config;
-use crate::schedule::MachineId;
+use crate::schedule::{MachineId, SizeClass};
 use crate::shard::Shard;
 
 /// What a keeper and those that it keeps are told.
@@ -48,10 +48,11 @@ pub(super) async fn reloaded(orders: &mut watch::Receiver<Orders>, before: u64) 
 }
 
 /// Keeps one place in a pool until it is told to end.
-pub(super) async fn keep(shard: Shard, machine: MachineId, orders: watch::Receiver<Orders>) {
+pub(super) async fn keep(shard: Shard, machine: MachineId, class: SizeClass, orders: watch::Receiver<Orders>) {
     let mut stop = orders.clone();
-    let mut place =
-        Place { shard, machine, orders, standing: None, successor: None, attempt: None, leaving: JoinSet::new() };
+    let needed = shard.with(|state, _| state.front.wants_bulk(machine));
+    let (standing, successor, attempt, leaving) = (None, None, None, JoinSet::new());
+    let mut place = Place { shard, machine, class, needed, orders, standing, successor, attempt, leaving };
     // A sender that is gone has stopped too.
     let stopped = async { drop(stop.wait_for(|orders| orders.end == Some(End::Stop)).await) };
     tokio::select! {
@@ -66,6 +67,10 @@ type Attempt = Pin<Box<dyn Future<Output = (Recorded, Tunnel)> + Send>>;
 struct Place {
     shard: Shard,
     machine: MachineId,
+    /// The jobs that its tunnels carry.
+    class: SizeClass,
+    /// Whether large jobs have come for the machine. One that gets none has no use for their tunnel.
+    needed: watch::Receiver<bool>,
     orders: watch::Receiver<Orders>,
     /// The tunnel that is up.
     standing: Option<Serving>,
@@ -79,6 +84,7 @@ struct Place {
 /// What has happened at a place.
 enum Happened {
     Ordered,
+    Needed,
     Made(Recorded, Box<Tunnel>),
     Lost,
     SuccessorLost,
@@ -99,17 +105,20 @@ impl Place {
                 let is_outdated = standing.version() != orders.version;
                 if is_outdated { Some(Instant::now()) } else { standing.due(ssh.max_age) }
             });
-            let is_wanted = due.is_none_or(|due| due.is_some_and(|due| due <= Instant::now()));
+            let is_needed = self.class == SizeClass::Small || *self.needed.borrow();
+            let is_wanted = is_needed && due.is_none_or(|due| due.is_some_and(|due| due <= Instant::now()));
             if is_wanted && self.attempt.is_none() && self.successor.is_none() {
                 self.begin(Recorded::begin(&self.shard, self.machine, self.orders.clone()), None);
             }
             let is_waiting = self.attempt.is_none() && self.successor.is_none();
             let happened = {
-                let Self { standing, successor, attempt, leaving, orders, .. } = &mut *self;
+                let Self { standing, successor, attempt, leaving, orders, needed, .. } = &mut *self;
                 tokio::select! {
                     // Orders first: a tunnel that has just been made with an outdated configuration is not begun.
                     biased;
                     changed = orders.changed() => if changed.is_ok() { Happened::Ordered } else { break },
+                    // Its sender lives as long as the shard.
+                    _ = needed.wait_for(|is_needed| *is_needed), if !is_needed => Happened::Needed,
                     () = option(standing.as_ref().map(Serving::lost)) => Happened::Lost,
                     () = option(successor.as_ref().map(Serving::lost)) => Happened::SuccessorLost,
                     (life, tunnel) = option(attempt.as_mut()) => Happened::Made(life, Box::new(tunnel)),
@@ -145,7 +154,7 @@ impl Place {
             }
             Happened::Made(life, tunnel) => {
                 self.attempt = None;
-                let serving = Serving::start(life, *tunnel, self.orders.clone());
+                let serving = Serving::start(life, *tunnel, self.class, self.orders.clone());
                 if self.standing.is_none() {
                     self.standing = Some(serving);
                 } else {
@@ -175,7 +184,7 @@ impl Place {
                     self.leaving.spawn(relieved.drain());
                 }
             }
-            Happened::Due => {}
+            Happened::Needed | Happened::Due => {}
         }
     }
 
