@@ -72,6 +72,9 @@ pub trait AnswerSink: Send + Sync {
 /// A caller's buffer of answers that grew beyond this is given back when it is empty.
 const KEPT_BYTES: usize = 64 * 1024;
 
+/// As many answers are written in one go; the connection's own writer does the rest, in turns with what else the thread has to do.
+const TURN_BYTES: usize = 64 * 1024;
+
 /// A reply of the hardserver's has a tag with which no command has been passed on. Nothing that it sends can be trusted to
 /// answer the right command any more: close the connection to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -118,12 +121,14 @@ impl LegacyPort {
         self.is_paused = true;
     }
 
-    /// Writes as many answers as the socket takes; returns whether that is all of them. Where it takes any, a reader that waits for
+    /// Writes as many answers as the socket takes, and not many more than [`TURN_BYTES`] of them; returns whether that is all of
+    /// them. Where it takes any, a reader that waits for
     /// room looks again. Where it takes none there is no more room than before, and a reader that looked would do nothing else.
     pub fn write_answers(&mut self) -> io::Result<bool> {
         let before = self.incoming.output_len();
-        while self.incoming.output_len() > 0 {
-            match self.answers_to.try_write(self.incoming.output()) {
+        while self.incoming.output_len() > 0 && before - self.incoming.output_len() < TURN_BYTES {
+            let output = self.incoming.output();
+            match self.answers_to.try_write(&output[..output.len().min(TURN_BYTES)]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => self.incoming.taken(count, KEPT_BYTES),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,

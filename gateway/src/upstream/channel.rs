@@ -153,6 +153,9 @@ const LAST_REPLIES: Duration = Duration::from_secs(1);
 /// How often a channel that drains looks whether the last of its jobs has ended.
 const DRAIN_CHECK: Duration = Duration::from_millis(10);
 
+/// What was received in one go beyond this has taken its time: others go first then.
+const TURN_BYTES: usize = 32 * 1024;
+
 /// How a channel has ended.
 enum End {
     /// It is lost, or the machine has closed it.
@@ -235,6 +238,7 @@ impl<'a> Pump<'a> {
     async fn receive(&self, mut read: ReadHalf) -> Result<(), Broken> {
         let mut received = WipedBuffer::new();
         while read.read_into(&mut received).await {
+            let is_large = received.len() > TURN_BYTES;
             self.keeper.shard.with(|state, now| {
                 let mut input = received.filled();
                 let result = state.scheduler.receive(now, self.channel, &mut input, &mut state.front);
@@ -242,6 +246,9 @@ impl<'a> Pump<'a> {
                 received.consume(received.len() - rest);
                 result
             })?;
+            if is_large {
+                tokio::task::yield_now().await;
+            }
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::aside::Aside;
 use super::life::Event;
 use super::pacer;
 use super::serving::{Recorded, Serving};
@@ -48,11 +49,17 @@ pub(super) async fn reloaded(orders: &mut watch::Receiver<Orders>, before: u64) 
 }
 
 /// Keeps one place in a pool until it is told to end.
-pub(super) async fn keep(shard: Shard, machine: MachineId, class: SizeClass, orders: watch::Receiver<Orders>) {
+pub(super) async fn keep(
+    shard: Shard,
+    machine: MachineId,
+    class: SizeClass,
+    aside: Aside,
+    orders: watch::Receiver<Orders>,
+) {
     let mut stop = orders.clone();
     let needed = shard.with(|state, _| state.front.wants_bulk(machine));
     let (standing, successor, attempt, leaving) = (None, None, None, JoinSet::new());
-    let mut place = Place { shard, machine, class, needed, orders, standing, successor, attempt, leaving };
+    let mut place = Place { shard, machine, class, aside, needed, orders, standing, successor, attempt, leaving };
     // A sender that is gone has stopped too.
     let stopped = async { drop(stop.wait_for(|orders| orders.end == Some(End::Stop)).await) };
     tokio::select! {
@@ -69,6 +76,8 @@ struct Place {
     machine: MachineId,
     /// The jobs that its tunnels carry.
     class: SizeClass,
+    /// Where those for large jobs run.
+    aside: Aside,
     /// Whether large jobs have come for the machine. One that gets none has no use for their tunnel.
     needed: watch::Receiver<bool>,
     orders: watch::Receiver<Orders>,
@@ -190,7 +199,9 @@ impl Place {
 
     /// Begins to connect, after `wait`.
     fn begin(&mut self, life: Recorded, wait: Option<Duration>) {
-        self.attempt = Some(Box::pin(connect(self.shard.clone(), self.machine, self.orders.clone(), life, wait)));
+        let aside = (self.class == SizeClass::Bulk).then(|| self.aside.clone());
+        let connecting = connect(self.shard.clone(), self.machine, aside, self.orders.clone(), life, wait);
+        self.attempt = Some(Box::pin(connecting));
     }
 
     /// Closes what there is, and waits for it.
@@ -221,10 +232,11 @@ async fn option<F: Future>(future: Option<F>) -> F::Output {
     }
 }
 
-/// Connects, again and again, until there is a tunnel.
+/// Connects, again and again, until there is a tunnel; one for large jobs, aside.
 async fn connect(
     shard: Shard,
     id: MachineId,
+    aside: Option<Aside>,
     mut orders: watch::Receiver<Orders>,
     mut life: Recorded,
     mut wait: Option<Duration>,
@@ -242,7 +254,13 @@ async fn connect(
         reloads = so_far;
         let machine = &config.machines[id.0];
         pacer::turn(&machine.address, config.ssh.connect_pace).await;
-        match Tunnel::connect(&machine.tunnel_options(&config.ssh)).await {
+        let mut options = machine.tunnel_options(&config.ssh);
+        options.gives_way = aside.is_some();
+        let made = match &aside {
+            Some(aside) => aside.run(async move { Tunnel::connect(&options).await }).await,
+            None => Tunnel::connect(&options).await,
+        };
+        match made {
             Ok(tunnel) => return (life, tunnel),
             Err(error) => wait = failed(&shard, id, &machine.name, &mut life, &error),
         }

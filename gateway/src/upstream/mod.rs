@@ -1,13 +1,13 @@
 //! The pools: for each machine its tunnels, and on each tunnel its channels.
 //!
-//! A pool has a place for each tunnel, and each place a keeper. Large jobs have a tunnel of their own, which is made when the first
-//! of them comes: on one connection a small job would wait for the bytes of all large ones before it, here, in the SSH server and on
-//! the network. A keeper connects at start, and again, with back-off, whenever the
+//! A pool has a place for each tunnel, and each place a keeper. It connects at start, and again, with back-off, whenever the
 //! tunnel is lost; where the tunnel has come of age, or the configuration is another one, it makes the next one first and drains
-//! the old one then. A keeper for each channel opens it on the tunnel, tries the machine with a NoOp, registers it with the
+//! the old one then. Large jobs have a tunnel of their own, which is made when the first of them comes, and runs `aside`: on one
+//! connection a small job would wait for the bytes of all large ones before it, here, in the SSH server and on the network. A keeper for each channel opens it on the tunnel, tries the machine with a NoOp, registers it with the
 //! scheduler, moves bytes until it ends, and opens it again as long as the tunnel stands. What becomes of jobs is none of their
 //! business. What a tunnel does when is decided in `life`, without I/O.
 
+mod aside;
 mod backoff;
 mod channel;
 mod keeper;
@@ -28,6 +28,7 @@ pub use pipe::{PipeError, open_pipe};
 use crate::config::{Config, Machine, Ssh};
 use crate::schedule::{MachineId, SizeClass};
 use crate::shard::{Pool, Shard};
+use aside::Aside;
 use keeper::{End, Orders};
 
 /// The keepers of all of a shard's tunnels.
@@ -39,6 +40,7 @@ pub struct Keepers {
     /// Those of places that are to end, and may have.
     retired: Vec<watch::Sender<Orders>>,
     tasks: JoinSet<()>,
+    aside: Aside,
 }
 
 /// What the keepers of a machine's places are told.
@@ -74,6 +76,7 @@ impl Keepers {
             machines: Vec::new(),
             retired: Vec::new(),
             tasks: JoinSet::new(),
+            aside: Aside::default(),
         };
         for (index, machine) in config.machines.iter().enumerate() {
             keepers.machines.push(Places::default());
@@ -134,7 +137,8 @@ impl Keepers {
         while self.machines[machine].of(class).len() < wanted {
             let (orders, ordered) =
                 watch::channel(Orders { config: self.config.clone(), version: 0, reloads: 0, end: None });
-            self.tasks.spawn(keeper::keep(self.shard.clone(), MachineId(machine), class, ordered));
+            let (shard, aside) = (self.shard.clone(), self.aside.clone());
+            self.tasks.spawn(keeper::keep(shard, MachineId(machine), class, aside, ordered));
             self.machines[machine].of(class).push(orders);
         }
     }

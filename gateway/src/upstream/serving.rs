@@ -80,12 +80,7 @@ const LEAST_AGE: f64 = 0.9;
 
 impl Serving {
     /// Opens the channels of a tunnel that has just been made.
-    pub(super) fn start(
-        mut life: Recorded,
-        tunnel: Tunnel,
-        class: SizeClass,
-        orders: watch::Receiver<Orders>,
-    ) -> Self {
+    pub(super) fn start(mut life: Recorded, tunnel: Tunnel, class: SizeClass, orders: watch::Receiver<Orders>) -> Self {
         life.on(Event::Connected);
         let (shard, id) = (life.shard.clone(), life.machine);
         let Orders { config, version, .. } = orders.borrow().clone();

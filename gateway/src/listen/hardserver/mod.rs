@@ -47,6 +47,9 @@ struct Connection {
     _count: CallerCount,
 }
 
+/// A message of which more than this is missing is a large one.
+const LARGE_BYTES: usize = 16 * 1024;
+
 /// Why a connection ended.
 enum End {
     /// The caller closed it, or half-closed it, which counts as gone.
@@ -105,6 +108,10 @@ impl Connection {
                 self.shard.with(|state, _| state.front.legacy(self.caller).incoming.missing(partial.filled()))
             };
             let mut is_paused = reader.take_in(&mut partial, missing, End::Gone, |bytes| self.decode(bytes)).await?;
+            if missing > LARGE_BYTES {
+                // A large message is read in turns with what else this thread has to do.
+                tokio::task::yield_now().await;
+            }
             // It goes on with what was read and not decoded for want of room, as room comes. A caller that goes away meanwhile
             // is noticed: its jobs would otherwise run for nobody.
             while is_paused {
@@ -223,6 +230,8 @@ impl Connection {
         loop {
             self.left_over.notified().await;
             while !self.shard.with(|state, _| state.front.legacy(self.caller).write_answers())? {
+                // Others go first: what the socket takes at once may be only a part of much.
+                tokio::task::yield_now().await;
                 self.writer.writable().await?;
             }
         }
