@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use super::error::Lost;
 use super::inbox::{Ends, Inbox};
+use super::pace::Pace;
 use super::shared::Shared;
 
 /// How long the other side has to close a channel that has ended, before it is closed on it.
@@ -36,15 +37,15 @@ pub struct Channel {
 }
 
 impl Channel {
-    pub(super) fn new(channel: russh::Channel<Msg>, shared: Arc<Shared>, runtime: Handle) -> Self {
+    /// With a `pace`, what is written goes out in turns.
+    pub(super) fn new(channel: russh::Channel<Msg>, shared: Arc<Shared>, runtime: Handle, pace: Option<Pace>) -> Self {
         // The library's own queue of what was received is dropped here: data goes through the inbox.
         let (_, half) = channel.split();
         let inbox = shared.inbox(half.id());
         let ends = inbox.ends();
-        Self {
-            read: ReadHalf { inbox: Arc::clone(&inbox) },
-            write: WriteHalf { half: Some(half), inbox, ends, shared, runtime, is_mid_write: false, eof_sent: false },
-        }
+        let read = ReadHalf { inbox: Arc::clone(&inbox) };
+        let (half, is_mid_write, eof_sent) = (Some(half), false, false);
+        Self { read, write: WriteHalf { half, inbox, ends, shared, runtime, pace, is_mid_write, eof_sent } }
     }
 
     /// Its two directions, to be used by different tasks.
@@ -110,6 +111,8 @@ pub struct WriteHalf {
     ends: watch::Receiver<Ends>,
     shared: Arc<Shared>,
     runtime: Handle,
+    /// Where the tunnel gives way.
+    pace: Option<Pace>,
     /// A write was begun and has not ended.
     is_mid_write: bool,
     eof_sent: bool,
@@ -130,7 +133,7 @@ impl WriteHalf {
         self.is_mid_write = true;
         let sent = tokio::select! {
             biased;
-            sent = half.data_bytes(bytes) => sent,
+            sent = send(half, self.pace.as_mut(), bytes) => sent,
             // The library waits for a window that a lost tunnel, or a closed channel, never opens.
             ends = self.ends.wait_for(|ends| ends.lost.is_some()) => {
                 let lost = ends.expect("the inbox, and its sender, is in self").lost.clone();
@@ -170,6 +173,18 @@ impl WriteHalf {
         let known = self.inbox.lost().or_else(|| self.shared.lost());
         known.unwrap_or_else(|| Lost { what: "channel", server: Arc::clone(&self.shared.server), why: why.into() })
     }
+}
+
+/// Hands `bytes` to the SSH library, in turns where the tunnel gives way.
+async fn send(half: &ChannelWriteHalf<Msg>, pace: Option<&mut Pace>, mut bytes: Bytes) -> Result<(), russh::Error> {
+    let Some(pace) = pace else { return half.data_bytes(bytes).await };
+    while !bytes.is_empty() {
+        let turn = bytes.split_to(pace.left().min(bytes.len()));
+        let count = turn.len();
+        half.data_bytes(turn).await?;
+        pace.sent(count).await?;
+    }
+    Ok(())
 }
 
 impl Drop for WriteHalf {

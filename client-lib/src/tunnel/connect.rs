@@ -38,8 +38,8 @@ const CIPHERS: &[cipher::Name] = &[cipher::AES_256_GCM, cipher::CHACHA20_POLY130
 
 pub(super) async fn connect(options: &Options) -> Result<Tunnel, TunnelError> {
     let attempt = Attempting { options, server: options.server.to_string().into(), deadline: deadline(options) };
-    let stream = attempt.tcp().await?;
-    let (cut, handle) = attempt.handshake(stream).await?;
+    let (stream, round_trip) = attempt.tcp().await?;
+    let (cut, handle) = attempt.handshake(stream, round_trip).await?;
     let shared = Arc::clone(&cut.0);
     let handle = attempt.login(&shared, handle).await?;
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -53,6 +53,7 @@ pub(super) async fn connect(options: &Options) -> Result<Tunnel, TunnelError> {
         handle,
         runtime,
         open_timeout: options.connect_timeout,
+        gives_way: options.gives_way,
         _cut: cut,
         #[cfg(not(any(target_os = "linux", target_os = "android")))]
         _stall_cure: stall_cure,
@@ -74,8 +75,8 @@ impl Attempting<'_> {
         TunnelError::TimedOut { server: self.server.to_string(), what, limit: self.options.connect_timeout }
     }
 
-    /// A connection to the first of the server's addresses that takes one.
-    async fn tcp(&self) -> Result<TcpStream, TunnelError> {
+    /// A connection to the first of the server's addresses that takes one, and how long that took: a round trip.
+    async fn tcp(&self) -> Result<(TcpStream, Duration), TunnelError> {
         let server = || self.server.to_string();
         let endpoint = &self.options.server;
         let addresses: Vec<_> = timeout_at(self.deadline, lookup_host((endpoint.host.as_str(), endpoint.port)))
@@ -88,8 +89,9 @@ impl Attempting<'_> {
             // An address that does not answer leaves the others their share of the time.
             let left = self.deadline.saturating_duration_since(Instant::now());
             let share = left / u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
+            let begun = Instant::now();
             match timeout(share, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Ok(stream)) => return Ok((stream, begun.elapsed())),
                 Ok(Err(error)) => attempts.push(Attempt { address, error }),
                 Err(_) => attempts.push(Attempt { address, error: io::ErrorKind::TimedOut.into() }),
             }
@@ -101,7 +103,11 @@ impl Attempting<'_> {
         Err(TunnelError::Connect { server: server(), attempts })
     }
 
-    async fn handshake(&self, stream: TcpStream) -> Result<(CutOnDrop, Handle<Events>), TunnelError> {
+    async fn handshake(
+        &self,
+        stream: TcpStream,
+        round_trip: Duration,
+    ) -> Result<(CutOnDrop, Handle<Events>), TunnelError> {
         let failed =
             |error: io::Error| TunnelError::Handshake { server: self.server.to_string(), why: error.to_string() };
         stream.set_nodelay(true).map_err(failed)?;
@@ -110,8 +116,11 @@ impl Attempting<'_> {
         // The library's task would outlive a handshake that is given up.
         let cut = CutOnDrop(Arc::clone(&shared));
         let events = Events { shared: Arc::clone(&shared), host_key: self.options.host_key.clone() };
-        let socket = Socket::new(stream, Arc::clone(&shared.pulse));
-        let connected = client::connect_stream(Arc::new(self.config()), socket, events);
+        let mut socket = Socket::new(stream, Arc::clone(&shared.pulse));
+        if self.options.gives_way {
+            socket.acknowledge_at_once();
+        }
+        let connected = client::connect_stream(Arc::new(self.config(round_trip)), socket, events);
         match timeout_at(self.deadline, connected).await {
             Err(_) => Err(self.timed_out("the SSH handshake")),
             Ok(Err(error)) => Err(self.handshake_error(&shared, &error)),
@@ -119,12 +128,14 @@ impl Attempting<'_> {
         }
     }
 
-    fn config(&self) -> client::Config {
+    fn config(&self, round_trip: Duration) -> client::Config {
+        let window_size =
+            if self.options.gives_way { super::pace::window(round_trip, WINDOW_SIZE) } else { WINDOW_SIZE };
         let rekey_bytes = self.options.rekey_bytes.min(MAX_REKEY_BYTES);
         let rekey_bytes = usize::try_from(rekey_bytes).expect("the most of them fit in 32 bits");
         client::Config {
             client_id: SshId::Standard(Cow::Borrowed(concat!("SSH-2.0-Seeway_", env!("CARGO_PKG_VERSION")))),
-            window_size: WINDOW_SIZE,
+            window_size,
             maximum_packet_size: MAX_PACKET_SIZE,
             channel_buffer_size: UNUSED_QUEUE,
             preferred: Preferred {

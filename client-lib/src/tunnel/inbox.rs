@@ -51,22 +51,29 @@ impl Inbox {
     /// Appends `data` for the reader, as soon as there is room. Drops it where nobody will read it.
     pub(super) async fn deliver(&self, data: &[u8]) {
         loop {
-            {
-                let mut unread = self.unread();
-                if unread.is_abandoned || unread.is_complete {
-                    return;
+            if let Some(reader) = self.try_deliver(data) {
+                // Without the lock, since the reader may be on another thread, and there at once.
+                if let Some(reader) = reader {
+                    reader.wake();
                 }
-                if unread.bytes.is_empty() || unread.bytes.len() + data.len() <= MAX_UNREAD {
-                    unread.bytes.extend(data);
-                    if let Some(reader) = unread.reader.take() {
-                        reader.wake();
-                    }
-                    return;
-                }
+                return;
             }
             // There is only one task that waits here, and a permit is kept for it.
             self.has_room.notified().await;
         }
+    }
+
+    /// `None` where there is no room, else whoever is to be woken.
+    fn try_deliver(&self, data: &[u8]) -> Option<Option<Waker>> {
+        let mut unread = self.unread();
+        if unread.is_abandoned || unread.is_complete {
+            return Some(None);
+        }
+        if !unread.bytes.is_empty() && unread.bytes.len() + data.len() > MAX_UNREAD {
+            return None;
+        }
+        unread.bytes.extend(data);
+        Some(unread.reader.take())
     }
 
     /// Moves all that is unread into `into`, which must be empty. `Ready(false)`: nothing is left and nothing will come.

@@ -29,6 +29,7 @@ mod host_key;
 mod identity;
 mod inbox;
 mod options;
+mod pace;
 mod shared;
 mod socket;
 mod watchdog;
@@ -50,6 +51,7 @@ pub use identity::Identity;
 pub use options::{Endpoint, Options};
 
 use handler::Events;
+use pace::Pace;
 use shared::Shared;
 
 /// How long a tunnel that is closed has to say goodbye.
@@ -64,6 +66,7 @@ pub struct Tunnel {
     handle: Arc<Handle<Events>>,
     runtime: tokio::runtime::Handle,
     open_timeout: Duration,
+    gives_way: bool,
     _cut: CutOnDrop,
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     _stall_cure: Option<russh::Channel<russh::client::Msg>>,
@@ -80,12 +83,13 @@ impl Tunnel {
     pub async fn open(&self, host: &str, port: u16) -> Result<Channel, TunnelError> {
         let (hand_over, opened) = oneshot::channel();
         let (shared, handle, runtime) = (Arc::clone(&self.shared), Arc::clone(&self.handle), self.runtime.clone());
-        let target = host.to_owned();
+        let (target, gives_way) = (host.to_owned(), self.gives_way);
         // A task of its own, since the library would keep a channel whose opening nobody waited for to the end. Where
         // nobody does, it is dropped here, and so closed.
         self.runtime.spawn(async move {
             let opening = handle.channel_open_direct_tcpip(target, port.into(), ORIGINATOR.0, ORIGINATOR.1);
-            let channel = opening.await.map(|channel| Channel::new(channel, shared, runtime));
+            let pace = gives_way.then(|| Pace::new(Arc::clone(&handle)));
+            let channel = opening.await.map(|channel| Channel::new(channel, shared, runtime, pace));
             let _ = hand_over.send(channel);
         });
         let opened = tokio::select! {

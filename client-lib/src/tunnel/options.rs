@@ -88,6 +88,9 @@ pub struct Options {
     pub rekey_bytes: u64,
     /// New keys are agreed on after this time. 1 h. The server may ask earlier.
     pub rekey_after: Duration,
+    /// Whether it is for large transfers that are to give way to whatever else the server does: it has no more on its way, each
+    /// way, than keeps a fast network busy. No.
+    pub gives_way: bool,
 }
 
 impl Options {
@@ -104,6 +107,7 @@ impl Options {
             broken_after: Duration::from_secs(90),
             rekey_bytes: MAX_REKEY_BYTES,
             rekey_after: Duration::from_secs(3600),
+            gives_way: false,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The TCP connection under a tunnel, as the SSH library sees it.
 //!
-//! It adds four things to a socket:
+//! It adds five things to a socket:
 //! - **Reads are buffered.** The SSH library asks for a packet's length and then for its rest; here that is one system
 //!   call for all the packets that are waiting.
 //! - **A write that waits also reads.** The SSH library writes its whole output before it reads again. Where the peer does
@@ -8,12 +8,14 @@
 //!   peer's channel windows allow.
 //! - **It acknowledges before it falls quiet.** What was read and not acknowledged within 2 ms is acknowledged then, instead
 //!   of by the kernel 40 ms later: a server with Nagle's algorithm may be holding back its next small packet for it.
+//! - **It takes turns.** The SSH library goes on as long as there is something to read or to write. Here it stops after a large
+//!   packet, so that whoever else has this thread does not wait for all that others have to say.
 //! - **It knows when the peer was last heard**, and whether anybody is listening: a tunnel whose reader is held up must
 //!   not take the peer for dead.
 
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -35,6 +37,9 @@ const MAX_GREETING: usize = 255;
 /// How soon what was read is acknowledged at the latest. Long against the microseconds in which a busy tunnel writes
 /// something, and the ACK with it; short against the kernel's 40 ms.
 const ACKNOWLEDGE_AFTER: Duration = Duration::from_millis(2);
+
+/// How many bytes are moved before others go first: some 15 µs of encryption, copies and system calls.
+const TURN_BYTES: usize = 32 * 1024;
 
 /// What is known of the peer's life; shared between the socket and who watches it.
 #[derive(Debug)]
@@ -97,11 +102,33 @@ pub(super) struct Socket {
     start: usize,
     end: usize,
     quiet: Quiet,
+    /// How many bytes the SSH library has moved since others last went first.
+    moved: usize,
+    /// Whether what is read is acknowledged at once.
+    acknowledges_at_once: bool,
 }
 
 impl Socket {
     pub(super) fn new(stream: TcpStream, pulse: Arc<Pulse>) -> Self {
-        Self { stream, pulse, is_greeting: true, ahead: vec![0; READ_SIZE], start: 0, end: 0, quiet: Quiet::new() }
+        let (ahead, start, end) = (vec![0; READ_SIZE], 0, 0);
+        let (quiet, moved, acknowledges_at_once) = (Quiet::new(), 0, false);
+        Self { stream, pulse, is_greeting: true, ahead, start, end, quiet, moved, acknowledges_at_once }
+    }
+
+    /// For a tunnel whose channels have small windows: all that the server may send is soon sent, its Nagle holds the rest of the
+    /// last segment back, and our end has nothing to say before that has come.
+    pub(super) fn acknowledge_at_once(&mut self) {
+        self.acknowledges_at_once = true;
+    }
+
+    /// Lets others go first, once in a while: all that are ready, and those whom the system has something for.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.moved < TURN_BYTES {
+            return Poll::Ready(());
+        }
+        self.moved = 0;
+        // Ready the second time, and a new one then: so this is `Pending` once, having asked to be called again.
+        pin!(tokio::task::yield_now()).poll(cx)
     }
 
     /// Appends what the socket has to what was read ahead. `Ready(0)` is the end of the stream.
@@ -126,7 +153,11 @@ impl Socket {
         ready!(polled)?;
         if count > 0 {
             self.pulse.heard_now();
-            self.quiet.heard();
+            if self.acknowledges_at_once {
+                acknowledge(&self.stream);
+            } else {
+                self.quiet.heard();
+            }
             if self.is_greeting {
                 self.is_greeting = self.pulse.keep_greeting(&self.ahead[self.end..self.end + count]);
             }
@@ -186,6 +217,7 @@ fn acknowledge(_: &TcpStream) {}
 
 impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, wanted: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_turn(cx));
         if self.start == self.end && ready!(self.poll_fill(cx))? == 0 {
             return Poll::Ready(Ok(()));
         }
@@ -193,13 +225,16 @@ impl AsyncRead for Socket {
         let count = waiting.len().min(wanted.remaining());
         wanted.put_slice(&waiting[..count]);
         self.start += count;
+        self.moved += count;
         Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_turn(cx));
         if let Poll::Ready(written) = Pin::new(&mut self.stream).poll_write(cx, bytes) {
+            self.moved += written.as_ref().map_or(0, |count| *count);
             return Poll::Ready(written);
         }
         while self.end - self.start < MAX_READ_AHEAD {

@@ -157,14 +157,19 @@ pub(super) const TABLES: &[Table] = &[
                 "The host of the machine's SEEJobs port, as the SSH server sees it.",
             ),
             key("seejobs_port", Integer(1, 65_535), Default("8888"), "The machine's SEEJobs port."),
-            key("tunnels", Integer(1, 64), Default("1"), "SSH connections, for each shard."),
+            key(
+                "tunnels",
+                Integer(1, 64),
+                Default("1"),
+                "SSH connections, for each shard; one more for `bulk_channels`.",
+            ),
             key("channels", Integer(1, 64), Default("2"), "SEEJob streams on each tunnel."),
             key(
                 "bulk_channels",
                 Integer(0, 64),
                 Default("1"),
-                "Further SEEJob streams on each tunnel, for jobs above `limits.bulk_above` only, so that small jobs do not wait \
-                 behind large ones. They are opened when the first large job has come. 0: they share the others.",
+                "SEEJob streams on a further tunnel, for jobs above `limits.bulk_above` only, so that small jobs do not wait \
+                 behind large ones. It is made when the first large job has come. 0: large jobs share the others.",
             ),
             key(
                 "max_in_flight",

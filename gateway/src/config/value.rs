@@ -112,7 +112,7 @@ pub struct Machine {
     pub tunnels: usize,
     /// `machine.channels`: SEEJob streams on each tunnel; at least 1.
     pub channels: usize,
-    /// `machine.bulk_channels`: SEEJob streams on each tunnel for large jobs only.
+    /// `machine.bulk_channels`: SEEJob streams on a tunnel of their own, for large jobs only.
     pub bulk_channels: usize,
     /// `machine.max_in_flight`: jobs sent and unanswered, over all its channels; 1 to 65 536.
     pub max_in_flight: usize,
@@ -135,6 +135,7 @@ impl Machine {
             broken_after: ssh.broken_after,
             rekey_bytes: ssh.rekey_bytes,
             rekey_after: ssh.rekey_after,
+            gives_way: false,
         }
     }
 }

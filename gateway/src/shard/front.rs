@@ -79,6 +79,9 @@ pub trait AnswerSink: Send + Sync {
 /// A caller's buffer of answers that grew beyond this is given back when it is empty.
 const KEPT_BYTES: usize = 64 * 1024;
 
+/// As many answers are written in one go; the rest of them in turns with what else the thread has to do.
+const TURN_BYTES: usize = 64 * 1024;
+
 /// A reply of the hardserver's has a tag with which no command has been passed on. Nothing that it sends can be trusted to
 /// answer the right command any more: close the connection to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -150,20 +153,23 @@ impl LegacyPort {
         self.is_paused = true;
     }
 
-    /// Writes as many answers as the socket takes; returns whether that is all of them. Where it takes any, a reader that waits for
-    /// room looks again. Where it takes none there is no more room than before, and a reader that looked would do nothing else.
+    /// Writes as many answers as the socket takes, and not many more than [`TURN_BYTES`] of them; returns whether that is all of
+    /// them. Where it takes any, a reader that waits for room looks again. Where it takes none there is no more room than before, and a reader that looked would do nothing else.
     #[inline]
     pub fn write_answers(&mut self) -> io::Result<bool> {
-        let mut has_written = false;
+        let mut written = 0;
         let is_all = loop {
             let output = self.incoming.output();
             if output.is_empty() {
                 break true;
             }
-            match self.answers_to.try_write(output) {
+            if written >= TURN_BYTES {
+                break false;
+            }
+            match self.answers_to.try_write(&output[..output.len().min(TURN_BYTES)]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
-                    has_written = true;
+                    written += count;
                     if self.incoming.taken(count, KEPT_BYTES) {
                         break true;
                     }
@@ -172,7 +178,7 @@ impl LegacyPort {
                 Err(error) => return Err(error),
             }
         };
-        if has_written {
+        if written > 0 {
             self.resume();
             self.resume_passage();
         }

@@ -50,18 +50,8 @@ pub(super) struct Keeper {
 
 impl Keeper {
     /// Keeps one channel open for as long as its tunnel stands and is not to drain; opens it again when the machine closes it.
-    /// One for large jobs is opened when the first of these has come: a machine that gets none has no use for it.
     pub(super) async fn keep(mut self) {
         let mut is_draining = self.draining.clone();
-        if self.class == SizeClass::Bulk {
-            let mut wanted = self.shard.with(|state, _| state.front.wants_bulk(self.machine));
-            tokio::select! {
-                // The sender lives as long as the shard.
-                _ = wanted.wait_for(|is_wanted| *is_wanted) => {}
-                _ = self.tunnel.closed() => return,
-                () = draining(&mut is_draining) => return,
-            }
-        }
         let Ssh { connect_retry, retry_max, .. } = self.orders.borrow().config.ssh;
         let mut backoff = Backoff::new(connect_retry, retry_max);
         while !self.tunnel.is_closed() {
@@ -163,6 +153,9 @@ const LAST_REPLIES: Duration = Duration::from_secs(1);
 /// How often a channel that drains looks whether the last of its jobs has ended.
 const DRAIN_CHECK: Duration = Duration::from_millis(10);
 
+/// What was received in one go beyond this has taken its time: others go first then.
+const TURN_BYTES: usize = 32 * 1024;
+
 /// How a channel has ended.
 enum End {
     /// It is lost, or the machine has closed it.
@@ -262,6 +255,7 @@ impl<'a> Pump<'a> {
     async fn receive(&self, mut read: ReadHalf) -> Result<(), Broken> {
         let mut received = WipedBuffer::new();
         while read.read_into(&mut received).await {
+            let is_large = received.len() > TURN_BYTES;
             self.keeper.shard.with(|state, now| {
                 let mut input = received.filled();
                 let result = state.scheduler.receive(now, self.channel, &mut input, &mut state.front);
@@ -269,6 +263,9 @@ impl<'a> Pump<'a> {
                 received.consume(received.len() - rest);
                 result
             })?;
+            if is_large {
+                tokio::task::yield_now().await;
+            }
         }
         Ok(())
     }

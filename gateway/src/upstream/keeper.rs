@@ -10,11 +10,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::aside::Aside;
 use super::life::Event;
 use super::pacer;
 use super::serving::{Recorded, Serving};
 use crate::config::Config;
-use crate::schedule::MachineId;
+use crate::schedule::{MachineId, SizeClass};
 use crate::shard::Shard;
 
 /// What a keeper and those that it keeps are told.
@@ -48,10 +49,17 @@ pub(super) async fn reloaded(orders: &mut watch::Receiver<Orders>, before: u64) 
 }
 
 /// Keeps one place in a pool until it is told to end.
-pub(super) async fn keep(shard: Shard, machine: MachineId, orders: watch::Receiver<Orders>) {
+pub(super) async fn keep(
+    shard: Shard,
+    machine: MachineId,
+    class: SizeClass,
+    aside: Aside,
+    orders: watch::Receiver<Orders>,
+) {
     let mut stop = orders.clone();
-    let mut place =
-        Place { shard, machine, orders, standing: None, successor: None, attempt: None, leaving: JoinSet::new() };
+    let needed = shard.with(|state, _| state.front.wants_bulk(machine));
+    let (standing, successor, attempt, leaving) = (None, None, None, JoinSet::new());
+    let mut place = Place { shard, machine, class, aside, needed, orders, standing, successor, attempt, leaving };
     // A sender that is gone has stopped too.
     let stopped = async { drop(stop.wait_for(|orders| orders.end == Some(End::Stop)).await) };
     tokio::select! {
@@ -66,6 +74,12 @@ type Attempt = Pin<Box<dyn Future<Output = (Recorded, Tunnel)> + Send>>;
 struct Place {
     shard: Shard,
     machine: MachineId,
+    /// The jobs that its tunnels carry.
+    class: SizeClass,
+    /// Where those for large jobs run.
+    aside: Aside,
+    /// Whether large jobs have come for the machine. One that gets none has no use for their tunnel.
+    needed: watch::Receiver<bool>,
     orders: watch::Receiver<Orders>,
     /// The tunnel that is up.
     standing: Option<Serving>,
@@ -79,6 +93,7 @@ struct Place {
 /// What has happened at a place.
 enum Happened {
     Ordered,
+    Needed,
     Made(Recorded, Box<Tunnel>),
     Lost,
     SuccessorLost,
@@ -99,17 +114,20 @@ impl Place {
                 let is_outdated = standing.version() != orders.version;
                 if is_outdated { Some(Instant::now()) } else { standing.due(ssh.max_age) }
             });
-            let is_wanted = due.is_none_or(|due| due.is_some_and(|due| due <= Instant::now()));
+            let is_needed = self.class == SizeClass::Small || *self.needed.borrow();
+            let is_wanted = is_needed && due.is_none_or(|due| due.is_some_and(|due| due <= Instant::now()));
             if is_wanted && self.attempt.is_none() && self.successor.is_none() {
                 self.begin(Recorded::begin(&self.shard, self.machine, self.orders.clone()), None);
             }
             let is_waiting = self.attempt.is_none() && self.successor.is_none();
             let happened = {
-                let Self { standing, successor, attempt, leaving, orders, .. } = &mut *self;
+                let Self { standing, successor, attempt, leaving, orders, needed, .. } = &mut *self;
                 tokio::select! {
                     // Orders first: a tunnel that has just been made with an outdated configuration is not begun.
                     biased;
                     changed = orders.changed() => if changed.is_ok() { Happened::Ordered } else { break },
+                    // Its sender lives as long as the shard.
+                    _ = needed.wait_for(|is_needed| *is_needed), if !is_needed => Happened::Needed,
                     () = option(standing.as_ref().map(Serving::lost)) => Happened::Lost,
                     () = option(successor.as_ref().map(Serving::lost)) => Happened::SuccessorLost,
                     (life, tunnel) = option(attempt.as_mut()) => Happened::Made(life, Box::new(tunnel)),
@@ -145,7 +163,7 @@ impl Place {
             }
             Happened::Made(life, tunnel) => {
                 self.attempt = None;
-                let serving = Serving::start(life, *tunnel, self.orders.clone());
+                let serving = Serving::start(life, *tunnel, self.class, self.orders.clone());
                 if self.standing.is_none() {
                     self.standing = Some(serving);
                 } else {
@@ -175,13 +193,15 @@ impl Place {
                     self.leaving.spawn(relieved.drain());
                 }
             }
-            Happened::Due => {}
+            Happened::Needed | Happened::Due => {}
         }
     }
 
     /// Begins to connect, after `wait`.
     fn begin(&mut self, life: Recorded, wait: Option<Duration>) {
-        self.attempt = Some(Box::pin(connect(self.shard.clone(), self.machine, self.orders.clone(), life, wait)));
+        let aside = (self.class == SizeClass::Bulk).then(|| self.aside.clone());
+        let connecting = connect(self.shard.clone(), self.machine, aside, self.orders.clone(), life, wait);
+        self.attempt = Some(Box::pin(connecting));
     }
 
     /// Closes what there is, and waits for it.
@@ -212,10 +232,11 @@ async fn option<F: Future>(future: Option<F>) -> F::Output {
     }
 }
 
-/// Connects, again and again, until there is a tunnel.
+/// Connects, again and again, until there is a tunnel; one for large jobs, aside.
 async fn connect(
     shard: Shard,
     id: MachineId,
+    aside: Option<Aside>,
     mut orders: watch::Receiver<Orders>,
     mut life: Recorded,
     mut wait: Option<Duration>,
@@ -233,7 +254,13 @@ async fn connect(
         reloads = so_far;
         let machine = &config.machines[id.0];
         pacer::turn(&machine.address, config.ssh.connect_pace).await;
-        match Tunnel::connect(&machine.tunnel_options(&config.ssh)).await {
+        let mut options = machine.tunnel_options(&config.ssh);
+        options.gives_way = aside.is_some();
+        let made = match &aside {
+            Some(aside) => aside.run(async move { Tunnel::connect(&options).await }).await,
+            None => Tunnel::connect(&options).await,
+        };
+        match made {
             Ok(tunnel) => return (life, tunnel),
             Err(error) => wait = failed(&shard, id, &machine.name, &mut life, &error),
         }

@@ -80,7 +80,7 @@ const LEAST_AGE: f64 = 0.9;
 
 impl Serving {
     /// Opens the channels of a tunnel that has just been made.
-    pub(super) fn start(mut life: Recorded, tunnel: Tunnel, orders: watch::Receiver<Orders>) -> Self {
+    pub(super) fn start(mut life: Recorded, tunnel: Tunnel, class: SizeClass, orders: watch::Receiver<Orders>) -> Self {
         life.on(Event::Connected);
         let (shard, id) = (life.shard.clone(), life.machine);
         let Orders { config, version, .. } = orders.borrow().clone();
@@ -96,9 +96,11 @@ impl Serving {
         let (is_draining, draining) = watch::channel(false);
         let up = Arc::new(watch::Sender::new(0));
         let mut channels = JoinSet::new();
-        let is_bulk_wanted = *shard.with(|state, _| state.front.wants_bulk(id)).borrow();
-        let classes = [(SizeClass::Small, machine.channels), (SizeClass::Bulk, machine.bulk_channels)];
-        for class in classes.into_iter().flat_map(|(class, count)| std::iter::repeat_n(class, count)) {
+        let wanted = match class {
+            SizeClass::Small => machine.channels,
+            SizeClass::Bulk => machine.bulk_channels,
+        };
+        for _ in 0..wanted {
             let keeper = channel::Keeper {
                 shard: shard.clone(),
                 machine: id,
@@ -117,7 +119,7 @@ impl Serving {
             life,
             tunnel,
             channels,
-            wanted: machine.channels + if is_bulk_wanted { machine.bulk_channels } else { 0 },
+            wanted,
             up,
             is_draining,
             orders,

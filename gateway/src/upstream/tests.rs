@@ -133,10 +133,16 @@ impl Pools {
     fn start(scene: &Scene, config: Config) -> Self {
         let all = Arc::new(scene.config());
         let shard = Shard::new(all.clone(), &Budgets::new(&all), Arc::new(Nobody));
-        // As after the first large jobs: all channels are opened.
-        shard.with(|state, _| (0..2).for_each(|machine| state.front.bulk_wanted(MachineId(machine))));
         let keepers = Keepers::start(&shard, &Arc::new(config));
-        Self { shard, keepers }
+        let pools = Self { shard, keepers };
+        // As after the first large jobs: there are all tunnels.
+        (0..2).for_each(|machine| pools.want_bulk(machine));
+        pools
+    }
+
+    /// A large job has come for a machine.
+    fn want_bulk(&self, machine: usize) {
+        self.shard.with(|state, _| state.front.bulk_wanted(MachineId(machine)));
     }
 
     fn take(&mut self, config: Config) {
@@ -153,12 +159,16 @@ impl Pools {
 
     /// Hands over a job with an hour to run.
     fn submit(&self, caller: CallerId, ticket: u64) -> (JobId, oneshot::Receiver<Finished>) {
+        self.submit_bytes(caller, ticket, b"job")
+    }
+
+    fn submit_bytes(&self, caller: CallerId, ticket: u64, bytes: &[u8]) -> (JobId, oneshot::Receiver<Finished>) {
         self.shard.with(|state, now| {
             let finished = state.front.add_call(caller, ticket);
             let new = NewJob {
                 ticket,
                 world: WorldId(0),
-                bytes: b"job",
+                bytes,
                 deadline: now + HOUR,
                 idempotent: false,
                 priority: Priority::Normal,
@@ -186,14 +196,21 @@ impl Pools {
         self.shard.with(|state, _| state.scheduler.channels(MachineId(machine)))
     }
 
-    /// Waits until nothing changes any more: so many tunnels are up, with all their channels, and there is no other.
-    async fn settle(&self, machine: usize, ready: usize) {
+    /// Waits until nothing changes any more: so many tunnels are up beside the one for large jobs, with all their channels, and there
+    /// is no other. With none, that one is not there either.
+    async fn settle(&self, machine: usize, small: usize) {
+        let bulk = small.min(1);
+        self.settle_at(machine, small + bulk, 2 * small + bulk).await;
+    }
+
+    /// Waits until so many tunnels are up, with so many channels, and there is no other.
+    async fn settle_at(&self, machine: usize, tunnels: usize, channels: usize) {
         let is_settled = || {
-            self.all_tunnels(machine) == ready
-                && self.tunnels(machine, TunnelState::Ready) == ready
-                && self.channels(machine) == 3 * ready
+            self.all_tunnels(machine) == tunnels
+                && self.tunnels(machine, TunnelState::Ready) == tunnels
+                && self.channels(machine) == channels
         };
-        until(&format!("{ready} tunnels stand"), is_settled).await;
+        until(&format!("{tunnels} tunnels stand, with {channels} channels"), is_settled).await;
     }
 
     async fn stop(self) {
@@ -225,15 +242,15 @@ async fn a_changed_machine_has_its_next_tunnel_before_the_old_one_goes() {
     let mut moved = scene.config_of_one();
     moved.machines[0].seejobs_port = 8889;
     pools.take(moved);
-    until("there is a second tunnel, and only one", || {
+    until("there are second tunnels, and only these", || {
         assert!(pools.channels(0) >= 3, "the machine is up all the time");
-        pools.counts(0).made == 2 && pools.all_tunnels(0) == 1
+        pools.counts(0).made == 4 && pools.all_tunnels(0) == 2
     })
     .await;
     pools.settle(0, 1).await;
     until("the old channels are gone", || scene.machines[0].streams() == 0).await;
     assert_eq!(scene.machines[1].streams(), 3);
-    assert_eq!(pools.counts(0).made, 2);
+    assert_eq!(pools.counts(0).made, 4);
     pools.stop().await;
 }
 
@@ -246,14 +263,14 @@ async fn a_configuration_that_leads_nowhere_leaves_the_old_tunnel() {
     astray.machines[0].seejobs_port = 7;
     astray.ssh.connect_timeout = Duration::from_millis(200);
     pools.take(astray);
-    until("the next tunnel is made", || pools.counts(0).made == 2).await;
-    until("its channels are refused", || pools.counts(0).prohibited >= 3).await;
-    assert_eq!((pools.tunnels(0, TunnelState::Ready), pools.channels(0)), (2, 3));
-    // Back again: the one that leads nowhere goes, and so does the old one, once the third is up.
+    until("the next tunnels are made", || pools.counts(0).made == 4).await;
+    until("their channels are refused", || pools.counts(0).prohibited >= 3).await;
+    assert_eq!((pools.tunnels(0, TunnelState::Ready), pools.channels(0)), (4, 3));
+    // Back again: those that lead nowhere go, and so do the old ones, once the third ones are up.
     pools.take(scene.config_of_one());
-    until("there is a third", || {
+    until("there are third ones", || {
         assert!(pools.channels(0) >= 3, "the machine is up all the time");
-        pools.counts(0).made == 3
+        pools.counts(0).made == 6
     })
     .await;
     pools.settle(0, 1).await;
@@ -267,15 +284,15 @@ async fn machines_are_added_retired_and_taken_back() {
     pools.settle(0, 1).await;
     pools.take(scene.config());
     pools.settle(1, 1).await;
-    assert_eq!(pools.counts(0).made, 1, "the other machine's tunnel stands");
+    assert_eq!(pools.counts(0).made, 2, "the other machine's tunnels stand");
     let mut retired = scene.config();
     retired.machines[0].is_retired = true;
     pools.take(retired);
     pools.settle(0, 0).await;
-    assert_eq!((pools.tunnels(1, TunnelState::Ready), pools.counts(1).made), (1, 1));
+    assert_eq!((pools.tunnels(1, TunnelState::Ready), pools.counts(1).made), (2, 2));
     pools.take(scene.config());
     pools.settle(0, 1).await;
-    assert_eq!(pools.counts(0).made, 2);
+    assert_eq!(pools.counts(0).made, 4);
     pools.stop().await;
 }
 
@@ -289,11 +306,65 @@ async fn tunnels_become_more_and_fewer() {
         config
     };
     let mut pools = Pools::start(&scene, with(1));
-    for (tunnels, made) in [(1, 1), (4, 4), (2, 4), (3, 5)] {
+    // The one for large jobs stays the same.
+    for (tunnels, made) in [(1, 2), (4, 5), (2, 5), (3, 6)] {
         pools.take(with(tunnels));
         pools.settle(0, tunnels).await;
         assert_eq!(pools.counts(0).made, made, "{tunnels} tunnels");
     }
+    pools.stop().await;
+}
+
+#[tokio::test]
+async fn large_jobs_have_a_tunnel_of_their_own_as_soon_as_there_are_any() {
+    let scene = Scene::set().await;
+    let with = |bulk_channels| {
+        let mut config = scene.config_of_one();
+        config.machines[0].bulk_channels = bulk_channels;
+        config
+    };
+    let shard = {
+        let all = Arc::new(scene.config());
+        Shard::new(all.clone(), &Budgets::new(&all), Arc::new(Nobody))
+    };
+    let keepers = Keepers::start(&shard, &Arc::new(with(2)));
+    let mut pools = Pools { shard, keepers };
+    pools.settle_at(0, 1, 2).await;
+    pools.want_bulk(0);
+    pools.settle_at(0, 2, 4).await;
+    assert_eq!(pools.counts(0).made, 2, "the first one stands");
+    // Its successor has as many channels as are wanted then.
+    pools.take(with(3));
+    pools.settle_at(0, 2, 5).await;
+    assert_eq!(pools.counts(0).made, 4);
+    // Without channels of their own they have no tunnel either: it drains, and that of the small ones is made anew.
+    pools.take(with(0));
+    pools.settle_at(0, 1, 2).await;
+    until("the old channels are gone", || scene.machines[0].streams() == 2).await;
+    pools.take(with(1));
+    pools.settle_at(0, 2, 3).await;
+    pools.stop().await;
+}
+
+#[tokio::test]
+async fn large_jobs_beside_small_ones_each_have_their_reply() {
+    const JOBS: u64 = 200;
+    let scene = Scene::set().await;
+    let pools = Pools::start(&scene, scene.config_of_one());
+    pools.settle(0, 1).await;
+    let caller = pools.join();
+    // Every other one is far above `bulk_above`, and goes out in many turns.
+    let job = |ticket: u64| {
+        let filling = u8::try_from(ticket % 251).expect("below 256");
+        vec![filling; if ticket.is_multiple_of(2) { 200_000 } else { 100 }]
+    };
+    let finished: Vec<_> = (0..JOBS).map(|ticket| pools.submit_bytes(caller, ticket, &job(ticket)).1).collect();
+    for (ticket, finished) in (0..).zip(finished) {
+        let finished = tokio::time::timeout(BOUND, finished).await.expect("an outcome").expect("one");
+        assert!(matches!(&finished, Finished::Replied(reply) if reply.bytes[..] == job(ticket)), "job {ticket}");
+    }
+    pools.settle(0, 1).await;
+    assert_eq!(pools.counts(0).made, 2);
     pools.stop().await;
 }
 
@@ -305,8 +376,8 @@ async fn what_was_refused_is_tried_again_after_a_reload() {
     wrong.machines[0].host_key = other.config().machines[0].host_key.clone();
     let mut pools = Pools::start(&scene, wrong.clone());
     for refusals in 1..=3 {
-        until("it is refused", || pools.counts(0).refused == refusals).await;
-        until("it waits", || pools.tunnels(0, TunnelState::Refused) == 1).await;
+        until("both are refused", || pools.counts(0).refused == 2 * refusals).await;
+        until("they wait", || pools.tunnels(0, TunnelState::Refused) == 2).await;
         // The same again: perhaps it is the server that was mended.
         pools.take(wrong.clone());
     }
@@ -322,7 +393,7 @@ async fn what_was_refused_is_tried_again_after_a_reload() {
         until("all channels are refused", || pools.counts(0).prohibited == 3 * tries).await;
         pools.take(forbidden.clone());
     }
-    assert_eq!(pools.counts(0).made, 1);
+    assert_eq!(pools.counts(0).made, 2);
     pools.stop().await;
 }
 
@@ -397,9 +468,9 @@ async fn waits_that_a_reload_has_changed_are_those_of_tunnels_that_stand() {
     until("the channels are gone", || pools.channels(0) == 0).await;
     scene.machines[0].restart().unwrap_or_else(|error| panic!("{error}"));
     pools.settle(0, 1).await;
-    assert_eq!(pools.counts(0).made, 1);
+    assert_eq!(pools.counts(0).made, 2);
     let _scene = scene.restart_hsm().await;
-    until("there is another tunnel", || pools.counts(0).made == 2).await;
+    until("there are other tunnels", || pools.counts(0).made == 4).await;
     pools.settle(0, 1).await;
     pools.stop().await;
 }

@@ -20,8 +20,8 @@ use super::{Job, MachineConfig};
 /// The first read's room, in bytes; few streams ever need more.
 const SMALLEST_READ: usize = 16 * 1024;
 
-/// The most that one read takes, but for a message that is larger.
-const LARGEST_READ: usize = 256 * 1024;
+/// The most that one read or write moves. Where there is more, the machine's other streams go first.
+const LARGEST_MOVE: usize = 64 * 1024;
 
 /// An output buffer that grew beyond this is given back once it is written, so that a burst is not held for good.
 const LARGEST_KEPT_OUTPUT: usize = 1024 * 1024;
@@ -268,13 +268,15 @@ async fn read<S: AsyncRead>(running: &Running, stream: &Arc<Stream>, mut from: R
             Ok(Needs::Room) => continue,
             Err(error) => return error.into(),
         };
-        match from.read(input.unfilled(missing.max(read_size))).await {
+        let room = input.unfilled(missing.max(read_size));
+        let most = room.len().min(LARGEST_MOVE);
+        match from.read(&mut room[..most]).await {
             Ok(0) => return StreamEnd::CallerGone,
             Ok(count) => input.commit(count),
             Err(error) => return error.into(),
         }
-        if input.len() >= read_size && input.unfilled(0).is_empty() {
-            read_size = (read_size * 2).min(LARGEST_READ);
+        if input.len() >= read_size {
+            read_size = (read_size * 2).min(LARGEST_MOVE);
             // More waits to be read. What is answered already goes out first.
             tokio::task::yield_now().await;
         }
@@ -286,11 +288,16 @@ async fn write<S: AsyncWrite>(stream: &Stream, mut to: WriteHalf<S>, stalled_aft
     loop {
         stream.output(&mut output).await;
         while !output.is_empty() {
-            match tokio::time::timeout(stalled_after, to.write(output.filled())).await {
+            match tokio::time::timeout(stalled_after, to.write(&output.filled()[..output.len().min(LARGEST_MOVE)]))
+                .await
+            {
                 Ok(Ok(0)) => return io::Error::from(io::ErrorKind::WriteZero).into(),
                 Ok(Ok(count)) => output.consume(count),
                 Ok(Err(error)) => return error.into(),
                 Err(_) => return StreamEnd::Stalled(stalled_after),
+            }
+            if !output.is_empty() {
+                tokio::task::yield_now().await;
             }
         }
         if let Err(error) = to.flush().await {

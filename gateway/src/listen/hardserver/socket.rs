@@ -108,6 +108,8 @@ impl Reader {
     ) -> Result<T, E> {
         if !partial.is_empty() {
             let room = partial.unfilled(missing.max(READ_BYTES / 4));
+            let room_for_one = room.len().min(READ_BYTES);
+            let room = &mut room[..room_for_one];
             let count = std::future::poll_fn(|context| self.poll_read(context, room)).await?;
             if count == 0 {
                 return Err(gone);
