@@ -33,8 +33,23 @@ const MAX_PACKET_SIZE: u32 = 32 * 1024;
 /// The library's own queue for each channel, which is not used (see `inbox`).
 const UNUSED_QUEUE: usize = 1;
 
-/// The fastest first: AES has instructions of its own. The last is for servers that have neither.
-const CIPHERS: &[cipher::Name] = &[cipher::AES_256_GCM, cipher::CHACHA20_POLY1305, cipher::AES_256_CTR];
+/// The fastest first, where the processor has instructions for AES. The last is for servers that have none of the others.
+const CIPHERS: &[cipher::Name] =
+    &[cipher::AES_128_GCM, cipher::AES_256_GCM, cipher::CHACHA20_POLY1305, cipher::AES_256_CTR];
+
+/// The fastest first, where it has none.
+const CIPHERS_WITHOUT_AES: &[cipher::Name] =
+    &[cipher::CHACHA20_POLY1305, cipher::AES_128_GCM, cipher::AES_256_GCM, cipher::AES_256_CTR];
+
+fn ciphers() -> &'static [cipher::Name] {
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    let has_aes = std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq");
+    #[cfg(target_arch = "aarch64")]
+    let has_aes = std::arch::is_aarch64_feature_detected!("aes");
+    #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
+    let has_aes = false;
+    if has_aes { CIPHERS } else { CIPHERS_WITHOUT_AES }
+}
 
 pub(super) async fn connect(options: &Options) -> Result<Tunnel, TunnelError> {
     let attempt = Attempting { options, server: options.server.to_string().into(), deadline: deadline(options) };
@@ -140,7 +155,7 @@ impl Attempting<'_> {
             channel_buffer_size: UNUSED_QUEUE,
             preferred: Preferred {
                 key: Cow::Owned(self.options.host_key.algorithms()),
-                cipher: Cow::Borrowed(CIPHERS),
+                cipher: Cow::Borrowed(ciphers()),
                 compression: Cow::Borrowed(&[russh::compression::NONE]),
                 ..Preferred::default()
             },
