@@ -7,9 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use seeway::schedule::{
-    CallerId, ChannelId, Concluded, Effects, MachineId, NewJob, Priority, Scheduler, SizeClass, WorldId,
-};
+use seeway::schedule::{CallerId, ChannelId, Concluded, Effects, MachineId, NewJob, Scheduler, SizeClass, WorldId};
 use seeway::shard::{AnswerSink, LegacyPort, Meaning};
 use seeway_proto::mux::{Incoming, UnknownCommands};
 use seeway_proto::wiped::WipedBuffer;
@@ -19,7 +17,7 @@ use tokio::sync::Notify;
 
 use super::Work;
 use super::messages::{Echo, Jobs, REPLY_MESSAGE};
-use super::scheduler::{STEP, TIMEOUT, WORLD, settings};
+use super::scheduler::{STEP, WORLD, new_job, settings};
 
 /// What `limits.caller_buffer_bytes` says where nothing is configured.
 const CALLER_BUFFER: usize = 4 << 20;
@@ -170,13 +168,7 @@ impl Path {
 
     /// `Connection::decode`: every whole command in what was read.
     #[inline(never)]
-    fn decode(
-        scheduler: &mut Scheduler,
-        front: &mut Front,
-        (now, deadline): (Instant, Instant),
-        caller: CallerId,
-        bytes: &[u8],
-    ) {
+    fn decode(scheduler: &mut Scheduler, front: &mut Front, now: Instant, caller: CallerId, bytes: &[u8]) {
         let mut rest = bytes;
         let mut room = 0;
         let port = loop {
@@ -198,15 +190,7 @@ impl Path {
             let Some(received) = received else { break port };
             let Some(Command::SeeJob { tag, world, job }) = received.command else { panic!("jobs were sent") };
             let Meaning::World(world) = port.meaning_of(world) else { panic!("the handle was given") };
-            let new = NewJob {
-                ticket: tag.into(),
-                world,
-                bytes: job.0,
-                deadline,
-                idempotent: false,
-                priority: Priority::Normal,
-                affinity_key: b"",
-            };
+            let new = NewJob { world, ..new_job(now, tag.into(), job.0) };
             scheduler.submit(now, caller, new, front);
         };
         port.batch_served();
@@ -220,9 +204,8 @@ impl Work for Path {
     fn turn(&mut self) {
         let Self { scheduler, front, callers, channel, echo, received, in_flight, now } = self;
         for callers in callers.chunks_mut(CALLERS_IN_A_TURN) {
-            let times = (*now, *now + TIMEOUT);
             for caller in callers {
-                Self::decode(scheduler, front, times, caller.id, black_box(caller.jobs.next()));
+                Self::decode(scheduler, front, *now, caller.id, black_box(caller.jobs.next()));
             }
             Self::tick(scheduler, front, now);
         }

@@ -141,8 +141,7 @@ impl Server {
         let (config, chores) = (shared.shard.config(), shared.chores.take());
         let (mut count, were_unread) = (0, std::mem::take(unread));
         shared.shard.with(|state, now| {
-            let deadline = now + config.limits.default_timeout;
-            let mut turn = Turn { config: &config, state, now, deadline, buffer };
+            let mut turn = Turn { config: &config, state, now, buffer };
             let mut serve = |place: usize, act: &mut dyn FnMut(&mut Connection, &mut Turn<'_>) -> Result<(), End>| {
                 let Some(connection) = connections.at(place) else { return };
                 match act(connection, &mut turn) {
@@ -177,8 +176,7 @@ impl Server {
         // In a call of its own: what they were answered has been written when the first one was over.
         if !ended.is_empty() {
             shared.shard.with(|state, now| {
-                let deadline = now + config.limits.default_timeout;
-                let mut turn = Turn { config: &config, state, now, deadline, buffer };
+                let mut turn = Turn { config: &config, state, now, buffer };
                 for (place, end) in ended.drain(..) {
                     if let Some(connection) = connections.remove(place) {
                         connection.end(&mut turn, &end);

@@ -38,8 +38,6 @@ pub(super) struct Turn<'a> {
     pub(super) config: &'a Config,
     pub(super) state: &'a mut State,
     pub(super) now: Instant,
-    /// That of the jobs that are taken in.
-    pub(super) deadline: Instant,
     /// What small messages are read into; empty and zero between two reads.
     pub(super) buffer: &'a mut [u8],
 }
@@ -186,7 +184,7 @@ impl Connection {
     /// there is no room the connection is paused, and whatever makes room resumes it.
     fn decode(&mut self, turn: &mut Turn<'_>, bytes: &[u8]) -> Result<usize, End> {
         let unknown = if self.passing.is_some() { UnknownCommands::Taken } else { UnknownCommands::Refused };
-        let Turn { config, state, now, deadline, .. } = turn;
+        let Turn { config, state, now, .. } = turn;
         let mut rest = bytes;
         let mut broken = None;
         let mut room = 0;
@@ -205,7 +203,7 @@ impl Connection {
             room -= 1;
             match port.incoming.next_received(&mut rest, unknown) {
                 Ok(None) => break port,
-                Ok(Some(received)) => match Self::job_of(config, port, *deadline, &received) {
+                Ok(Some(received)) => match Self::job_of(config, port, *now, &received) {
                     Some(job) => _ = state.submit(*now, self.caller_id, job),
                     None => self.serve(config, state, received),
                 },
@@ -230,12 +228,7 @@ impl Connection {
 
     /// The job that a command is, if it is one for a world that there is.
     #[inline]
-    fn job_of<'a>(
-        config: &Config,
-        port: &LegacyPort,
-        deadline: Instant,
-        received: &Received<'a>,
-    ) -> Option<NewJob<'a>> {
+    fn job_of<'a>(config: &Config, port: &LegacyPort, now: Instant, received: &Received<'a>) -> Option<NewJob<'a>> {
         let Some(Command::SeeJob { tag, world, job }) = received.command else { return None };
         let Meaning::World(world) = port.meaning_of(world) else { return None };
         let of_world = &config.worlds[world.0];
@@ -246,7 +239,7 @@ impl Connection {
             ticket: tag.into(),
             world,
             bytes: job.0,
-            deadline,
+            deadline: now + config.limits.default_timeout,
             idempotent: of_world.idempotent,
             priority: Priority::Normal,
             affinity_key: b"",
