@@ -43,6 +43,9 @@ pub(super) struct Ends {
     pub(super) is_abandoned: bool,
 }
 
+/// Too much is unread.
+struct NoRoom;
+
 impl Inbox {
     fn unread(&self) -> MutexGuard<'_, Unread> {
         self.unread.lock().unwrap_or_else(PoisonError::into_inner)
@@ -51,7 +54,7 @@ impl Inbox {
     /// Appends `data` for the reader, as soon as there is room. Drops it where nobody will read it.
     pub(super) async fn deliver(&self, data: &[u8]) {
         loop {
-            if let Some(reader) = self.try_deliver(data) {
+            if let Ok(reader) = self.try_deliver(data) {
                 // Without the lock, since the reader may be on another thread, and there at once.
                 if let Some(reader) = reader {
                     reader.wake();
@@ -63,17 +66,17 @@ impl Inbox {
         }
     }
 
-    /// `None` where there is no room, else whoever is to be woken.
-    fn try_deliver(&self, data: &[u8]) -> Option<Option<Waker>> {
+    /// Returns whoever is to be woken.
+    fn try_deliver(&self, data: &[u8]) -> Result<Option<Waker>, NoRoom> {
         let mut unread = self.unread();
         if unread.is_abandoned || unread.is_complete {
-            return Some(None);
+            return Ok(None);
         }
         if !unread.bytes.is_empty() && unread.bytes.len() + data.len() > MAX_UNREAD {
-            return None;
+            return Err(NoRoom);
         }
         unread.bytes.extend(data);
-        Some(unread.reader.take())
+        Ok(unread.reader.take())
     }
 
     /// Moves all that is unread into `into`, which must be empty. `Ready(false)`: nothing is left and nothing will come.

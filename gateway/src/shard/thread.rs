@@ -380,8 +380,6 @@ fn prepared(stream: StdTcpStream) -> io::Result<StdTcpStream> {
     socket.set_tcp_keepalive(&probes.with_retries(KEEPALIVE_PROBES))?;
     #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
-    // Only borrowed it.
-    drop(socket);
     Ok(stream)
 }
 

@@ -42,16 +42,22 @@ pub(super) struct Turn<'a> {
     pub(super) buffer: &'a mut [u8],
 }
 
+/// What the system has told of a socket. It does so once.
+#[derive(Default)]
+struct Told {
+    /// It may have more than has been read.
+    is_readable: bool,
+    /// Nothing comes after what it has.
+    is_closed_by_peer: bool,
+}
+
 /// A connection, from its first byte to its last. An idle one holds no buffer: what is read passes through one that all of them
 /// share, and only a message that is cut in two is kept until the rest has come.
 pub(super) struct Connection {
     caller_id: CallerId,
     caller: Arc<Caller>,
     partial: WipedBuffer,
-    /// Whether the socket may have more than has been read. It tells only once.
-    is_readable: bool,
-    /// Whether nothing comes after what the socket has.
-    is_closed_by_peer: bool,
+    told: Told,
     is_paused: bool,
     /// Whether the socket is watched for taking more.
     pub(super) is_watched_for_room: bool,
@@ -80,8 +86,7 @@ impl Connection {
             caller_id,
             caller,
             partial: WipedBuffer::new(),
-            is_readable: false,
-            is_closed_by_peer: false,
+            told: Told::default(),
             is_paused: false,
             is_watched_for_room: false,
             passing,
@@ -100,18 +105,18 @@ impl Connection {
 
     /// The socket has something to read, or will have nothing any more.
     pub(super) fn readable(&mut self, is_closed_by_peer: bool) {
-        self.is_readable = true;
-        self.is_closed_by_peer |= is_closed_by_peer;
+        self.told.is_readable = true;
+        self.told.is_closed_by_peer |= is_closed_by_peer;
     }
 
     /// Whether [`read`](Self::read) would find something to do.
     pub(super) fn wants_turn(&self) -> bool {
-        self.is_readable && !self.is_paused
+        self.told.is_readable && !self.is_paused
     }
 
     /// Reads once, if there is something to read and room for it, and hands every whole command to whom it is for.
     pub(super) fn read(&mut self, turn: &mut Turn<'_>) -> Result<(), End> {
-        if self.is_paused && self.is_closed_by_peer {
+        if self.is_paused && self.told.is_closed_by_peer {
             // Its jobs would otherwise run for nobody.
             return Err(End::Gone);
         }
@@ -153,11 +158,11 @@ impl Connection {
             Ok(0) => Err(End::Gone),
             Ok(count) => {
                 // Less than there was room for is all that the socket has; its end still has to be met.
-                self.is_readable = count == most || self.is_closed_by_peer;
+                self.told.is_readable = count == most || self.told.is_closed_by_peer;
                 Ok(count)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.is_readable = false;
+                self.told.is_readable = false;
                 Ok(0)
             }
             Err(error) => Err(End::Lost(error)),
