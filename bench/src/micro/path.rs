@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use seeway::schedule::{CallerId, ChannelId, Concluded, Effects, MachineId, NewJob, Scheduler, SizeClass, WorldId};
-use seeway::shard::{AnswerSink, LegacyPort, Meaning};
+use seeway::shard::{AnswerSink, LegacyPort, Meaning, Written};
 use seeway_proto::mux::{Incoming, UnknownCommands};
 use seeway_proto::wiped::WipedBuffer;
 use seeway_proto::wire::{Command, Limits, Profile};
@@ -45,7 +45,7 @@ impl Front {
     fn write_to_answered(&mut self) {
         for caller in self.answered.drain(..) {
             let written = self.ports.get_mut(caller).expect("callers stay").write_answers();
-            assert!(written.is_ok_and(|is_all| is_all), "the socket takes all");
+            assert!(matches!(written, Ok(Written::All)), "the socket takes all");
         }
     }
 

@@ -76,6 +76,17 @@ pub trait AnswerSink: Send + Sync {
     fn room(&self);
 }
 
+/// How far answers have been written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// All of them.
+    All,
+    /// As many as one turn writes; the socket may take more.
+    Turn,
+    /// As many as the socket takes now.
+    AsFarAsTaken,
+}
+
 /// A caller's buffer of answers that grew beyond this is given back when it is empty.
 const KEPT_BYTES: usize = 64 * 1024;
 
@@ -153,28 +164,28 @@ impl LegacyPort {
         self.is_paused = true;
     }
 
-    /// Writes as many answers as the socket takes, and not many more than [`TURN_BYTES`] of them; returns whether that is all of
-    /// them. Where it takes any, a reader that waits for room looks again. Where it takes none there is no more room than before, and a reader that looked would do nothing else.
+    /// Writes as many answers as the socket takes, and not many more than [`TURN_BYTES`] of them; says how far it
+    /// came. Where it takes any, a reader that waits for room looks again. Where it takes none there is no more room than before, and a reader that looked would do nothing else.
     #[inline]
-    pub fn write_answers(&mut self) -> io::Result<bool> {
+    pub fn write_answers(&mut self) -> io::Result<Written> {
         let mut written = 0;
-        let is_all = loop {
+        let how_far = loop {
             let output = self.incoming.output();
             if output.is_empty() {
-                break true;
+                break Written::All;
             }
             if written >= TURN_BYTES {
-                break false;
+                break Written::Turn;
             }
             match self.answers_to.try_write(&output[..output.len().min(TURN_BYTES)]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
                     written += count;
                     if self.incoming.taken(count, KEPT_BYTES) {
-                        break true;
+                        break Written::All;
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break false,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break Written::AsFarAsTaken,
                 Err(error) => return Err(error),
             }
         };
@@ -182,7 +193,7 @@ impl LegacyPort {
             self.resume();
             self.resume_passage();
         }
-        Ok(is_all)
+        Ok(how_far)
     }
 
     /// A reader that waits for room looks again.
@@ -424,7 +435,7 @@ impl Front {
             let Some(Port::Legacy(port)) = self.ports.get_mut(caller) else { continue };
             port.is_answered = false;
             // Where it failed its connection meets the same error, and ends.
-            if !matches!(port.write_answers(), Ok(true)) {
+            if !matches!(port.write_answers(), Ok(Written::All)) {
                 port.answers_to.left_over();
             }
         }

@@ -26,7 +26,7 @@ use crate::schedule::{
 };
 
 pub use finished::{Failure, Finished};
-pub use front::{AnswerSink, Answered, Front, LegacyPort, StrayReply};
+pub use front::{AnswerSink, Answered, Front, LegacyPort, StrayReply, Written};
 pub use handles::Meaning;
 pub use passage::{PassageWakes, Passed};
 pub use pool::{Pool, PoolCounts, TunnelState};

@@ -13,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 use super::caller::{Caller, Socket};
 use super::chores::{Chore, Chores};
 use super::connection::{Connection, End, READ_BYTES, Turn};
-use crate::shard::{CallerCount, Shard};
+use crate::shard::{CallerCount, Shard, Written};
 
 /// How many connections are served in one call of the shard at most. What they say is dated with the call's beginning; with
 /// this many it lasts some 100 µs.
@@ -106,8 +106,8 @@ impl Server {
         let shared = self.shared.clone();
         let mut has_more = false;
         loop {
-            if has_more || !self.unread.is_empty() {
-                // Others first: a large job is many reads.
+            if has_more || !self.unread.is_empty() || !shared.chores.is_empty() {
+                // Others first: a large job is many reads, and a large reply many writes.
                 tokio::task::yield_now().await;
             } else {
                 tokio::select! {
@@ -193,15 +193,20 @@ impl Shared {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has a connection write what its socket did not take, and watches the socket for as long as it does not take all of it.
+    /// Has a connection write what is left over: the rest in another turn, or when its socket takes more, which is watched for then.
     fn write(&self, connection: &mut Connection, turn: &mut Turn<'_>) -> Result<(), End> {
-        let is_left_over = !connection.write(turn)?;
-        if is_left_over != connection.is_watched_for_room {
-            let interest = if is_left_over { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+        let written = connection.write(turn)?;
+        if written == Written::Turn {
+            // The socket takes more now, and so does not tell that it does.
+            self.chores.note(connection.place(), Chore::Write);
+        }
+        let is_blocked = written == Written::AsFarAsTaken;
+        if is_blocked != connection.is_watched_for_room {
+            let interest = if is_blocked { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
             let descriptor = connection.socket().as_fd().as_raw_fd();
             let watched = self.registry.reregister(&mut SourceFd(&descriptor), Token(connection.place()), interest);
             watched.map_err(End::Lost)?;
-            connection.is_watched_for_room = is_left_over;
+            connection.is_watched_for_room = is_blocked;
         }
         Ok(())
     }

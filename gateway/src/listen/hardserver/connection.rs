@@ -16,7 +16,7 @@ use super::pass::Passing;
 use super::socket::decode_partial;
 use crate::config::Config;
 use crate::schedule::{CallerId, NewJob, Priority};
-use crate::shard::{CallerCount, LegacyPort, Meaning, Shard, State};
+use crate::shard::{CallerCount, LegacyPort, Meaning, Shard, State, Written};
 
 /// What one read takes at most: enough for a few hundred small jobs, small enough to stay in a core's cache, and for a large job
 /// not to keep the others waiting.
@@ -180,8 +180,8 @@ impl Connection {
         decoded
     }
 
-    /// Writes what the socket did not take at once; returns whether it has taken all of it now.
-    pub(super) fn write(&mut self, turn: &mut Turn<'_>) -> Result<bool, End> {
+    /// Writes what is left over.
+    pub(super) fn write(&mut self, turn: &mut Turn<'_>) -> Result<Written, End> {
         turn.state.front.legacy(self.caller_id).write_answers().map_err(End::Lost)
     }
 
