@@ -81,17 +81,16 @@ impl Effects for Front {
     fn bulk_wanted(&mut self, _: MachineId) {}
 }
 
-/// A caller: its jobs, and where its answers are taken to.
+/// A caller and its jobs.
 struct Caller {
     id: CallerId,
     jobs: Jobs,
-    socket: Arc<Socket>,
 }
 
 /// A socket that takes all that is written to it.
-#[derive(Default)]
 struct Socket {
-    taken: AtomicUsize,
+    /// How many bytes all callers' sockets have taken.
+    taken: Arc<AtomicUsize>,
 }
 
 impl AnswerSink for Socket {
@@ -116,6 +115,7 @@ pub(super) struct Path {
     scheduler: Scheduler,
     front: Front,
     callers: Vec<Caller>,
+    taken: Arc<AtomicUsize>,
     channel: ChannelId,
     echo: Echo,
     received: WipedBuffer,
@@ -135,20 +135,22 @@ impl Path {
             channel: Arc::new(Notify::new()),
         };
         let channel = scheduler.channel_opened(now, MachineId(0), SizeClass::Small, &mut front);
+        let taken = Arc::<AtomicUsize>::default();
         let callers_in = (0..callers).map(|_| {
             let id = scheduler.caller_joined();
             let incoming = Incoming::new(profile.clone(), Limits::default(), CALLER_JOBS);
-            let socket = Arc::<Socket>::default();
-            let mut port = LegacyPort::new(incoming, socket.clone());
+            let socket = Arc::new(Socket { taken: taken.clone() });
+            let mut port = LegacyPort::new(incoming, socket);
             let handle = port.handle_of(WORLD).expect("handles are left");
             front.ports.insert(id, port);
-            Caller { id, jobs: Jobs::new(&profile, handle, in_flight), socket }
+            Caller { id, jobs: Jobs::new(&profile, handle, in_flight) }
         });
         let callers_in = callers_in.collect();
         Self {
             scheduler,
             front,
             callers: callers_in,
+            taken,
             channel,
             echo: Echo::new(&profile, callers * in_flight),
             received: WipedBuffer::new(),
@@ -202,7 +204,7 @@ impl Path {
 
 impl Work for Path {
     fn turn(&mut self) {
-        let Self { scheduler, front, callers, channel, echo, received, in_flight, now } = self;
+        let Self { scheduler, front, callers, taken, channel, echo, received, in_flight, now } = self;
         for callers in callers.chunks_mut(CALLERS_IN_A_TURN) {
             for caller in callers {
                 Self::decode(scheduler, front, *now, caller.id, black_box(caller.jobs.next()));
@@ -222,9 +224,7 @@ impl Work for Path {
         received.clear();
         Self::tick(scheduler, front, now);
 
-        for caller in callers {
-            let count = caller.socket.taken.swap(0, Ordering::Relaxed);
-            assert_eq!(count, *in_flight * REPLY_MESSAGE, "each job was answered");
-        }
+        let count = taken.swap(0, Ordering::Relaxed);
+        assert_eq!(count, callers.len() * *in_flight * REPLY_MESSAGE, "each job was answered");
     }
 }

@@ -263,7 +263,7 @@ impl Scheduler {
             ToStage::InHand(id) => self.jobs.entry(id)?,
         };
         let Entry { id, job, bytes: kept, caller: of_caller } = entry;
-        let at = &mut self.machines.channels[channel];
+        let at = self.machines.channels.get_mut(channel).expect("a channel that is up was chosen");
         let (machine_id, is_borrowed) = (at.machine, class == SizeClass::Bulk && at.class == SizeClass::Small);
         let machine = &mut self.machines.all[machine_id.0];
         let was_empty = at.mux.staged_len() == 0;

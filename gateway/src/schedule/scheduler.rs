@@ -436,7 +436,8 @@ impl Scheduler {
         let late_before = self.machines.channels[channel].mux.late_replies();
         let mut answers = 0;
         let result = loop {
-            let answer = match self.machines.channels[channel].mux.receive(input) {
+            let Some(at) = self.machines.channels.get_mut(channel) else { break Ok(()) };
+            let answer = match at.mux.receive(input) {
                 Ok(Some(answer)) => answer,
                 Ok(None) => break Ok(()),
                 Err(broken) => break Err(broken),
