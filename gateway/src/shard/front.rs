@@ -164,8 +164,9 @@ impl LegacyPort {
         self.is_paused = true;
     }
 
-    /// Writes as many answers as the socket takes, and not many more than [`TURN_BYTES`] of them; says how far it
-    /// came. Where it takes any, a reader that waits for room looks again. Where it takes none there is no more room than before, and a reader that looked would do nothing else.
+    /// Writes as many answers as the socket takes, and not many more than 64 KiB of them; says how far it came. Where the socket
+    /// takes any, a reader that waits for room looks again. Where it takes none there is no more room than before, and a reader
+    /// that looked would do nothing else.
     #[inline]
     pub fn write_answers(&mut self) -> io::Result<Written> {
         let mut written = 0;
