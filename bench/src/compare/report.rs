@@ -39,7 +39,8 @@ Latencies run from before a job is written to after its reply is decoded; each r
 - Row 12: each idle connection is on the Unix socket, has opened its world and has had one job answered. Memory is the process' resident set. The busy ones
   are 64 × 1.
 - Row 13: an open loop. The rate is a fifth of what 1 000 callers × 1 reach, and latency runs from when a job should have been sent.
-- Row 14: counted under callgrind, from a legacy caller's bytes to its answer's; the worse of 1 × 64 and 256 × 1.
+- Row 14: counted under callgrind, from a legacy caller's bytes to its answer's; the worse of 1 × 64 and 256 × 1. What the
+  scenario's own caller and machine take is counted separately and taken off.
 - Row 15: what the kernel's scheduler counts for the threads of the process.
 ";
 

@@ -1,10 +1,14 @@
 //! The messages that scenarios are fed with, and a machine that echoes jobs at next to no cost.
 //!
-//! Both change tags in messages that stand ready. What that takes, some ten instructions for each job, is counted with the
-//! scenario's own work.
+//! Both change tags in messages that stand ready. What that takes is counted with a scenario's work; [`Feed`] is just that, so
+//! that it can be taken off.
+
+use std::hint::black_box;
 
 use seeway_proto::wiped::WipedBuffer;
 use seeway_proto::wire::{self, Profile, see_job_message_len};
+
+use super::Work;
 
 /// Bytes of every job and reply.
 pub(super) const JOB_BYTES: usize = 256;
@@ -79,5 +83,33 @@ impl Echo {
             reply[TAG].copy_from_slice(&job[TAG]);
         }
         &self.replies[..count * REPLY_MESSAGE]
+    }
+}
+
+/// What a scenario is fed with and nothing else: the jobs of some callers, and the machine's replies to all of them.
+pub(super) struct Feed {
+    callers: Vec<Jobs>,
+    batch: Vec<u8>,
+    echo: Echo,
+}
+
+impl Feed {
+    pub(super) fn new(callers: usize, in_flight: usize) -> Self {
+        let profile = Profile::open_1();
+        let jobs = || Jobs::new(&profile, 1, in_flight);
+        Self {
+            callers: (0..callers).map(|_| jobs()).collect(),
+            batch: Jobs::new(&profile, 1, callers * in_flight).bytes,
+            echo: Echo::new(&profile, callers * in_flight),
+        }
+    }
+}
+
+impl Work for Feed {
+    fn turn(&mut self) {
+        for caller in &mut self.callers {
+            black_box(caller.next());
+        }
+        black_box(self.echo.replies_to(black_box(&self.batch)));
     }
 }

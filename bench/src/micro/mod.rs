@@ -120,6 +120,18 @@ pub const SCENARIOS: &[Scenario] = &[
         jobs_per_turn: 256,
         make: || Box::new(path::Path::new(256, 1)),
     },
+    Scenario {
+        name: "feed-1x64",
+        what: "of path-1x64 what is not the gateway's: the caller that makes the jobs, and the machine that answers",
+        jobs_per_turn: 64,
+        make: || Box::new(messages::Feed::new(1, 64)),
+    },
+    Scenario {
+        name: "feed-256x1",
+        what: "the same of path-256x1",
+        jobs_per_turn: 256,
+        make: || Box::new(messages::Feed::new(256, 1)),
+    },
 ];
 
 /// A scenario by its name.

@@ -275,7 +275,7 @@ impl Jobs {
     #[inline(always)]
     pub(super) fn remove(&mut self, id: JobId, spare: &mut SpareBuffers) -> Option<(&Job, &mut Caller)> {
         let &Job { caller, size, next, previous, .. } = self.table.remove(id, spare)?;
-        let caller = &mut self.callers[caller];
+        let caller = self.callers.get_mut(caller).expect("a caller's jobs go before it");
         caller.jobs -= 1;
         if !bug::is_on(Bug::CallerBytesKept) {
             caller.bytes -= size;
