@@ -184,23 +184,41 @@ impl AsRef<[u8]> for Frozen {
     }
 }
 
-/// Buffers that come back, for whoever hands out one after the other: so that none is allocated anew.
-#[derive(Clone, Default)]
+/// Buffers that come back, for whoever hands out one after the other: so that none is allocated anew. A clone shares them.
+#[derive(Clone)]
 pub struct Spares {
+    pool: Arc<Pool>,
+}
+
+struct Pool {
     /// Wiped ones. Whoever drops a [`Batch`] may be another thread.
-    buffers: Arc<Mutex<Vec<WipedBuffer>>>,
+    buffers: Mutex<Vec<WipedBuffer>>,
+    most: usize,
+    most_bytes: usize,
+}
+
+impl Default for Spares {
+    /// Those of one stream.
+    fn default() -> Self {
+        Self::new(Self::MOST, Self::MOST_BYTES)
+    }
 }
 
 impl Spares {
-    /// How many are kept: one that is filled while another one is on its way is the most that a stream needs.
+    /// How many one stream keeps: one that is filled while another one is on its way is the most that it needs.
     pub const MOST: usize = 2;
 
-    /// Larger ones are freed.
+    /// Larger ones are freed, where they are one stream's.
     pub const MOST_BYTES: usize = 256 * 1024;
+
+    /// Keeps at most `most` buffers of at most `most_bytes`; others are freed.
+    pub fn new(most: usize, most_bytes: usize) -> Self {
+        Self { pool: Arc::new(Pool { buffers: Mutex::default(), most, most_bytes }) }
+    }
 
     /// An empty buffer; it has the room of one that has come back, if one has.
     pub fn take(&self) -> WipedBuffer {
-        self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+        self.pool.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
     }
 
     /// Hands out what a buffer holds. When that is dropped the buffer is wiped and comes back here.
@@ -208,11 +226,13 @@ impl Spares {
         Batch { buffer, spares: self.clone() }
     }
 
-    fn put_back(&self, mut buffer: WipedBuffer) {
+    /// Takes a buffer back that is not needed any more. It is wiped.
+    pub fn put_back(&self, mut buffer: WipedBuffer) {
         buffer.clear();
-        if buffer.capacity() <= Self::MOST_BYTES {
-            let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-            if buffers.len() < Self::MOST {
+        let Pool { buffers, most, most_bytes } = &*self.pool;
+        if (1..=*most_bytes).contains(&buffer.capacity()) {
+            let mut buffers = buffers.lock().unwrap_or_else(PoisonError::into_inner);
+            if buffers.len() < *most {
                 buffers.push(buffer);
             }
         }
@@ -350,5 +370,10 @@ mod tests {
             let back = std::iter::repeat_with(|| spares.take()).take_while(|buffer| buffer.capacity() > 0).count();
             assert_eq!(back, kept, "{} of {sizes:?}", sizes.len());
         }
+        let spares = Spares::new(1, 10);
+        for size in [0, 11, 10, 10] {
+            spares.put_back(WipedBuffer::with_capacity(size));
+        }
+        assert_eq!([spares.take().capacity(), spares.clone().take().capacity()], [10, 0]);
     }
 }

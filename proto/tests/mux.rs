@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use seeway_proto::mux::{Answer, Broken, Incoming, Outgoing, Received, Refused, UnknownCommands};
-use seeway_proto::wiped::WipedBuffer;
+use seeway_proto::wiped::{Spares, WipedBuffer};
 use seeway_proto::wire::{self, Command, JobBytes, Limits, Profile, ReplyBody};
 
 const LIMITS: Limits = Limits { max_job_bytes: 100 };
@@ -411,5 +411,33 @@ proptest! {
         sent(&mut asking);
         let mut input = &bytes[..];
         while let Ok(Some(_)) = asking.receive(&mut input) {}
+    }
+}
+
+#[test]
+fn streams_that_share_buffers_use_each_others() {
+    let spares = Spares::new(1, 1000);
+    spares.put_back(WipedBuffer::with_capacity(1000));
+    let mut asking = outgoing(10).with_spares(spares.clone());
+    asking.stage_job(0, b"one", 1).expect("room");
+    assert_eq!(spares.take().capacity(), 0, "it is in use");
+    drop(asking.take_output());
+    let lent = spares.take();
+    assert_eq!((lent.capacity(), lent.len()), (1000, 0), "it has come back, empty");
+    spares.put_back(lent);
+
+    // Of the answering end only large answers go into one.
+    let mut answering = incoming(10).with_spares(spares.clone(), 50);
+    let asked = |tag| written(|profile, out| wire::command_see_job(profile, out, tag, 0, b"job"));
+    for (tag, reply, is_large) in [(1, 50, false), (2, 51, true), (3, 1, false)] {
+        answering.next(&mut &asked(tag)[..]).expect("a command").expect("a whole one");
+        answering.answer_job(tag, &vec![1; reply]);
+        let in_use = spares.take();
+        assert_eq!(in_use.capacity() == 0, is_large, "a reply of {reply} bytes");
+        spares.put_back(in_use);
+        let count = answering.output_len();
+        assert!(!answering.taken(count - 1) && answering.taken(1));
+        assert_eq!(spares.take().capacity(), 1000, "a reply of {reply} bytes");
+        spares.put_back(WipedBuffer::with_capacity(1000));
     }
 }

@@ -25,6 +25,9 @@ const CALLER_BUFFER: usize = 4 << 20;
 /// What `limits.caller_jobs` says where nothing is configured.
 const CALLER_JOBS: usize = 1024;
 
+/// Beyond how many bytes `listen::hardserver` has answers in buffers that callers share.
+const LARGE_ANSWERS: usize = 64 << 10;
+
 /// The callers' ports, as the shard's front has them.
 struct Front {
     profile: Arc<Profile>,
@@ -139,6 +142,7 @@ impl Path {
         let callers_in = (0..callers).map(|_| {
             let id = scheduler.caller_joined();
             let incoming = Incoming::new(profile.clone(), Limits::default(), CALLER_JOBS);
+            let incoming = incoming.with_spares(scheduler.large_buffers().clone(), LARGE_ANSWERS);
             let socket = Arc::new(Socket { taken: taken.clone() });
             let mut port = LegacyPort::new(incoming, socket);
             let handle = port.handle_of(WORLD).expect("handles are left");

@@ -73,21 +73,15 @@ impl ReadHalf {
         self.read_into(&mut bytes).await.then(|| bytes.freeze())
     }
 
-    /// As [`read`](Self::read), into a buffer that is used again: appends to `buffer`, and where that is empty just swaps
-    /// it. False once nothing more will come.
+    /// As [`read`](Self::read), into a buffer that is used again: appends to `buffer`, and where that is empty and no larger than
+    /// what was received into just swaps it. False once nothing more will come.
     pub async fn read_into(&mut self, buffer: &mut WipedBuffer) -> bool {
         std::future::poll_fn(|cx| self.poll_read_into(cx, buffer)).await
     }
 
     /// As [`read_into`](Self::read_into), for a caller that polls.
     pub fn poll_read_into(&mut self, cx: &mut Context<'_>, buffer: &mut WipedBuffer) -> Poll<bool> {
-        if buffer.is_empty() {
-            return self.inbox.poll_take(cx, buffer);
-        }
-        let mut bytes = WipedBuffer::new();
-        let more = ready!(self.inbox.poll_take(cx, &mut bytes));
-        buffer.extend(bytes.filled());
-        Poll::Ready(more)
+        self.inbox.poll_take(cx, buffer)
     }
 
     /// Why the channel is lost; `None` as long as it stands, even after the machine has ended this direction.

@@ -79,11 +79,17 @@ impl Inbox {
         Ok(unread.reader.take())
     }
 
-    /// Moves all that is unread into `into`, which must be empty. `Ready(false)`: nothing is left and nothing will come.
+    /// Moves all that is unread to the end of `into`. `Ready(false)`: nothing is left and nothing will come.
     pub(super) fn poll_take(&self, cx: &mut Context<'_>, into: &mut WipedBuffer) -> Poll<bool> {
         let mut unread = self.unread();
         if !unread.bytes.is_empty() {
-            std::mem::swap(&mut unread.bytes, into);
+            if into.is_empty() && into.capacity() <= unread.bytes.capacity() {
+                std::mem::swap(&mut unread.bytes, into);
+            } else {
+                // A buffer that has grown for a large message stays with whoever reads those.
+                into.extend(unread.bytes.filled());
+                unread.bytes.clear();
+            }
             self.has_room.notify_one();
             return Poll::Ready(true);
         }
@@ -135,5 +141,37 @@ impl Inbox {
 
     pub(super) fn ends(&self) -> watch::Receiver<Ends> {
         self.ends.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is unread now, appended to `into`.
+    fn take(inbox: &Inbox, into: &mut WipedBuffer) {
+        let polled = inbox.poll_take(&mut Context::from_waker(Waker::noop()), into);
+        assert_eq!(polled, Poll::Ready(true));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_allocated_for_what_comes_after_a_large_message() {
+        let inbox = Inbox::default();
+        let mut buffer = WipedBuffer::new();
+        inbox.deliver(&[1; 100]).await;
+        take(&inbox, &mut buffer);
+        inbox.deliver(&[2; 100]).await;
+        take(&inbox, &mut buffer);
+        assert_eq!(buffer.filled(), [[1; 100], [2; 100]].concat());
+        let capacity = buffer.capacity();
+        buffer.clear();
+        // Its reader keeps the larger buffer, whether something is in it or not.
+        for _ in 0..3 {
+            inbox.deliver(&[3; 100]).await;
+            take(&inbox, &mut buffer);
+            assert_eq!((buffer.filled(), buffer.capacity()), (&[3; 100][..], capacity));
+            assert_eq!(inbox.unread().bytes.capacity(), 100);
+            buffer.clear();
+        }
     }
 }

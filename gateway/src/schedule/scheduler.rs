@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use seeway_proto::bug::{self, Bug};
 use seeway_proto::mux::{Broken, Outgoing};
 use seeway_proto::outcome::{NotSent, Outcome, Rejected, Unknown};
-use seeway_proto::wiped::{Batch, WipedBuffer};
+use seeway_proto::wiped::{Batch, Spares, WipedBuffer};
 use seeway_proto::wire::{Limits, Profile, ReplyBody};
 
 use super::chance::stable_hash;
@@ -17,7 +17,7 @@ use super::group::{GroupId, Groups};
 use super::job::{Jobs, Place};
 use super::machine::{Channel, Machine, Machines};
 use super::pace::{Kept, Next, Stopwatch};
-use super::spare::SpareBuffers;
+use super::spare::{SpareBuffers, large_buffers};
 use super::world::World;
 use super::{
     CallerId, CallerQuota, ChannelId, CircuitSettings, Effects, JobId, MachineId, NewJob, RetrySettings, Settings,
@@ -44,6 +44,7 @@ pub struct Scheduler {
     pub(super) machines: Machines,
     pub(super) deadlines: Deadlines,
     pub(super) spare: SpareBuffers,
+    large_buffers: Spares,
     pub(super) stopwatch: Stopwatch,
     /// Callers that wait for room and may have some now.
     pub(super) roomy: Vec<CallerId>,
@@ -76,6 +77,7 @@ impl Scheduler {
             machines: Machines::new(settings.channel_buffer, settings.circuit.silent_after, settings.seed),
             deadlines: Deadlines::default(),
             spare: SpareBuffers::default(),
+            large_buffers: large_buffers(),
             stopwatch: Stopwatch::new(now),
             roomy: Vec::new(),
             waiting: 0,
@@ -328,7 +330,10 @@ impl Scheduler {
     ) -> ChannelId {
         self.next_timeout.forget();
         // The machine's own limit holds over all of its channels.
-        let mux = Outgoing::new(self.profile.clone(), self.limits, usize::MAX);
+        let mut mux = Outgoing::new(self.profile.clone(), self.limits, usize::MAX);
+        if class == SizeClass::Bulk {
+            mux = mux.with_spares(self.large_buffers.clone());
+        }
         let was_up = self.machines.is_up(machine);
         let (is_draining, followers) = (false, BTreeSet::new());
         let channel = Channel { machine, class, mux, probes: 0, is_draining, fills_until: now, followers };
@@ -412,6 +417,11 @@ impl Scheduler {
             self.tell_room(effects);
         }
         output
+    }
+
+    /// The buffers that large jobs and replies pass through, for whoever handles them before and after this does.
+    pub fn large_buffers(&self) -> &Spares {
+        &self.large_buffers
     }
 
     /// How many bytes are staged on a channel; none on one that is closed.

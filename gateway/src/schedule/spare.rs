@@ -1,10 +1,21 @@
 //! Buffers for the scheduler's own copies of jobs: of those that wait, and of those that may be sent again.
 
-use seeway_proto::wiped::WipedBuffer;
+use seeway_proto::wiped::{Spares, WipedBuffer};
 
 /// How many are kept at most, and how large: 4 MiB together.
 const MOST: usize = 1024;
 const MOST_BYTES: usize = 4096;
+
+/// How many large buffers a shard keeps at most, and how large: 16 MiB together. A large job is in one after the other: as it is
+/// read, on its way out, and as its reply is written.
+const MOST_LARGE: usize = 8;
+const MOST_LARGE_BYTES: usize = 2 * 1024 * 1024;
+
+/// What large jobs and replies pass through, all those of a shard. To have so much memory afresh for each of them, and have it back,
+/// takes the system longer than all that is done with the job.
+pub(super) fn large_buffers() -> Spares {
+    Spares::new(MOST_LARGE, MOST_LARGE_BYTES)
+}
 
 /// Buffers that were used and will be again, so that a copy allocates nothing. All of them are empty, and so wiped.
 #[derive(Debug, Default)]

@@ -87,9 +87,6 @@ pub enum Written {
     AsFarAsTaken,
 }
 
-/// A caller's buffer of answers that grew beyond this is given back when it is empty.
-const KEPT_BYTES: usize = 64 * 1024;
-
 /// As many answers are written in one go; the rest of them in turns with what else the thread has to do.
 const TURN_BYTES: usize = 64 * 1024;
 
@@ -182,7 +179,7 @@ impl LegacyPort {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
                     written += count;
-                    if self.incoming.taken(count, KEPT_BYTES) {
+                    if self.incoming.taken(count) {
                         break Written::All;
                     }
                 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::tags::Tags;
 use crate::bug::{self, Bug};
-use crate::wiped::WipedBuffer;
+use crate::wiped::{Spares, WipedBuffer};
 use crate::wire::{self, Command, Direction, Fault, Frame, FrameError, Framer, Limits, Profile};
 
 /// What becomes of a command with a `cmd` that the profile does not have.
@@ -45,6 +45,9 @@ pub struct Incoming {
     framer: Framer,
     outstanding: Tags,
     output: WipedBuffer,
+    /// Where output of more bytes than `large_above` is kept.
+    spares: Option<Spares>,
+    large_above: usize,
     refused: u64,
 }
 
@@ -58,8 +61,18 @@ impl Incoming {
             max_outstanding,
             outstanding: Tags::default(),
             output: WipedBuffer::new(),
+            spares: None,
+            large_above: usize::MAX,
             refused: 0,
         }
+    }
+
+    /// The same with buffers for large output that it shares with others: one of more bytes than `above` is taken from `spares`
+    /// for a large reply, and goes back when it is empty.
+    #[must_use]
+    pub fn with_spares(mut self, spares: Spares, above: usize) -> Self {
+        (self.spares, self.large_above) = (Some(spares), above);
+        self
     }
 
     /// Takes the next command off the front of `input`. Its tag is outstanding until one of the `answer_` methods is called.
@@ -146,6 +159,9 @@ impl Incoming {
             return;
         }
         self.answered(tag);
+        if reply.len() > self.large_above {
+            self.take_spare();
+        }
         wire::reply_job(&self.profile, &mut self.output, tag, reply);
     }
 
@@ -179,14 +195,13 @@ impl Incoming {
         self.output.filled()
     }
 
-    /// The first `count` bytes of [`output`](Self::output) have been taken; returns whether they were all. A buffer that has grown
-    /// beyond `kept` bytes is given back when it is empty.
+    /// The first `count` bytes of [`output`](Self::output) have been taken; returns whether they were all.
     #[inline]
-    pub fn taken(&mut self, count: usize, kept: usize) -> bool {
+    pub fn taken(&mut self, count: usize) -> bool {
         self.output.consume(count);
         let is_all = self.output.is_empty();
-        if is_all && self.output.capacity() > kept {
-            self.output = WipedBuffer::new();
+        if is_all && self.output.capacity() > self.large_above {
+            self.put_spare_back();
         }
         is_all
     }
@@ -212,6 +227,23 @@ impl Incoming {
         }
         self.refuse_tag(tag);
         false
+    }
+
+    #[cold]
+    fn take_spare(&mut self) {
+        if let Some(spares) = &self.spares
+            && self.output.is_empty()
+        {
+            self.output = spares.take();
+        }
+    }
+
+    #[cold]
+    fn put_spare_back(&mut self) {
+        let empty = std::mem::take(&mut self.output);
+        if let Some(spares) = &self.spares {
+            spares.put_back(empty);
+        }
     }
 
     #[cold]

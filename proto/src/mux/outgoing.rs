@@ -166,6 +166,13 @@ impl<T> Outgoing<T> {
         }
     }
 
+    /// The same with buffers that it shares with others.
+    #[must_use]
+    pub fn with_spares(mut self, spares: Spares) -> Self {
+        self.spares = spares;
+        self
+    }
+
     /// Stages a job. It has not left before [`take_output`](Self::take_output).
     #[inline]
     pub fn stage_job(&mut self, world: u32, job: &[u8], token: T) -> Result<Tag, Refused<T>> {
@@ -192,8 +199,7 @@ impl<T> Outgoing<T> {
             return None;
         }
         self.batch += 1;
-        let taken = std::mem::replace(&mut self.staged, self.spares.take());
-        Some(self.spares.lend(taken))
+        Some(self.spares.lend(std::mem::take(&mut self.staged)))
     }
 
     /// Takes the next reply off the front of `input`; `None` where there is no whole one. Replies that nobody waits for
@@ -342,6 +348,9 @@ impl<T> Outgoing<T> {
         let index = self.free.pop().unwrap_or_else(|| self.add_place());
         let place = &mut self.places[index];
         let tag = Tag::new(index, place.use_count);
+        if self.staged.capacity() == 0 {
+            self.staged = self.spares.take();
+        }
         let before = self.staged.len();
         write(&self.profile, &mut self.staged, tag.0);
         place.staged_bytes = self.staged.len() - before;

@@ -13,7 +13,7 @@ use zeroize::Zeroize;
 
 use super::caller::{Caller, Socket};
 use super::pass::Passing;
-use super::socket::decode_partial;
+use super::socket::{KEPT_BYTES, decode_partial};
 use crate::config::Config;
 use crate::schedule::{CallerId, NewJob, Priority};
 use crate::shard::{CallerCount, LegacyPort, Meaning, Shard, State, Written};
@@ -70,8 +70,9 @@ impl Connection {
     /// Joins the shard's callers.
     pub(super) fn new(shard: &Shard, caller: Arc<Caller>, count: CallerCount) -> Self {
         let config = shard.config();
+        let large_buffers = shard.with(|state, _| state.scheduler.large_buffers().clone());
         let incoming = Incoming::new(config.wire.profile.clone(), config.wire_limits(), config.limits.caller_jobs);
-        let mut port = LegacyPort::new(incoming, caller.clone());
+        let mut port = LegacyPort::new(incoming.with_spares(large_buffers, KEPT_BYTES), caller.clone());
         let passing = config.listen.upstream_hardserver.clone().map(Passing::to);
         if let Some(passing) = &passing {
             port = port.beside_hardserver(config.worlds.len(), passing.wakes.clone());
@@ -130,8 +131,8 @@ impl Connection {
             let decoded = count.and_then(|count| {
                 let read = &mut buffer[..count];
                 let decoded = self.decode(turn, read);
-                if let Ok(rest) = decoded {
-                    self.partial.extend(&read[count - rest..]);
+                if let Ok(rest @ 1..) = decoded {
+                    self.keep(turn, &read[count - rest..]);
                 }
                 read.zeroize();
                 decoded
@@ -140,16 +141,27 @@ impl Connection {
             return decoded.map(|_| ());
         }
         let missing = turn.state.front.legacy(self.caller_id).incoming.missing(self.partial.filled());
+        let large_buffers = turn.state.scheduler.large_buffers().clone();
         let mut partial = std::mem::take(&mut self.partial);
         let room = partial.unfilled(missing.max(READ_BYTES / 4));
         let most = room.len().min(READ_BYTES);
         let received = self.receive(most, |socket| socket.read(&mut room[..most]));
         let decoded = received.and_then(|count| {
             partial.commit(count);
-            decode_partial(&mut partial, |bytes| self.decode(turn, bytes).map(|rest| (rest, ())))
+            let decode = |bytes: &[u8]| self.decode(turn, bytes).map(|rest| (rest, ()));
+            decode_partial(&mut partial, decode, |buffer| large_buffers.put_back(buffer))
         });
         self.partial = partial;
         decoded
+    }
+
+    /// Keeps what was read of a message whose rest has not come, or for which there is no room.
+    fn keep(&mut self, turn: &mut Turn<'_>, rest: &[u8]) {
+        let missing = turn.state.front.legacy(self.caller_id).incoming.missing(rest);
+        if rest.len() + missing > KEPT_BYTES {
+            self.partial = turn.state.scheduler.large_buffers().take();
+        }
+        self.partial.extend(rest);
     }
 
     /// Reads with `read`, at most `most` bytes; none where there is nothing to read. The end of the stream is an end.
@@ -174,8 +186,10 @@ impl Connection {
         if !std::mem::take(&mut self.is_paused) {
             return Ok(());
         }
+        let large_buffers = turn.state.scheduler.large_buffers().clone();
         let mut partial = std::mem::take(&mut self.partial);
-        let decoded = decode_partial(&mut partial, |bytes| self.decode(turn, bytes).map(|rest| (rest, ())));
+        let decode = |bytes: &[u8]| self.decode(turn, bytes).map(|rest| (rest, ()));
+        let decoded = decode_partial(&mut partial, decode, |buffer| large_buffers.put_back(buffer));
         self.partial = partial;
         decoded
     }

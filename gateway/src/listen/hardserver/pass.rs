@@ -146,7 +146,7 @@ impl Carrier {
             // A caller that does not read its answers is not brought more of them.
             while self.with_port(|port| self.is_full(port)) {
                 passing.wakes.room.notified().await;
-                decode_partial(&mut partial, |bytes| self.pass_back(&mut framer, bytes))?;
+                decode_partial(&mut partial, |bytes| self.pass_back(&mut framer, bytes), drop)?;
             }
         }
     }

@@ -14,7 +14,7 @@ use zeroize::Zeroize;
 const READ_BYTES: usize = 64 * 1024;
 
 /// A buffer that grew beyond this for a large message is given back when it is empty.
-const KEPT_BYTES: usize = 64 * 1024;
+pub(super) const KEPT_BYTES: usize = 64 * 1024;
 
 thread_local! {
     /// What the shard's connections read into. Empty and zero between two reads.
@@ -115,7 +115,7 @@ impl Reader {
                 return Err(gone);
             }
             partial.commit(count);
-            return decode_partial(partial, decode);
+            return decode_partial(partial, decode, drop);
         }
         let mut once = Some((gone, decode));
         std::future::poll_fn(|context| {
@@ -136,15 +136,17 @@ impl Reader {
     }
 }
 
-/// Has `decode` take what it can of `partial`; it returns how many bytes it left, and what it has to say.
+/// Has `decode` take what it can of `partial`; it returns how many bytes it left, and what it has to say. A buffer that a large
+/// message has left empty goes to `release`.
 pub(super) fn decode_partial<T, E>(
     partial: &mut WipedBuffer,
     decode: impl FnOnce(&[u8]) -> Result<(usize, T), E>,
+    release: impl FnOnce(WipedBuffer),
 ) -> Result<T, E> {
     let (rest, said) = decode(partial.filled())?;
     partial.consume(partial.len() - rest);
     if partial.is_empty() && partial.capacity() > KEPT_BYTES {
-        *partial = WipedBuffer::new();
+        release(std::mem::take(partial));
     }
     Ok(said)
 }
