@@ -28,11 +28,11 @@ const LEAST_TURN: usize = 32 * 1024;
 /// The most of a turn; a server's own window is hardly ever larger than two of them.
 const MOST_TURN: usize = 4 * 1024 * 1024;
 
-/// The least window: two of the server's packets, so that it goes on with one while the room for the other is on its way. With four it
-/// encrypts a large reply without a pause, and a small one waits for that.
-const LEAST_WINDOW: u32 = 64 * 1024;
+/// The least window: one of the server's packets. With two or more of them the server encrypts a large reply without a pause, and
+/// a small one waits for that.
+const LEAST_WINDOW: u32 = 32 * 1024;
 
-/// What is worth having on its way to us, on a network with this round trip: within 64 KiB and `most`.
+/// What is worth having on its way to us, on a network with this round trip: within 32 KiB and `most`.
 pub(super) fn window(round_trip: Duration, most: u32) -> u32 {
     u32::try_from(FAST * round_trip.as_micros()).unwrap_or(most).clamp(LEAST_WINDOW.min(most), most)
 }

@@ -172,14 +172,14 @@ impl Socket {
 struct Quiet {
     /// When something was last read that may not be acknowledged yet.
     heard: Option<Instant>,
-    /// Goes off at `ACKNOWLEDGE_AFTER` after some read; the next one does not push it back, which would cost more.
+    /// Is pushed back by each read. That costs next to nothing as long as it has not gone off; to set it anew after that costs a
+    /// system call.
     timer: Pin<Box<Sleep>>,
-    is_armed: bool,
 }
 
 impl Quiet {
     fn new() -> Self {
-        Self { heard: None, timer: Box::pin(tokio::time::sleep(ACKNOWLEDGE_AFTER)), is_armed: false }
+        Self { heard: None, timer: Box::pin(tokio::time::sleep(ACKNOWLEDGE_AFTER)) }
     }
 
     fn heard(&mut self) {
@@ -188,19 +188,14 @@ impl Quiet {
 
     /// Called when a read has found nothing: so the task sleeps until more comes, or until it is time to acknowledge.
     fn poll(&mut self, cx: &mut Context<'_>, stream: &TcpStream) {
-        while let Some(heard) = self.heard {
-            if !self.is_armed {
-                self.timer.as_mut().reset(heard + ACKNOWLEDGE_AFTER);
-                self.is_armed = true;
-            }
-            if self.timer.as_mut().poll(cx).is_pending() {
-                return;
-            }
-            self.is_armed = false;
-            if heard.elapsed() >= ACKNOWLEDGE_AFTER {
-                self.heard = None;
-                acknowledge(stream);
-            }
+        let Some(heard) = self.heard else { return };
+        let due = heard + ACKNOWLEDGE_AFTER;
+        if self.timer.deadline() != due {
+            self.timer.as_mut().reset(due);
+        }
+        if self.timer.as_mut().poll(cx).is_ready() {
+            self.heard = None;
+            acknowledge(stream);
         }
     }
 }

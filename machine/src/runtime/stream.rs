@@ -21,7 +21,7 @@ use super::{Job, MachineConfig};
 const SMALLEST_READ: usize = 16 * 1024;
 
 /// The most that one read or write moves. Where there is more, the machine's other streams go first.
-const LARGEST_MOVE: usize = 64 * 1024;
+const LARGEST_MOVE: usize = 32 * 1024;
 
 /// An output buffer that grew beyond this is given back once it is written, so that a burst is not held for good.
 const LARGEST_KEPT_OUTPUT: usize = 1024 * 1024;
