@@ -9,8 +9,9 @@ use std::{
 use anyhow::Context;
 
 use super::{
-    Bar, Comparison, Measurement, Part, Peer, Sense, Socket, Spread,
+    Bar, Comparison, Measurement, Part, Peer, Sample, Sense, Socket, Spread,
     plot::{self, Line, Stack},
+    ratios,
 };
 use crate::report::{SHARES, readable};
 
@@ -28,6 +29,8 @@ emulated machine with the application `echo` behind it, the gateway with one wor
 - (e) a forwarder as one writes it with russh: a channel for each connection.
 - (f) the gateway's legacy listener. Callers reach it, and (b) to (e), by Unix sockets, with which all of them are faster than with TCP
   (`--socket tcp` compares these); the machine itself has TCP only.
+- (i) a server on a socket like the gateway's that answers each job by itself, on one thread: what such callers get at most, whatever
+  is behind the socket. What it takes for a job is what reading it and writing its reply take.
 - (g) the gateway's gRPC, (h) a bare tonic echo server with the same schema and no SSH, on the runtime with which it is the faster.
 
 Every way on the wire gets the same load generator: one thread with all connections. It shares the cores with what it measures.
@@ -124,6 +127,8 @@ impl Comparison {
             writeln!(page, "{}", line_of(bar))?;
         }
 
+        self.write_ceilings(page)?;
+
         writeln!(page, "\n## What was measured\n")?;
         writeln!(page, "Medians of the rounds, and how far they were apart.\n")?;
         writeln!(page, "![jobs per second against callers]({THROUGHPUT})\n")?;
@@ -141,6 +146,35 @@ impl Comparison {
         }
         writeln!(page, "\nAll of it, by round: [{RESULTS}]({RESULTS}).\n")?;
         page.write_str(METHOD)
+    }
+
+    /// What a server reaches that only answers, on the same sockets, against (c): no gateway gets further.
+    fn write_ceilings(&self, page: &mut String) -> fmt::Result {
+        let lines: Vec<String> = [32, 64, 256].into_iter().filter_map(|callers| self.ceiling(callers)).collect();
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let (bare, best) = (Peer::BareEcho.name(), Peer::BestTunnel.name());
+        writeln!(
+            page,
+            "\nTo read a job from its caller and to write it its reply takes time in the kernel, whatever is done between. {bare} does \
+             nothing else; beside {best} it reaches\n"
+        )?;
+        writeln!(page, "| callers × in flight | jobs/s | CPU of its process for each job |\n| --- | --- | --- |")?;
+        lines.into_iter().try_for_each(|line| writeln!(page, "{line}"))
+    }
+
+    fn ceiling(&self, callers: usize) -> Option<String> {
+        let [bare, best] = [Peer::BareEcho, Peer::BestTunnel].map(|peer| self.of_peer(peer, callers, 1));
+        let (bare, best) = (bare?, best?);
+        let ratio = |figure: fn(&Sample) -> Option<f64>| {
+            let of = |measurement: &Measurement| measurement.rounds.iter().filter_map(figure).collect::<Vec<_>>();
+            let Spread { median, low, high } = ratios(&of(bare), &of(best))?;
+            Some(format!("{median:.2} × ({low:.2} to {high:.2})"))
+        };
+        let rate = ratio(|sample| Some(sample.report.jobs_per_second))?;
+        let cpu = ratio(|sample| sample.cpu_us.get(&Part::Front).copied())?;
+        Some(format!("| {callers} × 1 | {rate} | {cpu} |"))
     }
 
     fn of_peer(&self, peer: Peer, callers: usize, in_flight: usize) -> Option<&Measurement> {

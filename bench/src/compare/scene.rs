@@ -143,6 +143,13 @@ impl Scene {
         Ok((process, Way::Wire(target)))
     }
 
+    /// A server that answers by itself, on the kind of socket that callers reach the gateway by.
+    pub(crate) fn bare_echo(&self) -> anyhow::Result<(Process, Way)> {
+        let (local, target) = self.local("echo")?;
+        let (process, _) = self.peer("echo", &["bare-echo".to_owned(), format!("--listen={local}")])?;
+        Ok((process, Way::Wire(target)))
+    }
+
     /// A gateway in front of the machine, with these further lines in its machine's section.
     pub(crate) fn gateway(&self, name: &str, machine: &str) -> anyhow::Result<Gateway> {
         let place = self.folder.path().join(name.replace(' ', "-"));

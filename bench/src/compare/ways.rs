@@ -40,12 +40,14 @@ pub enum Peer {
     TonicStream,
     /// (h) A bare tonic echo, a call for each job.
     TonicUnary,
+    /// (i) A bare echo on a socket like the gateway's: the ceiling for whatever such callers are served by.
+    BareEcho,
 }
 
 impl Peer {
     /// Those that speak the SEEJob wire.
-    pub const ON_THE_WIRE: [Self; 6] =
-        [Self::Plain, Self::Tunnel, Self::BestTunnel, Self::Russh, Self::Legacy, Self::LegacyTcp];
+    pub const ON_THE_WIRE: [Self; 7] =
+        [Self::Plain, Self::Tunnel, Self::BestTunnel, Self::Russh, Self::Legacy, Self::LegacyTcp, Self::BareEcho];
 
     /// What people call it.
     pub fn name(self) -> &'static str {
@@ -61,6 +63,7 @@ impl Peer {
             Self::GrpcUnary => "(g) Seeway, gRPC unary",
             Self::TonicStream => "(h) bare tonic stream, no SSH",
             Self::TonicUnary => "(h) bare tonic unary, no SSH",
+            Self::BareEcho => "(i) bare echo, no SSH, no machine",
         }
     }
 }
@@ -204,6 +207,10 @@ impl Ways {
                 let (process, way) = scene.russh()?;
                 plain(way, Some(Front::Own(process)))
             }
+            Peer::BareEcho => {
+                let (process, way) = scene.bare_echo()?;
+                plain(way, Some(Front::Own(process)))
+            }
             Peer::Legacy => of_gateway(Way::Wire(gateway.legacy.clone())),
             Peer::LegacyTcp => of_gateway(Way::Wire(gateway.tcp.clone())),
             Peer::GrpcStream => of_gateway(Way::GrpcStream(gateway.grpc.clone())),
@@ -247,7 +254,7 @@ impl Ways {
             if let Some(front) = self.front(peer, gateway) {
                 used.insert(Part::Front, front.cpu()?);
             }
-            if !matches!(peer, Peer::TonicStream | Peer::TonicUnary) {
+            if !matches!(peer, Peer::TonicStream | Peer::TonicUnary | Peer::BareEcho) {
                 used.insert(Part::Machine, scene.machine.cpu()?);
                 used.insert(Part::Sshd, scene.sshd.cpu_of_tree()?);
             }

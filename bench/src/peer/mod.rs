@@ -1,5 +1,6 @@
 //! What the gateway is compared with and nobody ships as a program: each is a process of its own, as the real things are.
 
+pub mod bare_echo;
 pub mod russh_forward;
 pub mod tonic_echo;
 
@@ -12,6 +13,8 @@ pub enum Peer {
     TonicEcho(tonic_echo::Args),
     /// Forwards a local port through SSH, with a channel for each connection
     RusshForward(russh_forward::Args),
+    /// Answers each job on a socket like the gateway's, and does nothing else
+    BareEcho(bare_echo::Args),
 }
 
 impl Peer {
@@ -20,6 +23,7 @@ impl Peer {
         match self {
             Self::TonicEcho(args) => tonic_echo::run(args),
             Self::RusshForward(args) => russh_forward::run(args),
+            Self::BareEcho(args) => bare_echo::run(args),
         }
     }
 }
