@@ -23,7 +23,7 @@ pub(super) struct Deadlines {
 
 impl Deadlines {
     /// A job is in hand. Returns whether the next deadline may be another one now.
-    #[inline]
+    #[inline(always)]
     pub(super) fn insert(&mut self, deadline: Instant, id: JobId) -> bool {
         self.jobs += 1;
         let last = self.in_line.back().map(|(last, _)| *last);
@@ -31,8 +31,14 @@ impl Deadlines {
             self.in_line.push_back((deadline, id));
             return last.is_none();
         }
-        self.others.push(Reverse((deadline, id)));
+        self.insert_among_others(deadline, id);
         true
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn insert_among_others(&mut self, deadline: Instant, id: JobId) {
+        self.others.push(Reverse((deadline, id)));
     }
 
     /// A job has ended.

@@ -230,6 +230,7 @@ impl Incoming {
     }
 
     #[cold]
+    #[inline(never)]
     fn take_spare(&mut self) {
         if let Some(spares) = &self.spares
             && self.output.is_empty()
@@ -239,6 +240,7 @@ impl Incoming {
     }
 
     #[cold]
+    #[inline(never)]
     fn put_spare_back(&mut self) {
         let empty = std::mem::take(&mut self.output);
         if let Some(spares) = &self.spares {

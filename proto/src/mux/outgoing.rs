@@ -345,17 +345,24 @@ impl<T> Outgoing<T> {
         if !self.has_room() {
             return Err(Refused(token));
         }
+        if self.staged.capacity() == 0 {
+            self.begin_batch();
+        }
         let index = self.free.pop().unwrap_or_else(|| self.add_place());
         let place = &mut self.places[index];
         let tag = Tag::new(index, place.use_count);
-        if self.staged.capacity() == 0 {
-            self.staged = self.spares.take();
-        }
         let before = self.staged.len();
         write(&self.profile, &mut self.staged, tag.0);
         place.staged_bytes = self.staged.len() - before;
         place.state = Use::Asked { kind, batch: self.batch, token: Some(token) };
         Ok(tag)
+    }
+
+    /// Once for each batch: so it stays out of the way of a job.
+    #[cold]
+    #[inline(never)]
+    fn begin_batch(&mut self) {
+        self.staged = self.spares.take();
     }
 
     #[cold]
