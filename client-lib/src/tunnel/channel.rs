@@ -73,8 +73,8 @@ impl ReadHalf {
         self.read_into(&mut bytes).await.then(|| bytes.freeze())
     }
 
-    /// As [`read`](Self::read), into a buffer that is used again: appends to `buffer`, and where that is empty and no larger than
-    /// what was received into just swaps it. False once nothing more will come.
+    /// As [`read`](Self::read), into a buffer that is used again: appends to `buffer`, and where that is empty and has not grown for
+    /// a large message just swaps it. False once nothing more will come.
     pub async fn read_into(&mut self, buffer: &mut WipedBuffer) -> bool {
         std::future::poll_fn(|cx| self.poll_read_into(cx, buffer)).await
     }

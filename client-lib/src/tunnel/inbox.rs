@@ -16,6 +16,9 @@ use super::error::Lost;
 /// is far more than a reader that does its work ever leaves lying.
 const MAX_UNREAD: usize = 8 * 1024 * 1024;
 
+/// A reader's buffer that has grown beyond this has held a large message, and will hold the next one.
+const SWAPPED_BYTES: usize = 64 * 1024;
+
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     unread: Mutex<Unread>,
@@ -83,7 +86,7 @@ impl Inbox {
     pub(super) fn poll_take(&self, cx: &mut Context<'_>, into: &mut WipedBuffer) -> Poll<bool> {
         let mut unread = self.unread();
         if !unread.bytes.is_empty() {
-            if into.is_empty() && into.capacity() <= unread.bytes.capacity() {
+            if into.is_empty() && into.capacity() <= unread.bytes.capacity().max(SWAPPED_BYTES) {
                 std::mem::swap(&mut unread.bytes, into);
             } else {
                 // A buffer that has grown for a large message stays with whoever reads those.
@@ -160,9 +163,9 @@ mod tests {
         let mut buffer = WipedBuffer::new();
         inbox.deliver(&[1; 100]).await;
         take(&inbox, &mut buffer);
-        inbox.deliver(&[2; 100]).await;
+        inbox.deliver(&vec![2; SWAPPED_BYTES]).await;
         take(&inbox, &mut buffer);
-        assert_eq!(buffer.filled(), [[1; 100], [2; 100]].concat());
+        assert_eq!(buffer.filled(), [vec![1; 100], vec![2; SWAPPED_BYTES]].concat());
         let capacity = buffer.capacity();
         buffer.clear();
         // Its reader keeps the larger buffer, whether something is in it or not.
@@ -170,8 +173,14 @@ mod tests {
             inbox.deliver(&[3; 100]).await;
             take(&inbox, &mut buffer);
             assert_eq!((buffer.filled(), buffer.capacity()), (&[3; 100][..], capacity));
-            assert_eq!(inbox.unread().bytes.capacity(), 100);
+            assert_eq!(inbox.unread().bytes.capacity(), SWAPPED_BYTES);
             buffer.clear();
         }
+        // What is small goes from hand to hand.
+        let mut buffer = WipedBuffer::with_capacity(SWAPPED_BYTES);
+        let address = buffer.unfilled(1).as_ptr();
+        inbox.deliver(&[4; 100]).await;
+        take(&inbox, &mut buffer);
+        assert_eq!((buffer.filled(), inbox.unread().bytes.unfilled(1).as_ptr()), (&[4; 100][..], address));
     }
 }

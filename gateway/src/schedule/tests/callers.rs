@@ -155,6 +155,26 @@ fn large_jobs_have_channels_of_their_own_and_borrow_where_there_are_none() {
 }
 
 #[test]
+fn the_buffer_of_a_large_job_is_used_for_the_next_one() {
+    let mut bench = Bench::new(&[&[0]], 10, 10, HOLD);
+    let (small, bulk) = (bench.open(0), bench.open_for(0, SizeClass::Bulk));
+    let caller = bench.scheduler.caller_joined();
+    bench.submit_as(caller, 1, 8, |_| {});
+    bench.send(small);
+    assert_eq!(bench.scheduler.large_buffers().take().capacity(), 0, "that of a small one stays with its channel");
+    bench.submit_as(caller, 2, 900, |_| {});
+    bench.send(bulk);
+    let buffer = bench.scheduler.large_buffers().take();
+    assert!(buffer.is_empty() && buffer.capacity() >= 900);
+    let room = buffer.capacity();
+    bench.scheduler.large_buffers().put_back(buffer);
+    bench.submit_as(caller, 3, 900, |_| {});
+    assert_eq!(bench.scheduler.large_buffers().take().capacity(), 0, "it is in use");
+    bench.send(bulk);
+    assert_eq!(bench.scheduler.large_buffers().take().capacity(), room);
+}
+
+#[test]
 fn retries_end_where_their_budget_does() {
     let mut bench = Bench::with(&[&[0]], 100, 100, HOLD, |settings| settings.retry.reserve = 3);
     let caller = bench.scheduler.caller_joined();
