@@ -63,7 +63,7 @@ impl Peer {
             Self::GrpcUnary => "(g) Seeway, gRPC unary",
             Self::TonicStream => "(h) bare tonic stream, no SSH",
             Self::TonicUnary => "(h) bare tonic unary, no SSH",
-            Self::BareEcho => "(i) bare echo, no SSH, no machine",
+            Self::BareEcho => "(i) bare echo, no SSH",
         }
     }
 }
