@@ -189,15 +189,37 @@ impl Drop for Peer {
     }
 }
 
+impl Peer {
+    /// Starts it; returns it and where it listens.
+    fn start(arguments: &[&str]) -> (Self, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_seeway-bench"));
+        let child = command.arg("peer").args(arguments).stdout(Stdio::piped()).spawn().expect("it starts");
+        let mut peer = Self(child);
+        let mut ready = String::new();
+        let stdout = peer.0.stdout.take().expect("it is piped");
+        BufReader::new(stdout).read_line(&mut ready).expect("it says where it is");
+        let address = ready.trim().strip_prefix("ready address=").expect("an address").to_owned();
+        (peer, address)
+    }
+}
+
+#[test]
+fn the_bare_echo_answers_what_comes_in_pieces_and_goes_on_when_a_caller_has_gone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("echo");
+    let (_peer, _) = Peer::start(&["bare-echo", "--listen", path.to_str().expect("it is UTF-8")]);
+    let sizes: Sizes = "0:1,256:5,262100:1".parse().expect("sizes");
+    for _ in 0..2 {
+        let load =
+            Load { callers: 3, in_flight: 8, sizes: sizes.clone(), ..jobs(Way::Wire(Target::Unix(path.clone())), 600) };
+        let report = load.run(&mut Unwatched).expect("it runs");
+        assert_eq!((report.jobs, report.failed()), (600, 0), "{report}");
+    }
+}
+
 #[test]
 fn grpc_both_ways_and_both_paces() {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_seeway-bench"));
-    let child = command.args(["peer", "tonic-echo"]).stdout(Stdio::piped()).spawn().expect("it starts");
-    let mut peer = Peer(child);
-    let mut ready = String::new();
-    let stdout = peer.0.stdout.take().expect("it is piped");
-    BufReader::new(stdout).read_line(&mut ready).expect("it says where it is");
-    let address = ready.trim().strip_prefix("ready address=").expect("an address").to_owned();
+    let (_peer, address) = Peer::start(&["tonic-echo"]);
     for way in [Way::GrpcStream(address.clone()), Way::GrpcUnary(address)] {
         for pace in [Pace::Closed, Pace::Open { per_second: 2_000.0 }] {
             let load = Load { callers: 2, in_flight: 8, pace, ..jobs(way.clone(), 500) };

@@ -32,10 +32,10 @@ struct Load {
 /// Long jobs with long replies: both directions are full. They are bulk, and have a channel of their own.
 const LARGE: Load = Load { callers: 4, in_flight: 4, size: 200_000, jobs: 100 };
 const SMALL: Load = Load { callers: 8, in_flight: 32, size: 256, jobs: 10_000 };
-/// As long as goes over the channels of small jobs.
 /// What `limits.bulk_above` is where nothing is configured.
 const BULK_ABOVE: usize = 32_768;
 
+/// As long as goes over the channels of small jobs.
 const MIDDLE: Load = Load { callers: 4, in_flight: 8, size: 32_000, jobs: 500 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

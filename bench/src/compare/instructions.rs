@@ -26,9 +26,8 @@ pub(super) fn run() -> [Bar; 2] {
     let counted = counted.ok();
     let worst = |figure: &str| {
         let scenarios = counted.as_ref()?.get("scenarios")?;
-        let figure = |name: &str| scenarios.get(name)?.get(figure)?.as_f64();
-        let figures: Option<Vec<f64>> =
-            SCENARIOS.iter().map(|(path, feed)| Some(figure(path)? - figure(feed)?)).collect();
+        let of = |scenario: &str| scenarios.get(scenario)?.get(figure)?.as_f64();
+        let figures: Option<Vec<f64>> = SCENARIOS.iter().map(|(path, feed)| Some(of(path)? - of(feed)?)).collect();
         Spread::of(figures?).map(|spread| Spread { median: spread.high, ..spread })
     };
     let bar = |what: &str, required, unit| {

@@ -29,9 +29,9 @@ emulated machine with the application `echo` behind it, the gateway with one wor
 - (e) a forwarder as one writes it with russh: a channel for each connection.
 - (f) the gateway's legacy listener. Callers reach it, and (b) to (e), by Unix sockets, with which all of them are faster than with TCP
   (`--socket tcp` compares these); the machine itself has TCP only.
+- (g) the gateway's gRPC, (h) a bare tonic echo server with the same schema and no SSH, on the runtime with which it is the faster.
 - (i) a server on a socket like the gateway's that answers each job by itself, on one thread: what such callers get at most, whatever
   is behind the socket. What it takes for a job is what reading it and writing its reply take.
-- (g) the gateway's gRPC, (h) a bare tonic echo server with the same schema and no SSH, on the runtime with which it is the faster.
 
 Every way on the wire gets the same load generator: one thread with all connections. It shares the cores with what it measures.
 Latencies run from before a job is written to after its reply is decoded; each reply is compared with its job.
@@ -361,6 +361,27 @@ mod tests {
         for link in page.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             assert!(place.join(link).is_file(), "the page links to {link}, which is not there");
         }
+    }
+
+    #[test]
+    fn the_ceilings_are_ratios_of_the_rounds() {
+        let of_peer = |peer: Peer, latencies: [u64; 3], cpu_us: f64| {
+            let rounds = latencies.map(|latency_ms| {
+                let mut sample = sample(latency_ms);
+                sample.report.callers = 64;
+                sample.report.in_flight = 1;
+                sample.report.jobs_per_second = 1000.0 / f64::from(u32::try_from(latency_ms).expect("it is small"));
+                sample.cpu_us.insert(Part::Front, cpu_us);
+                sample
+            });
+            Measurement::new(peer.name(), Some(peer), rounds.to_vec()).expect("three rounds")
+        };
+        let mut comparison = comparison();
+        assert!(!comparison.page().contains("does nothing else"), "nothing is said of what was not measured");
+        comparison.measurements.push(of_peer(Peer::BareEcho, [1, 1, 2], 2.0));
+        comparison.measurements.push(of_peer(Peer::BestTunnel, [4, 5, 6], 8.0));
+        let page = comparison.page();
+        assert!(page.contains("| 64 × 1 | 4.00 × (3.00 to 5.00) | 0.25 × (0.25 to 0.25) |"), "{page}");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::{
 
 use rustix::{
     event::epoll,
-    io::Errno,
+    io::{Errno, retry_on_intr},
     net::{RecvFlags, SendFlags, recv, send, sockopt::set_tcp_nodelay},
 };
 use seeway_proto::{
@@ -53,10 +53,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut buffer = vec![0; READ_SIZE];
     loop {
         events.clear();
-        match epoll::wait(&epoll, rustix::buffer::spare_capacity(&mut events), None) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
+        retry_on_intr(|| epoll::wait(&epoll, rustix::buffer::spare_capacity(&mut events), None))?;
         for event in &events {
             let epoll::Event { data, .. } = *event;
             let index = data.u64();
@@ -104,10 +101,10 @@ impl Caller {
 
     /// Reads once and answers that; returns how many bytes it was.
     fn serve_once(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = match recv(self.socket.as_fd(), &mut *buffer, RecvFlags::DONTWAIT) {
+        let count = match retry_on_intr(|| recv(self.socket.as_fd(), &mut *buffer, RecvFlags::DONTWAIT)) {
             Ok((0, _)) => return Err(ErrorKind::UnexpectedEof.into()),
             Ok((count, _)) => count,
-            Err(Errno::AGAIN | Errno::INTR) => return Ok(0),
+            Err(Errno::AGAIN) => return Ok(0),
             Err(error) => return Err(error.into()),
         };
         if self.partial.is_empty() {
@@ -119,7 +116,8 @@ impl Caller {
             self.partial.consume(self.partial.len() - rest);
         }
         while self.incoming.output_len() > 0 {
-            let written = send(self.socket.as_fd(), self.incoming.output(), SendFlags::NOSIGNAL)?;
+            let output = self.incoming.output();
+            let written = retry_on_intr(|| send(self.socket.as_fd(), output, SendFlags::NOSIGNAL))?;
             self.incoming.taken(written);
         }
         Ok(count)

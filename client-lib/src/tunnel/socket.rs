@@ -172,8 +172,8 @@ impl Socket {
 struct Quiet {
     /// When something was last read that may not be acknowledged yet.
     heard: Option<Instant>,
-    /// Is pushed back by each read. That costs next to nothing as long as it has not gone off; to set it anew after that costs a
-    /// system call.
+    /// Is pushed back when something has been read. That costs next to nothing as long as it has not gone off; to set it anew
+    /// after that costs a system call.
     timer: Pin<Box<Sleep>>,
 }
 

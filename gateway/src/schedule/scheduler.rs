@@ -446,7 +446,7 @@ impl Scheduler {
         let late_before = self.machines.channels[channel].mux.late_replies();
         let mut answers = 0;
         let result = loop {
-            let Some(at) = self.machines.channels.get_mut(channel) else { break Ok(()) };
+            let at = self.machines.channels.get_mut(channel).expect("a reply closes no channel");
             let answer = match at.mux.receive(input) {
                 Ok(Some(answer)) => answer,
                 Ok(None) => break Ok(()),

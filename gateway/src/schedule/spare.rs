@@ -1,4 +1,5 @@
-//! Buffers for the scheduler's own copies of jobs: of those that wait, and of those that may be sent again.
+//! Buffers that are used again: for the scheduler's own copies of jobs, of those that wait and of those that may be sent again, and
+//! for what is large.
 
 use seeway_proto::wiped::{Spares, WipedBuffer};
 
@@ -11,8 +12,8 @@ const MOST_BYTES: usize = 4096;
 const MOST_LARGE: usize = 8;
 const MOST_LARGE_BYTES: usize = 2 * 1024 * 1024;
 
-/// What large jobs and replies pass through, all those of a shard. To have so much memory afresh for each of them, and have it back,
-/// takes the system longer than all that is done with the job.
+/// What large jobs and replies pass through, all those of a shard. To get so much memory afresh for each of them, and give it back,
+/// holds the shard's thread up for longer than anything else that it does with them.
 pub(super) fn large_buffers() -> Spares {
     Spares::new(MOST_LARGE, MOST_LARGE_BYTES)
 }

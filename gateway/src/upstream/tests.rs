@@ -4,9 +4,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use prost::Message as _;
 use seeway_machine::apps::App;
 use seeway_machine::hsm::{Hsm, HsmConfig, MachinePort};
 use seeway_machine::runtime::{Application, Job, Machine, MachineConfig, Processors};
+use seeway_proto::v1::SubmitResponse;
 use seeway_proto::wiped::WipedBuffer;
 use tokio::sync::oneshot;
 
@@ -512,10 +514,7 @@ async fn nothing_that_is_drained_gets_a_pipe() {
     pools.stop().await;
 }
 
-/// The reply in a `SubmitResponse` as it goes over gRPC: behind five bytes of head its first field, a tag, a length and the bytes.
-fn reply_in(message: &WipedBuffer) -> &[u8] {
-    let field = message.filled()[5..].strip_prefix(&[0x0a]).expect("the reply comes first");
-    let last = field.iter().position(|byte| *byte < 0x80).expect("the length ends");
-    let length = field[..=last].iter().rev().fold(0, |length, byte| length << 7 | usize::from(byte & 0x7f));
-    &field[last + 1..][..length]
+/// The reply in a `SubmitResponse` as it goes over gRPC, behind the five bytes of its head.
+fn reply_in(message: &WipedBuffer) -> Vec<u8> {
+    SubmitResponse::decode(&message.filled()[5..]).expect("a message").reply.into()
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use rustix::io::Errno;
+use rustix::io::retry_on_intr;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::chores::{Chore, Chores};
@@ -40,11 +40,11 @@ impl AsFd for Socket {
 impl Socket {
     /// Reads once. Past the C library, whose calls cost a threaded program more: they can be cancelled.
     pub(super) fn read(&self, into: &mut [u8]) -> io::Result<usize> {
-        retried(|| recv(self, &mut *into, RecvFlags::empty()).map(|(count, _)| count))
+        Ok(retry_on_intr(|| recv(self, &mut *into, RecvFlags::empty()))?.0)
     }
 
     fn write(&self, bytes: &[u8]) -> io::Result<usize> {
-        retried(|| send(self, bytes, WRITE_FLAGS))
+        Ok(retry_on_intr(|| send(self, bytes, WRITE_FLAGS))?)
     }
 
     /// Who is at the other end, for the log.
@@ -58,16 +58,6 @@ impl Socket {
             }
             #[cfg(not(any(target_os = "linux", target_os = "android")))]
             Self::Unix(_) => "a Unix peer".into(),
-        }
-    }
-}
-
-/// Calls again where a signal came first.
-fn retried(mut call: impl FnMut() -> rustix::io::Result<usize>) -> io::Result<usize> {
-    loop {
-        match call() {
-            Err(Errno::INTR) => {}
-            result => return result.map_err(io::Error::from),
         }
     }
 }

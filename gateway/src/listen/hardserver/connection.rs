@@ -141,16 +141,21 @@ impl Connection {
             return decoded.map(|_| ());
         }
         let missing = turn.state.front.legacy(self.caller_id).incoming.missing(self.partial.filled());
-        let large_buffers = turn.state.scheduler.large_buffers().clone();
         let mut partial = std::mem::take(&mut self.partial);
         let room = partial.unfilled(missing.max(READ_BYTES / 4));
         let most = room.len().min(READ_BYTES);
-        let received = self.receive(most, |socket| socket.read(&mut room[..most]));
-        let decoded = received.and_then(|count| {
-            partial.commit(count);
-            let decode = |bytes: &[u8]| self.decode(turn, bytes).map(|rest| (rest, ()));
-            decode_partial(&mut partial, decode, |buffer| large_buffers.put_back(buffer))
-        });
+        let count = self.receive(most, |socket| socket.read(&mut room[..most]))?;
+        partial.commit(count);
+        self.partial = partial;
+        self.decode_kept(turn)
+    }
+
+    /// Hands what was kept to whom it is for, as far as it is whole and there is room.
+    fn decode_kept(&mut self, turn: &mut Turn<'_>) -> Result<(), End> {
+        let large_buffers = turn.state.scheduler.large_buffers().clone();
+        let mut partial = std::mem::take(&mut self.partial);
+        let decode = |bytes: &[u8]| self.decode(turn, bytes).map(|rest| (rest, ()));
+        let decoded = decode_partial(&mut partial, decode, |buffer| large_buffers.put_back(buffer));
         self.partial = partial;
         decoded
     }
@@ -186,12 +191,7 @@ impl Connection {
         if !std::mem::take(&mut self.is_paused) {
             return Ok(());
         }
-        let large_buffers = turn.state.scheduler.large_buffers().clone();
-        let mut partial = std::mem::take(&mut self.partial);
-        let decode = |bytes: &[u8]| self.decode(turn, bytes).map(|rest| (rest, ()));
-        let decoded = decode_partial(&mut partial, decode, |buffer| large_buffers.put_back(buffer));
-        self.partial = partial;
-        decoded
+        self.decode_kept(turn)
     }
 
     /// Writes what is left over.
