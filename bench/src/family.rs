@@ -12,13 +12,20 @@ pub fn send(process: u32, signal: Signal) {
     }
 }
 
-/// Kills a process and all that it started. It is halted first, so that nothing is added meanwhile.
-pub fn kill(process: u32) {
+/// Kills a process and all that it started, which it returns. It is halted first, so that nothing is added meanwhile.
+pub fn kill(process: u32) -> Vec<u32> {
     send(process, Signal::STOP);
-    for descendant in descendants(process) {
-        send(descendant, Signal::KILL);
+    let descendants = descendants(process);
+    for descendant in &descendants {
+        send(*descendant, Signal::KILL);
     }
     send(process, Signal::KILL);
+    descendants
+}
+
+/// Whether a process has ended, and let go of its files and sockets. Whoever inherited it may take a while to fetch its end.
+pub fn has_ended(process: u32) -> bool {
+    fs::read_to_string(format!("/proc/{process}/stat")).map_or(true, |stat| stat.contains(") Z "))
 }
 
 /// All that a process started and that are still its descendants.

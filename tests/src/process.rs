@@ -113,13 +113,17 @@ impl Process {
         self.child.wait().unwrap_or_else(|error| panic!("can't wait for {}: {error}", self.name));
     }
 
-    /// Kills it and everything it started, at once, and waits until it is gone.
+    /// Kills it and everything it started, at once, and waits until all of that is gone: a server's connection may have its socket
+    /// for a moment longer than the server.
     pub fn kill(&mut self) {
         if self.try_exit().is_some() {
             return;
         }
-        family::kill(self.child.id());
+        let descendants = family::kill(self.child.id());
         self.child.wait().unwrap_or_else(|error| panic!("can't wait for {}: {error}", self.name));
+        wait::until("what was killed is gone", wait::BOUND, || {
+            descendants.iter().all(|descendant| family::has_ended(*descendant)).then_some(())
+        });
     }
 
     /// Files, sockets and pipes that it holds open.
@@ -181,12 +185,9 @@ mod tests {
             Process::start("a shell", Command::new("sh").args(["-c", "setsid sleep 1000 & echo started $!; wait"]));
         let sleeper: u32 = shell.line("started ").parse().expect("a process id");
         wait::until("the sleeper runs", wait::BOUND, || family::parent(sleeper));
+        assert!(!family::has_ended(sleeper));
         shell.kill();
-        // Whoever inherits it may take a while to fetch its end, and until then it is a zombie.
-        wait::until("the sleeper is gone", wait::BOUND, || match fs::read_to_string(format!("/proc/{sleeper}/stat")) {
-            Ok(stat) => stat.contains(") Z ").then_some(()),
-            Err(_) => Some(()),
-        });
+        assert!(family::has_ended(sleeper));
     }
 
     #[test]

@@ -171,7 +171,7 @@ pub(crate) fn end_with_signals(folder: PathBuf) -> anyhow::Result<()> {
         });
         // Held from here on, so that nothing new is started.
         let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
-        running.iter().for_each(|process| family::kill(*process));
+        running.iter().for_each(|process| drop(family::kill(*process)));
         // What is left of it is the system's to tidy up.
         let _ = fs::remove_dir_all(folder);
         std::process::exit(1);
