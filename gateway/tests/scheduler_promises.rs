@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use seeway::schedule::{
-    Affinity, Budget, CallerId, CallerQuota, ChannelId, CircuitSettings, Concluded, Effects, MachineId,
+    Abandoned, Affinity, Budget, CallerId, CallerQuota, ChannelId, CircuitSettings, Concluded, Effects, MachineId,
     MachineSettings, NewJob, Priority, RetrySettings, Scheduler, Settings, SizeClass, WorldId, WorldSettings,
 };
 use seeway_proto::mux::Incoming;
@@ -20,6 +20,8 @@ impl Effects for Told {
         let Concluded { world, ticket, outcome, .. } = concluded;
         self.0.push((world, ticket, outcome.status(&Profile::open_1()), outcome.may_have_run()));
     }
+
+    fn abandoned(&mut self, _: Abandoned) {}
 
     fn output_staged(&mut self, _: ChannelId) {}
 

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use seeway::schedule::{CallerId, ChannelId, Concluded, Effects, MachineId, NewJob, Scheduler, SizeClass, WorldId};
+use seeway::schedule::{
+    Abandoned, CallerId, ChannelId, Concluded, Effects, MachineId, NewJob, Scheduler, SizeClass, WorldId,
+};
 use seeway::shard::{AnswerSink, LegacyPort, Meaning, Written};
 use seeway_proto::mux::{Incoming, UnknownCommands};
 use seeway_proto::wiped::WipedBuffer;
@@ -70,6 +72,8 @@ impl Effects for Front {
             }
         }
     }
+
+    fn abandoned(&mut self, _: Abandoned) {}
 
     fn output_staged(&mut self, _: ChannelId) {
         self.channel.notify_one();

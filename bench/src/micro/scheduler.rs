@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use seeway::schedule::{
-    Affinity, Budget, CallerId, CallerQuota, ChannelId, CircuitSettings, Concluded, Effects, MachineId,
+    Abandoned, Affinity, Budget, CallerId, CallerQuota, ChannelId, CircuitSettings, Concluded, Effects, MachineId,
     MachineSettings, NewJob, Priority, RetrySettings, Scheduler, Settings, SizeClass, WorldId, WorldSettings,
 };
 use seeway_proto::outcome::Outcome;
@@ -84,6 +84,8 @@ impl Effects for Told {
         black_box(reply.0);
         self.replied += 1;
     }
+
+    fn abandoned(&mut self, _: Abandoned) {}
 
     fn output_staged(&mut self, _: ChannelId) {
         self.staged += 1;

@@ -7,9 +7,9 @@ use seeway_proto::outcome::{NotSent, Outcome};
 use seeway_proto::wire::ReplyBody;
 
 use super::group::GroupId;
-use super::job::{Job, Place};
+use super::job::Place;
 use super::scheduler::Scheduler;
-use super::{CallerId, Concluded, Effects, JobId, MachineId, NewJob};
+use super::{Abandoned, CallerId, Concluded, Effects, JobId, MachineId, NewJob};
 
 impl Scheduler {
     /// A job has been answered with an error, or with more than the limit allows: then its machine is well.
@@ -48,19 +48,31 @@ impl Scheduler {
             ticket: new.ticket,
             world: new.world,
             machine: None,
+            size: new.bytes.len(),
             queue_time: Duration::ZERO,
             machine_time: Duration::ZERO,
             outcome,
         });
     }
 
-    /// Ends a job that is detached without telling anybody.
-    pub(super) fn forget(&mut self, id: JobId) {
-        let Some((&Job { caller, group, .. }, of_caller)) = self.jobs.remove(id, &mut self.spare) else { return };
+    /// Ends a job that is detached, whose caller wants no outcome.
+    pub(super) fn abandon(&mut self, id: JobId, effects: &mut impl Effects) {
+        let Some((job, of_caller)) = self.jobs.remove(id, &mut self.spare) else { return };
         if of_caller.waits_for_room {
-            self.roomy.push(caller);
+            self.roomy.push(job.caller);
         }
+        let abandoned = Abandoned {
+            caller: job.caller,
+            ticket: job.ticket,
+            world: job.world,
+            machine: job.staged.map(|(machine, _)| machine),
+            size: job.size,
+            // What was withdrawn is staged nowhere.
+            may_have_run: job.staged.is_some() || job.earlier.is_some(),
+        };
+        let group = job.group;
         self.forgotten(group);
+        effects.abandoned(abandoned);
     }
 
     /// A job has been taken out of the table.
@@ -164,6 +176,7 @@ impl Scheduler {
             ticket: job.ticket,
             world: job.world,
             machine: job.staged.map(|(machine, _)| machine),
+            size: job.size,
             queue_time,
             machine_time: machine_time.duration,
             outcome,

@@ -249,6 +249,8 @@ pub struct Concluded<'a> {
     pub world: WorldId,
     /// The machine that it was last sent to, if it was.
     pub machine: Option<MachineId>,
+    /// The job's bytes.
+    pub size: usize,
     /// How long it waited before it was last staged on a channel, or in all.
     pub queue_time: Duration,
     /// From when it was last staged on a channel to the end.
@@ -257,10 +259,30 @@ pub struct Concluded<'a> {
     pub outcome: Outcome<'a>,
 }
 
+/// A job's end that nobody waits for: its caller cancelled it or has gone.
+#[derive(Clone, Copy, Debug)]
+pub struct Abandoned {
+    /// Who handed it over.
+    pub caller: CallerId,
+    /// The caller's own name for it.
+    pub ticket: u64,
+    /// Where it was to run.
+    pub world: WorldId,
+    /// The machine that it was last sent to, if it was.
+    pub machine: Option<MachineId>,
+    /// The job's bytes.
+    pub size: usize,
+    /// Whether it had left, so that it may have run, or may still run.
+    pub may_have_run: bool,
+}
+
 /// What the scheduler wants done, told while it is called. The shard notes it down and acts after the call.
 pub trait Effects {
     /// A job has ended. Told exactly once for each job that was submitted and neither cancelled nor left behind by its caller.
     fn concluded(&mut self, concluded: Concluded<'_>);
+    /// A job has ended that was cancelled or left behind by its caller. Told exactly once for each of those: with
+    /// [`concluded`](Self::concluded), for every job that was submitted.
+    fn abandoned(&mut self, abandoned: Abandoned);
     /// A channel that had nothing to write now has.
     fn output_staged(&mut self, channel: ChannelId);
     /// A world can take jobs now, or no longer can: it has gained its first machine that is up, or lost its last.

@@ -165,7 +165,7 @@ impl Scheduler {
             if !is_queued && !bug::is_on(Bug::CancelledStillSent) {
                 self.detach(now, job, effects);
             }
-            self.forget(job);
+            self.abandon(job, effects);
         }
         self.jobs.remove_caller(caller);
         self.settle_all(now, effects);
@@ -314,7 +314,7 @@ impl Scheduler {
         if self.jobs.get(job).is_some() {
             self.detach(now, job, effects);
             if !bug::is_on(Bug::LeakOnCancel) {
-                self.forget(job);
+                self.abandon(job, effects);
             }
             self.settle_all(now, effects);
         }

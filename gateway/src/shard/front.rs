@@ -20,7 +20,7 @@ use super::handles::{Handles, Meaning};
 use super::passage::{Loss, Passage, PassageWakes, Passed};
 use super::thread::WorldChange;
 use crate::config::Config;
-use crate::schedule::{CallerId, ChannelId, Concluded, Effects, MachineId, WorldId};
+use crate::schedule::{Abandoned, CallerId, ChannelId, Concluded, Effects, MachineId, WorldId};
 
 /// The callers and the channels of one shard.
 pub struct Front {
@@ -582,6 +582,8 @@ impl Effects for Front {
             None => {}
         }
     }
+
+    fn abandoned(&mut self, _: Abandoned) {}
 
     #[inline]
     fn output_staged(&mut self, channel: ChannelId) {

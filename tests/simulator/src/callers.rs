@@ -106,7 +106,7 @@ impl Simulation {
         let Some(caller) = self.callers[slot].take() else { return };
         self.note(|| format!("caller {slot} {why}"));
         self.caller_keys.remove(&caller.id);
-        self.tickets.retain(|(id, _), _| *id != caller.id);
+        let in_hand = self.take_tickets(|(id, _), _| *id == caller.id);
         let theirs: Vec<_> =
             self.ledger.jobs.iter().filter(|(_, job)| job.caller == caller.key).map(|(number, _)| *number).collect();
         for number in theirs {
@@ -114,6 +114,37 @@ impl Simulation {
         }
         self.scheduler.caller_left(self.now, caller.id, &mut self.notes);
         self.digest(Call::Other);
+        self.check_abandoned(&in_hand);
+    }
+
+    fn take_tickets(
+        &mut self,
+        is_meant: impl Fn(&(CallerId, u64), &Number) -> bool,
+    ) -> BTreeMap<(CallerId, u64), Number> {
+        let all = std::mem::take(&mut self.tickets).into_iter();
+        let (taken, kept) = all.partition(|(name, number)| is_meant(name, number));
+        self.tickets = kept;
+        taken
+    }
+
+    /// Each of these jobs was in hand and is wanted no more: that is told once, and honestly.
+    fn check_abandoned(&mut self, in_hand: &BTreeMap<(CallerId, u64), Number>) {
+        let told = std::mem::take(&mut self.notes.abandoned);
+        if !told.keys().eq(in_hand.keys()) {
+            let what = format!("of {} jobs that were given up {} were told", in_hand.len(), told.len());
+            self.fail(Promise::Contract, what);
+        }
+        for (name, may_have_run) in told {
+            let job = in_hand.get(&name).map(|number| (*number, self.ledger.job(*number)));
+            if let Some((number, job)) = job
+                && job.size >= NAMED_FROM
+                && may_have_run != (job.left > 0)
+            {
+                let what =
+                    format!("job {number} left {} times and was given up as may_have_run={may_have_run}", job.left);
+                self.fail(Promise::Honest, what);
+            }
+        }
     }
 
     pub(crate) fn caller(&mut self, key: CallerKey) -> Option<&mut Caller> {
@@ -206,12 +237,14 @@ impl Simulation {
         // One that has ended is cancelled too, now and then: nothing must come of it.
         let Some(id) = id else { return };
         self.note(|| format!("caller {} cancels job {number}", key.slot));
+        let mut in_hand = BTreeMap::new();
         if stage == Stage::InHand {
             self.ledger.released(number);
-            self.tickets.retain(|_, other| *other != number);
+            in_hand = self.take_tickets(|_, other| *other == number);
         }
         self.scheduler.cancel(self.now, id, &mut self.notes);
         self.digest(Call::Other);
+        self.check_abandoned(&in_hand);
     }
 
     // The listener.

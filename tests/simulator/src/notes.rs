@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use seeway::schedule::{CallerId, ChannelId, Concluded, Effects, MachineId, WorldId};
+use seeway::schedule::{Abandoned, CallerId, ChannelId, Concluded, Effects, MachineId, WorldId};
 use seeway_proto::outcome::{NotSent, Outcome, Rejected, Unknown};
 use seeway_proto::wire::JobBytes;
 
@@ -70,6 +70,8 @@ pub struct Told {
 pub struct Notes {
     /// Jobs that ended.
     pub told: VecDeque<Told>,
+    /// Jobs that ended without an outcome, by caller and ticket, and whether each may have run.
+    pub abandoned: BTreeMap<(CallerId, u64), bool>,
     /// Channels that have something to write.
     pub staged: Vec<ChannelId>,
     /// Callers that have room again.
@@ -84,6 +86,10 @@ impl Effects for Notes {
     fn concluded(&mut self, concluded: Concluded<'_>) {
         let Concluded { caller, ticket, world, machine, outcome, .. } = concluded;
         self.told.push_back(Told { caller, ticket, world, machine, said: outcome.into() });
+    }
+
+    fn abandoned(&mut self, abandoned: Abandoned) {
+        self.abandoned.insert((abandoned.caller, abandoned.ticket), abandoned.may_have_run);
     }
 
     fn output_staged(&mut self, channel: ChannelId) {

@@ -25,6 +25,8 @@ struct Told {
     roomy: BTreeSet<CallerId>,
     bulk_wanted: BTreeSet<MachineId>,
     ready: BTreeMap<WorldId, bool>,
+    /// Jobs that ended without an outcome, and whether each may have run.
+    abandoned: Vec<(CallerId, u64, bool)>,
 }
 
 impl Effects for Told {
@@ -35,6 +37,10 @@ impl Effects for Told {
             _ => Vec::new(),
         };
         self.outcomes.entry((caller, ticket)).or_default().push((outcome.kind(), outcome.may_have_run(), reply));
+    }
+
+    fn abandoned(&mut self, abandoned: Abandoned) {
+        self.abandoned.push((abandoned.caller, abandoned.ticket, abandoned.may_have_run));
     }
 
     fn output_staged(&mut self, channel: ChannelId) {
@@ -428,6 +434,9 @@ fn a_caller_that_goes_takes_its_unsent_jobs_with_it_and_nobody_elses() {
     bench.submit(other, 6);
     assert_eq!(bench.scheduler.queued(WorldId(0)), 2);
     bench.scheduler.caller_left(bench.now, caller, &mut bench.told);
+    let given_up = |ticket, may_have_run| (caller, ticket, may_have_run);
+    bench.told.abandoned.sort_unstable();
+    assert_eq!(bench.told.abandoned, [given_up(1, true), given_up(2, false), given_up(4, false), given_up(5, false)]);
     assert_eq!(bench.scheduler.queued(WorldId(0)), 0, "the other caller's job has taken the room");
     bench.send(channel);
     assert_eq!(bench.ran, [1_u64.to_le_bytes(), 3_u64.to_le_bytes(), 6_u64.to_le_bytes()]);
