@@ -13,7 +13,9 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Budgets, Report, Shard};
+use crate::access::{Access, Identity};
 use crate::config::Config;
+use crate::listen::stream::{Stream, Tls};
 use crate::listen::{grpc, hardserver};
 use crate::schedule::{MachineId, WorldId};
 use crate::upstream;
@@ -25,14 +27,25 @@ pub trait WorldChange: Send + Sync {
 }
 
 /// A connection that was accepted.
-#[derive(Debug)]
-pub enum Accepted {
+pub struct Accepted {
+    /// The way that it came.
+    pub way: Way,
+    /// Who is at its other end.
+    pub identity: Identity,
+}
+
+/// The front end that a connection came to, and its socket.
+pub enum Way {
     /// A connection to the hardserver front end, over TCP.
     LegacyTcp(StdTcpStream),
     /// A connection to the hardserver front end, over a Unix socket.
     LegacyUnix(StdUnixStream),
+    /// A connection to the hardserver front end, over TLS.
+    LegacyTls(Box<Tls>),
     /// A connection to the gRPC front end.
     Grpc(StdTcpStream),
+    /// A connection to the gRPC front end, over TLS.
+    GrpcTls(Box<Tls>),
 }
 
 /// What the control plane hands to a shard.
@@ -177,6 +190,7 @@ pub fn spawn(
     index: usize,
     config: Arc<Config>,
     budgets: Budgets,
+    access: Arc<Access>,
     world_changes: Arc<dyn WorldChange>,
     common: grpc::Common,
 ) -> io::Result<ShardHandle> {
@@ -190,7 +204,7 @@ pub fn spawn(
     let last = last_report.clone();
     std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
         runtime.block_on(async move {
-            let shard = Shard::new(config, &budgets, world_changes);
+            let shard = Shard::new(config, &budgets, access, world_changes);
             run(shard, poller, messages, common, &last).await;
         });
         // Whatever still runs is dropped with the runtime, and not waited for.
@@ -250,14 +264,24 @@ async fn serve(
     accepted: Accepted,
     count: CallerCount,
 ) -> io::Result<()> {
-    match accepted {
-        Accepted::LegacyTcp(stream) => legacy.adopt(hardserver::Socket::Tcp(prepared(stream)?), count),
-        Accepted::LegacyUnix(stream) => {
+    let Accepted { way, identity } = accepted;
+    match way {
+        Way::LegacyTcp(stream) => legacy.adopt(hardserver::Socket::Tcp(prepared(stream)?), &identity, count),
+        Way::LegacyUnix(stream) => {
             stream.set_nonblocking(true)?;
-            legacy.adopt(hardserver::Socket::Unix(stream), count)
+            legacy.adopt(hardserver::Socket::Unix(stream), &identity, count)
         }
-        Accepted::Grpc(stream) => {
-            grpc.serve(TcpStream::from_std(prepared(stream)?)?, count).await;
+        Way::LegacyTls(mut stream) => {
+            stream.get_mut().0.arrive()?;
+            legacy.adopt(hardserver::unsealed(*stream)?, &identity, count)
+        }
+        Way::Grpc(stream) => {
+            grpc.serve(Stream::Plain(TcpStream::from_std(prepared(stream)?)?), identity, count).await;
+            Ok(())
+        }
+        Way::GrpcTls(mut stream) => {
+            stream.get_mut().0.arrive()?;
+            grpc.serve(Stream::Tls(stream), identity, count).await;
             Ok(())
         }
     }
@@ -372,7 +396,7 @@ const KEEPALIVE_PROBES: u32 = 4;
 const UNACKNOWLEDGED: Duration = Duration::from_secs(90);
 
 /// A caller's connection with the options that it is to have.
-fn prepared(stream: StdTcpStream) -> io::Result<StdTcpStream> {
+pub fn prepared(stream: StdTcpStream) -> io::Result<StdTcpStream> {
     stream.set_nonblocking(true)?;
     stream.set_nodelay(true)?;
     let socket = SockRef::from(&stream);
