@@ -11,6 +11,7 @@ pub struct Config {
     names: Vec<String>,
     worlds: String,
     permissions: String,
+    has_tls_listener: bool,
     sections: BTreeMap<&'static str, Vec<String>>,
 }
 
@@ -54,6 +55,13 @@ impl Config {
         self
     }
 
+    /// It listens for legacy callers over TLS as well; `[tls]` says with what certificate.
+    #[must_use]
+    pub fn tls_listener(mut self) -> Self {
+        self.has_tls_listener = true;
+        self
+    }
+
     /// A rule with these lines.
     #[must_use]
     pub fn permission(mut self, lines: &str) -> Self {
@@ -70,8 +78,9 @@ impl Config {
 
     /// The file's text. `socket` is the Unix socket's path.
     pub fn text(&self, socket: &str) -> String {
+        let tls = if self.has_tls_listener { ", \"tls:127.0.0.1:0\"" } else { "" };
         let mut text = format!(
-            "[listen]\ngrpc = \"127.0.0.1:0\"\nhardserver = [\"unix:{socket}\", \"tcp:127.0.0.1:0\", \"tcp:[::1]:0\"]\nadmin = \"127.0.0.1:0\"\n"
+            "[listen]\ngrpc = \"127.0.0.1:0\"\nhardserver = [\"unix:{socket}\", \"tcp:127.0.0.1:0\", \"tcp:[::1]:0\"{tls}]\nadmin = \"127.0.0.1:0\"\n"
         );
         let listen = self.sections.get("listen").map(|lines| lines.join("\n")).unwrap_or_default();
         writeln!(text, "{listen}\n\n{}{}{}", self.machines, self.worlds, self.permissions)
