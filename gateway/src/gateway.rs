@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use crate::admin::{self, Board, Control};
+use crate::audit::{Audit, AuditError};
 use crate::config::{Config, HardserverAddress};
 use crate::listen::accept::{self, BindError, Listener, Refused, SocketAccess};
 use crate::listen::grpc::{Common, Health, Pipes};
@@ -35,6 +36,9 @@ pub enum GatewayError {
     /// The system gave no thread or no event queue.
     #[error("a shard does not start: {0}")]
     Shard(io::Error),
+    /// The audit log can not be opened.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// A shard has ended unasked.
     #[error(transparent)]
     Ended(#[from] shard::ShardEnded),
@@ -60,6 +64,7 @@ impl Gateway {
     /// Starts one whose configuration was read from `file`, which a reload reads again.
     pub async fn start_from(config: Arc<Config>, file: Option<PathBuf>) -> Result<Self, GatewayError> {
         let (listeners, addresses, admin_listener) = bind(&config).await?;
+        let audit = Audit::start(&config)?;
         let board = Arc::new(Board::new(&config));
         let health = Health::new();
         board.tell(&health).await;
@@ -67,11 +72,14 @@ impl Gateway {
         let pipes = Pipes::new(config.limits.pipes);
         let common = Common { health: health.clone(), pipes: pipes.clone() };
         let shards: Arc<[ShardHandle]> = (0..config.runtime.shards)
-            .map(|index| shard::spawn(index, config.clone(), budgets.clone(), board.clone(), common.clone()))
+            .map(|index| {
+                let recorder = audit.as_ref().map(|audit| audit.recorder(index));
+                shard::spawn(index, config.clone(), budgets.clone(), board.clone(), common.clone(), recorder)
+            })
             .collect::<io::Result<_>>()
             .map_err(GatewayError::Shard)?;
 
-        let refused = Arc::new(Refused::default());
+        let refused = Arc::new(Refused::recorded_in(audit.clone()));
         let callers = CallerLimit::new(config.limits.callers);
         let mut acceptors = JoinSet::new();
         for listener in listeners {
@@ -85,6 +93,7 @@ impl Gateway {
             callers,
             pipes,
             refused,
+            audit,
         };
         let control = Arc::new(Control::new(parts, config, budgets));
         let mut admin = JoinSet::new();
@@ -147,6 +156,10 @@ impl Gateway {
         }
         teller.shutdown().await;
         admin.shutdown().await;
+        if let Some(audit) = control.audit().cloned() {
+            // After the last job has ended, so that each has its record.
+            let _ = tokio::task::spawn_blocking(move || audit.end()).await;
+        }
         result
     }
 }

@@ -18,6 +18,9 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use crate::access::Identity;
+use crate::audit::{Actor, ListenerKind};
+
 use super::{Board, Control, DrainError, Draining, ReloadError};
 
 /// Connections at the admin port; one more is closed at once.
@@ -33,8 +36,8 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
 pub async fn serve(listener: TcpListener, control: Arc<Control>) {
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "a connection to the admin port could not be accepted");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -47,9 +50,11 @@ pub async fn serve(listener: TcpListener, control: Arc<Control>) {
         };
         let control = control.clone();
         tokio::spawn(async move {
+            let from = peer.to_string();
+            let actor = Arc::new(Actor::new(Identity::anonymous(), ListenerKind::Admin, Some(&from)));
             let answer = service_fn(|request| {
-                let control = control.clone();
-                async move { Ok::<_, Infallible>(answer(&request, &control).await) }
+                let (control, actor) = (control.clone(), actor.clone());
+                async move { Ok::<_, Infallible>(answer(&request, &control, &actor).await) }
             });
             let serving = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -67,7 +72,7 @@ pub async fn serve(listener: TcpListener, control: Arc<Control>) {
     }
 }
 
-async fn answer(request: &Request<Incoming>, control: &Arc<Control>) -> Response<Full<Bytes>> {
+async fn answer(request: &Request<Incoming>, control: &Arc<Control>, actor: &Arc<Actor>) -> Response<Full<Bytes>> {
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     match request.uri().path() {
         "/reload" | "/resume" if is_read => only(&Method::POST),
@@ -76,6 +81,7 @@ async fn answer(request: &Request<Incoming>, control: &Arc<Control>) -> Response
                 return only(&Method::POST);
             }
             if !is_read && let Err(why) = from_here(request) {
+                control.record("admin_refused", None, Some(actor), Err(why.trim_end().to_owned()));
                 return text(StatusCode::FORBIDDEN, why);
             }
             let machine = match machine(request) {
@@ -84,13 +90,20 @@ async fn answer(request: &Request<Incoming>, control: &Arc<Control>) -> Response
             };
             match path {
                 "/reload" if machine.is_some() => text(StatusCode::BAD_REQUEST, "a reload is of everything\n".into()),
-                "/reload" => finished(control, |control| async move { reload(&control).await }).await,
+                "/reload" => {
+                    let actor = actor.clone();
+                    finished(control, |control| async move { reload(&control, &actor).await }).await
+                }
                 "/drain" if is_read => draining(machine.as_deref(), control.draining(machine.as_deref()).await),
                 _ => {
                     let drains = path == "/drain";
-                    let change = |control: Arc<Control>| async move {
-                        let changed = control.set_draining(machine.as_deref(), drains).await;
-                        draining(machine.as_deref(), changed)
+                    let actor = actor.clone();
+                    let change = move |control: Arc<Control>| async move {
+                        let machine = machine.as_deref();
+                        let changed = control.set_draining(machine, drains).await;
+                        let result = changed.as_ref().map(|_| ()).map_err(ToString::to_string);
+                        control.record(if drains { "drain" } else { "resume" }, machine, Some(&actor), result);
+                        draining(machine, changed)
                     };
                     finished(control, change).await
                 }
@@ -100,9 +113,11 @@ async fn answer(request: &Request<Incoming>, control: &Arc<Control>) -> Response
         "/metrics" => text(StatusCode::OK, control.metrics().await),
         "/healthz" => text(StatusCode::OK, "ok\n".into()),
         "/readyz" => ready(control.board()),
+        "/audit" => audit(control),
         _ => text(
             StatusCode::NOT_FOUND,
-            "there are /metrics, /healthz, /readyz and /drain, and to POST to /reload, /drain and /resume\n".into(),
+            "there are /metrics, /healthz, /readyz, /audit and /drain, and to POST to /reload, /drain and /resume\n"
+                .into(),
         ),
     }
 }
@@ -164,11 +179,27 @@ fn unescaped(value: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-async fn reload(control: &Control) -> Response<Full<Bytes>> {
+/// How far the audit log has come: what somebody keeps elsewhere who wants to see later that its end was not cut off.
+fn audit(control: &Control) -> Response<Full<Bytes>> {
+    let Some(audit) = control.audit() else {
+        return text(StatusCode::NOT_FOUND, "there is no audit log; audit.to makes one\n".into());
+    };
+    let status = audit.status();
+    let head = json!({
+        "head": status.head.to_string(), "sequence": status.head.sequence, "hash": status.head.hash.to_string(),
+        "to": audit.target().to_string(), "waiting": status.waiting, "dropped": status.dropped,
+        "failing": status.is_failing, "jobs_refused": status.jobs_refused, "refuses_jobs": status.refuses_jobs,
+    });
+    json(StatusCode::OK, &head)
+}
+
+async fn reload(control: &Control, actor: &Arc<Actor>) -> Response<Full<Bytes>> {
     let refused = |status, problems: Value, why: String| {
         json(status, &json!({ "result": "refused", "problems": problems, "message": why }))
     };
-    match control.reload().await {
+    let reloaded = control.reload().await;
+    control.record("reload", None, Some(actor), reloaded.as_ref().map(|_| ()).map_err(ToString::to_string));
+    match reloaded {
         Ok(reloaded) => json(
             StatusCode::OK,
             &json!({

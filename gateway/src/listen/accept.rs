@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
 
+use crate::audit::Audit;
 use crate::config::HardserverAddress;
 use crate::shard::{Accepted, CallerLimit, Handed, ShardEnded, ShardHandle};
 
@@ -136,13 +137,29 @@ fn bind_unix(path: &Path, access: SocketAccess) -> Result<UnixSocket, BindError>
 }
 
 /// Connections that were closed at once because there were too many.
-#[derive(Debug, Default)]
-pub struct Refused(AtomicU64);
+#[derive(Default)]
+pub struct Refused {
+    count: AtomicU64,
+    audit: Option<Arc<Audit>>,
+}
 
 impl Refused {
+    /// None yet. They are recorded, too, where there is an audit log.
+    pub fn recorded_in(audit: Option<Arc<Audit>>) -> Self {
+        Self { count: AtomicU64::new(0), audit }
+    }
+
+    /// One more; returns how many there were before.
+    fn add(&self) -> u64 {
+        if let Some(audit) = &self.audit {
+            audit.refused_caller();
+        }
+        self.count.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// How many there were.
     pub fn count(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.count.load(Ordering::Relaxed)
     }
 }
 
@@ -167,7 +184,7 @@ pub async fn accept(
         // Counted before it is handed over: a shard may be busy while many come.
         let Some(count) = shard.reserve(&limit) else {
             // Said once for the first of many; the metric has the rest.
-            if refused.0.fetch_add(1, Ordering::Relaxed) == 0 {
+            if refused.add() == 0 {
                 let limit = limit.limit();
                 tracing::warn!(limit, "a connection was closed: `limits.callers` is reached");
             }

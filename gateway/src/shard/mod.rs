@@ -19,6 +19,7 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
+use crate::audit::Recorder;
 use crate::config::{self, Config};
 use crate::schedule::{
     Budget, CallerId, CallerQuota, ChannelId, CircuitSettings, JobId, MachineId, MachineSettings, NewJob,
@@ -120,6 +121,15 @@ impl Shard {
         Self { shared: Arc::new(Shared { config, state: Mutex::new(state), timer: Notify::new() }) }
     }
 
+    /// The same shard, with what happens on it recorded. To be called before anything does.
+    #[must_use]
+    pub fn recorded_by(self, recorder: Option<Recorder>) -> Self {
+        if let Some(recorder) = recorder {
+            self.lock().front.record_with(recorder);
+        }
+        self
+    }
+
     /// The configuration as it is now. Positions of machines and worlds mean the same in each that follows.
     pub fn config(&self) -> Arc<Config> {
         self.shared.config.read().unwrap_or_else(PoisonError::into_inner).clone()
@@ -142,6 +152,7 @@ impl Shard {
         let mut state = self.lock();
         let result = act(&mut state, now);
         state.front.write_answers();
+        state.front.hand_records_over();
         let next = state.scheduler.poll_timeout(now);
         if next.is_some_and(|next| state.armed.is_none_or(|armed| next < armed)) {
             state.armed = next;
@@ -229,8 +240,11 @@ impl State {
         self.scheduler.reconfigure(now, settings(config, budgets), &mut self.front);
     }
 
-    /// Hands a job to the scheduler.
+    /// Hands a job to the scheduler; or refuses it, where it could not be recorded.
     pub fn submit(&mut self, now: Instant, caller: CallerId, job: NewJob<'_>) -> Option<JobId> {
+        if !self.front.can_record(caller, &job) {
+            return None;
+        }
         self.scheduler.submit(now, caller, job, &mut self.front)
     }
 
@@ -238,6 +252,7 @@ impl State {
     pub fn caller_left(&mut self, now: Instant, caller: CallerId) {
         self.front.remove_caller(caller);
         self.scheduler.caller_left(now, caller, &mut self.front);
+        self.front.forget(caller);
     }
 
     /// A channel to a machine is up. `wake` is notified when there is something to write to it.

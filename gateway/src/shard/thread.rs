@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Budgets, Report, Shard};
+use crate::audit::Recorder;
 use crate::config::Config;
 use crate::listen::{grpc, hardserver};
 use crate::schedule::{MachineId, WorldId};
@@ -179,6 +180,7 @@ pub fn spawn(
     budgets: Budgets,
     world_changes: Arc<dyn WorldChange>,
     common: grpc::Common,
+    recorder: Option<Recorder>,
 ) -> io::Result<ShardHandle> {
     let (inbox, messages) = mpsc::channel(INBOX);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -190,7 +192,7 @@ pub fn spawn(
     let last = last_report.clone();
     std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
         runtime.block_on(async move {
-            let shard = Shard::new(config, &budgets, world_changes);
+            let shard = Shard::new(config, &budgets, world_changes).recorded_by(recorder);
             run(shard, poller, messages, common, &last).await;
         });
         // Whatever still runs is dropped with the runtime, and not waited for.

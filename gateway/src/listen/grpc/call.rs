@@ -63,11 +63,11 @@ impl Call<'_> {
         request: &Submit<'_>,
         deadline: Option<Instant>,
     ) -> Result<oneshot::Receiver<Finished>, Status> {
-        check_affinity_key(self.shard, request.world, request.affinity_key)?;
+        check_affinity_key(self.shard, Some(self.caller.id()), request.world, request.affinity_key)?;
         let default_timeout = self.shard.config().limits.default_timeout;
         self.shard.with(|state, now| {
             let Some(world) = state.front.world(request.world) else {
-                return Err(state.front.reject(request.world, Rejected::NoSuchWorld).into());
+                return Err(state.front.reject(Some(self.caller.id()), request.world, Rejected::NoSuchWorld).into());
             };
             let outcome = state.front.add_call(self.caller.id(), self.ticket);
             let new = NewJob {

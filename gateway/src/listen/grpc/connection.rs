@@ -11,6 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tonic::transport::server::Connected;
 
+use crate::access::Identity;
+use crate::audit::{Actor, ListenerKind};
 use crate::schedule::CallerId;
 use crate::shard::{CallerCount, Shard};
 
@@ -57,6 +59,10 @@ impl Connection {
         let id = shard.with(|state, _| {
             let id = state.scheduler.caller_joined();
             state.front.add_calls(id);
+            state.front.introduce(id, || {
+                let from = stream.peer_addr().map(|peer| peer.to_string()).ok();
+                Actor::new(Identity::anonymous(), ListenerKind::Grpc, from.as_deref())
+            });
             id
         });
         let caller = Arc::new(Caller { shard: shard.clone(), id, next_ticket: AtomicU64::new(0) });

@@ -65,7 +65,8 @@ impl Direct {
 
     fn stream(&self, request: Request<Body>) -> Answer {
         let deadline = deadline::of_call(Instant::now(), request.headers());
-        let answering = stream::Answering::start(&self.shard, self.messages(request), deadline);
+        let connection = caller(&request).ok().map(|caller| caller.id());
+        let answering = stream::Answering::start(&self.shard, connection, self.messages(request), deadline);
         let response = response(Body::new(answering));
         Box::pin(std::future::ready(Ok(response)))
     }

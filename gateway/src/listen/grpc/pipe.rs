@@ -18,6 +18,8 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Status, Streaming};
 
 use super::limits::{PipePlace, Pipes, check_affinity_key};
+use crate::audit::Event;
+use crate::schedule::CallerId;
 use crate::shard::{Failure, Shard};
 use crate::upstream::{self, PipeError};
 
@@ -40,6 +42,7 @@ pub(super) struct Pipe {
 /// Opens the pipe that the stream's first message asks for.
 pub(super) async fn open(
     shard: &Shard,
+    caller: Option<CallerId>,
     mut requests: Streaming<PipeRequest>,
     pipes: Arc<Pipes>,
 ) -> Result<Pipe, Status> {
@@ -53,8 +56,8 @@ pub(super) async fn open(
     };
     // Not before it is known that the caller means it.
     let place = pipes.take().ok_or_else(|| too_many(shard, &open.world))?;
-    check_affinity_key(shard, &open.world, &open.affinity_key)?;
-    let (tunnel, channel) = connect(shard, &open).await?;
+    check_affinity_key(shard, caller, &open.world, &open.affinity_key)?;
+    let (tunnel, channel) = connect(shard, caller, &open).await?;
     let (read, write) = channel.split();
     let uplink = tokio::spawn(send(requests, write)).abort_handle();
     Ok(Pipe { read, unsent: WipedBuffer::new(), uplink, tunnel, has_ended: false, _place: place })
@@ -68,18 +71,29 @@ fn too_many(shard: &Shard, world: &str) -> Status {
     failure.into()
 }
 
-async fn connect(shard: &Shard, open: &PipeOpen) -> Result<(Arc<Tunnel>, Channel), Status> {
+async fn connect(shard: &Shard, caller: Option<CallerId>, open: &PipeOpen) -> Result<(Arc<Tunnel>, Channel), Status> {
     let Some(world) = shard.with(|state, _| state.front.world(&open.world)) else {
-        return Err(shard.with(|state, _| state.front.reject(&open.world, Rejected::NoSuchWorld)).into());
+        return Err(shard.with(|state, _| state.front.reject(caller, &open.world, Rejected::NoSuchWorld)).into());
     };
     let port = u16::try_from(open.port)
         .map_err(|_| Status::invalid_argument(format!("there is no port {}; 65535 is the last", open.port)))?;
     let key = open.affinity_key.as_bytes();
-    upstream::open_pipe(shard, world, key, (port != 0).then_some(port)).await.map_err(|error| match error {
-        PipeError::Draining | PipeError::NoMachine { .. } => {
-            let outcome = Outcome::NotSent(NotSent::NowhereToGo);
-            Failure::new(&shard.config().wire.profile, &open.world, None, outcome).into()
-        }
+    let nowhere_to_go = || {
+        let outcome = Outcome::NotSent(NotSent::NowhereToGo);
+        Failure::new(&shard.config().wire.profile, &open.world, None, outcome)
+    };
+    if shard.with(|state, _| state.front.refuses_jobs()) {
+        return Err(nowhere_to_go().into());
+    }
+    let piped = upstream::open_pipe(shard, world, key, (port != 0).then_some(port)).await;
+    shard.with(|state, _| {
+        state.front.record(caller, || {
+            let event = Event::new("pipe").text("world", &open.world).number("port", port.into());
+            event.flag("opened", piped.is_ok())
+        });
+    });
+    piped.map_err(|error| match error {
+        PipeError::Draining | PipeError::NoMachine { .. } => nowhere_to_go().into(),
         PipeError::Tunnel { .. } => Status::failed_precondition(error.to_string()),
     })
 }

@@ -11,6 +11,7 @@ use seeway_proto::v1::{
 use tokio_stream::{Empty, Stream};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::connection::Caller;
 use super::limits::Pipes;
 use super::pipe;
 use crate::schedule::WorldId;
@@ -43,7 +44,8 @@ impl SeeJobService for Service {
     type PipeStream = Pin<Box<dyn Stream<Item = Result<PipeResponse, Status>> + Send>>;
 
     async fn pipe(&self, request: Request<Streaming<PipeRequest>>) -> Result<Response<Self::PipeStream>, Status> {
-        let piped = pipe::open(&self.shard, request.into_inner(), self.pipes.clone()).await?;
+        let caller = request.extensions().get::<Arc<Caller>>().map(|caller| caller.id());
+        let piped = pipe::open(&self.shard, caller, request.into_inner(), self.pipes.clone()).await?;
         Ok(Response::new(Box::pin(piped)))
     }
 

@@ -90,12 +90,20 @@ struct Reader {
 }
 
 impl Answering {
-    /// Begins to read.
-    pub(super) fn start(shard: &Shard, requests: Messages, call_deadline: Option<Instant>) -> Self {
+    /// Begins to read. `connection` is the caller that the stream's connection is.
+    pub(super) fn start(
+        shard: &Shard,
+        connection: Option<CallerId>,
+        requests: Messages,
+        call_deadline: Option<Instant>,
+    ) -> Self {
         let room = Arc::new(Notify::new());
         let caller = shard.with(|state, _| {
             let caller = state.scheduler.caller_joined();
             state.front.add_stream(caller, room.clone());
+            if let Some(connection) = connection {
+                state.front.introduce_as(caller, connection);
+            }
             caller
         });
         let shared = Arc::new(Shared { open: Mutex::default(), room, reading: Mutex::new(Reading::Goes) });
@@ -315,7 +323,7 @@ fn submit(
     let world = match malformed.map_or(world, |detail| Err((Rejected::Malformed, detail))) {
         Ok(world) => world,
         Err((rejected, detail)) => {
-            let mut failure = state.front.reject(last_world, rejected);
+            let mut failure = state.front.reject(Some(caller), last_world, rejected);
             failure.message.push_str(&detail);
             let answered = if is_in_use { Answered::InUse } else { Answered::Job(request.id) };
             if let Some(answers) = state.front.stream(caller) {

@@ -77,9 +77,11 @@ impl Connection {
         if let Some(passing) = &passing {
             port = port.beside_hardserver(config.worlds.len(), passing.wakes.clone());
         }
+        let socket = &caller.socket;
         let caller_id = shard.with(|state, _| {
             let caller = state.scheduler.caller_joined();
             state.front.add_legacy(caller, port);
+            state.front.introduce(caller, || socket.actor());
             caller
         });
         let passing = passing.map(|passing| passing.start(shard, caller_id, caller.socket.peer()));
@@ -240,7 +242,9 @@ impl Connection {
         if port.incoming.output_len() > 0 {
             state.front.answered(self.caller_id);
         }
-        state.front.rejected += refused;
+        if refused > 0 {
+            state.front.rejected_legacy(self.caller_id, "MALFORMED_OR_TOO_LARGE", refused);
+        }
         // What was answered before the stream broke still goes out, as far as the socket takes it at once.
         broken.map_or(Ok(rest.len()), Err)
     }
@@ -274,13 +278,14 @@ impl Connection {
                 Meaning::NotGiven if self.passing.is_some() => self.pass_on(config, state, received),
                 // A world that the configuration has no more is none, whoever still has a handle of it.
                 Meaning::World(_) | Meaning::NotGiven => {
-                    port.answer(profile, tag, Outcome::Rejected(Rejected::NoSuchWorld));
-                    state.front.rejected += 1;
+                    let outcome = Outcome::Rejected(Rejected::NoSuchWorld);
+                    port.answer(profile, tag, outcome);
+                    state.front.rejected_legacy(self.caller_id, outcome.reason(), 1);
                 }
                 Meaning::Ambiguous => {
                     let status = profile.statuses.unknown_id;
                     port.incoming.answer_error(tag, status, Some("the handle is ambiguous: ask for the world again"));
-                    state.front.rejected += 1;
+                    state.front.rejected_legacy(self.caller_id, "AMBIGUOUS_HANDLE", 1);
                 }
             },
             Some(Command::NoOp { tag }) => port.incoming.answer_no_op(tag),
@@ -298,6 +303,7 @@ impl Connection {
                 None => {
                     let port = state.front.legacy(self.caller_id);
                     port.incoming.answer_error(tag, profile.statuses.unknown_id, Some("no such world"));
+                    state.front.record_unknown_world(self.caller_id, name);
                 }
             },
             None => self.pass_on(config, state, received),

@@ -1,0 +1,170 @@
+//! A shard's end of the audit log: who its callers are, and the records of one call of the shard.
+//!
+//! Called by the shard's [`Front`](crate::shard::Front), under the shard's lock. A job costs a record written into a buffer that is
+//! there already; the call's records are handed over at its end, all at once.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use foldhash::HashMap;
+use seeway_proto::outcome::Outcome;
+use slotmap::SecondaryMap;
+
+use super::buffer::Buffer;
+use super::chain::sha256;
+use super::record::{Actor, Event, JobRecord, Micros, Record, now};
+use crate::schedule::{Abandoned, CallerId, Concluded};
+
+/// One shard's recorder.
+pub struct Recorder {
+    buffer: Arc<Buffer>,
+    slot: usize,
+    /// The records of this call of the shard.
+    batch: Vec<Record>,
+    /// When they are made; looked at once for each call.
+    at: Micros,
+    callers: SecondaryMap<CallerId, Caller>,
+}
+
+/// A caller as its records have it.
+struct Caller {
+    actor: Arc<Actor>,
+    number: u64,
+    /// The SHA-256 of its jobs in hand, by ticket, where that is asked for.
+    digests: HashMap<u64, [u8; 32]>,
+}
+
+impl Recorder {
+    pub(super) fn new(buffer: Arc<Buffer>, slot: usize) -> Self {
+        Self { buffer, slot, batch: Vec::new(), at: 0, callers: SecondaryMap::new() }
+    }
+
+    /// A caller has come.
+    pub fn joined(&mut self, caller: CallerId, actor: Arc<Actor>) {
+        let number = self.buffer.next_caller.fetch_add(1, Ordering::Relaxed);
+        self.callers.insert(caller, Caller { actor, number, digests: HashMap::default() });
+    }
+
+    /// A caller is the same one as another caller. Where nobody knows that one, it stays unknown, and nothing of it is recorded.
+    pub fn joined_as(&mut self, caller: CallerId, other: CallerId) {
+        if let Some(actor) = self.callers.get(other).map(|other| other.actor.clone()) {
+            self.joined(caller, actor);
+        }
+    }
+
+    /// A caller has gone, and all its jobs have ended.
+    pub fn left(&mut self, caller: CallerId) {
+        self.callers.remove(caller);
+    }
+
+    /// Whether new jobs must be refused, because nobody could record them.
+    #[inline]
+    pub fn refuses_jobs(&self) -> bool {
+        self.buffer.refuses_jobs()
+    }
+
+    /// A job was refused for that reason.
+    pub fn refused_a_job(&self) {
+        self.buffer.counts.jobs_refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A job is handed to the scheduler.
+    #[inline]
+    pub fn submitted(&mut self, caller: CallerId, ticket: u64, job: &[u8]) {
+        if self.buffer.job_digest
+            && let Some(caller) = self.callers.get_mut(caller)
+        {
+            caller.digests.insert(ticket, sha256(job));
+        }
+    }
+
+    /// A job has ended.
+    pub fn concluded(&mut self, concluded: &Concluded<'_>) {
+        let outcome = concluded.outcome;
+        let at = self.now();
+        let Some(caller) = self.callers.get_mut(concluded.caller) else { return };
+        self.batch.push(Record::Job(JobRecord {
+            at,
+            actor: caller.actor.clone(),
+            caller: caller.number,
+            ticket: concluded.ticket,
+            world: concluded.world.0,
+            machine: concluded.machine.map(|machine| machine.0),
+            job_bytes: concluded.size,
+            reply_bytes: if let Outcome::Replied(reply) = outcome { reply.0.len() } else { 0 },
+            outcome: outcome.kind().label(),
+            reason: outcome.reason(),
+            status: if let Outcome::MachineStatus { status, .. } = outcome { Some(status) } else { None },
+            may_have_run: outcome.may_have_run(),
+            queue_micros: micros(concluded.queue_time),
+            machine_micros: micros(concluded.machine_time),
+            digest: caller.digest(concluded.ticket),
+        }));
+    }
+
+    /// A job has ended that nobody waits for any more.
+    pub fn abandoned(&mut self, abandoned: &Abandoned) {
+        let at = self.now();
+        let Some(caller) = self.callers.get_mut(abandoned.caller) else { return };
+        self.batch.push(Record::Job(JobRecord {
+            at,
+            actor: caller.actor.clone(),
+            caller: caller.number,
+            ticket: abandoned.ticket,
+            world: abandoned.world.0,
+            machine: abandoned.machine.map(|machine| machine.0),
+            job_bytes: abandoned.size,
+            reply_bytes: 0,
+            outcome: "abandoned",
+            reason: "ABANDONED",
+            status: None,
+            may_have_run: abandoned.may_have_run,
+            queue_micros: 0,
+            machine_micros: 0,
+            digest: caller.digest(abandoned.ticket),
+        }));
+    }
+
+    /// Requests were refused that never became jobs: `count` of them, for what they named as their world.
+    pub fn refused(&mut self, caller: Option<CallerId>, world: Option<&str>, reason: &'static str, count: u64) {
+        let mut event = Event::new("refused").text("reason", reason).number("requests", count);
+        if let Some(world) = world {
+            event = event.text("world", world);
+        }
+        self.event(caller, event.flag("may_have_run", false));
+    }
+
+    /// Something else has happened, by a caller's doing where it is known.
+    pub fn event(&mut self, caller: Option<CallerId>, event: Event) {
+        let actor = caller.and_then(|caller| self.callers.get(caller)).map(|caller| caller.actor.clone());
+        let event = if let Some(actor) = actor { event.by(&actor) } else { event };
+        self.batch.push(Record::Event(event.into()));
+    }
+
+    /// Hands over what this call of the shard has recorded.
+    #[inline]
+    pub fn hand_over(&mut self) {
+        if !self.batch.is_empty() {
+            self.at = 0;
+            self.buffer.push(self.slot, &mut self.batch);
+        }
+    }
+
+    fn now(&mut self) -> Micros {
+        if self.at == 0 {
+            self.at = now();
+        }
+        self.at
+    }
+}
+
+impl Caller {
+    fn digest(&mut self, ticket: u64) -> Option<[u8; 32]> {
+        if self.digests.is_empty() { None } else { self.digests.remove(&ticket) }
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
