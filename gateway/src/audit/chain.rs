@@ -110,19 +110,16 @@ pub struct ShortKey(usize);
 /// The hash of a line that follows `before`. `body` is the line up to the comma before its own hash.
 pub(super) fn hash(key: Option<&Key>, before: Hash, body: &[u8]) -> Hash {
     let mut hash = Hash::default();
-    match key {
-        Some(Key(key)) => {
-            let mut context = hmac::Context::with_key(key);
-            context.update(&before.0);
-            context.update(body);
-            hash.0.copy_from_slice(context.sign().as_ref());
-        }
-        None => {
-            let mut context = digest::Context::new(&digest::SHA256);
-            context.update(&before.0);
-            context.update(body);
-            hash.0.copy_from_slice(context.finish().as_ref());
-        }
+    if let Some(Key(key)) = key {
+        let mut context = hmac::Context::with_key(key);
+        context.update(&before.0);
+        context.update(body);
+        hash.0.copy_from_slice(context.sign().as_ref());
+    } else {
+        let mut context = digest::Context::new(&digest::SHA256);
+        context.update(&before.0);
+        context.update(body);
+        hash.0.copy_from_slice(context.finish().as_ref());
     }
     hash
 }

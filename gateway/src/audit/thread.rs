@@ -247,13 +247,12 @@ impl Writer {
 
     fn reopen(&mut self) {
         match self.sink.reopen(&mut self.chunk) {
-            Ok(None) => {}
             Ok(Some(tail)) if self.chunk.is_taken() => {
                 self.account();
                 self.begin(&tail);
             }
-            // What is on its way goes on to the new file first.
-            Ok(Some(_)) => {}
+            // There is nothing to open, or what is on its way goes on to the new file first.
+            Ok(_) => {}
             Err(error) => tracing::error!(%error, "the audit log goes on to the file that was open"),
         }
     }

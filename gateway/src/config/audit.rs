@@ -17,17 +17,22 @@ use crate::audit::{JOURNALD, Key, SYSLOG, Settings, Target, WhenFull};
 /// The largest key file that is read, in bytes.
 const KEY_LIMIT: u64 = 4096;
 
-/// The log that the section asks for; `Some(None)` where it asks for none.
-pub(super) fn build(section: &Section, base: &Path, gathered: &mut Gathered) -> Option<Option<Settings>> {
-    if section.given("to").is_none() {
-        const KEYS: [&str; 6] = ["when_full", "sync", "buffer", "job_digest", "rotate_bytes", "key"];
-        if let Some((key, place)) = KEYS.iter().find_map(|key| Some((key, section.given(key)?))) {
-            let what = format!("is missing, and {key} is there: nothing would be recorded");
-            gathered.add(place, section.path("to"), what, "write to = \"file:/var/log/seeway/audit.jsonl\"");
-            return None;
-        }
-        return Some(None);
+/// Something is wrong with the section, and noted.
+pub(super) struct Noted;
+
+/// The log that the section asks for, where it asks for one.
+pub(super) fn build(section: &Section, base: &Path, gathered: &mut Gathered) -> Result<Option<Settings>, Noted> {
+    const KEYS: [&str; 6] = ["when_full", "sync", "buffer", "job_digest", "rotate_bytes", "key"];
+    if section.given("to").is_some() {
+        return settings(section, base, gathered).map(Some).ok_or(Noted);
     }
+    let Some((key, place)) = KEYS.iter().find_map(|key| Some((key, section.given(key)?))) else { return Ok(None) };
+    let what = format!("is missing, and {key} is there: nothing would be recorded");
+    gathered.add(place, section.path("to"), what, "write to = \"file:/var/log/seeway/audit.jsonl\"");
+    Err(Noted)
+}
+
+fn settings(section: &Section, base: &Path, gathered: &mut Gathered) -> Option<Settings> {
     let mut read = |key: &str, result: &dyn Fn(&str) -> Result<(), Wrong>| {
         let text = section.text(key)?;
         let Err(Wrong { what, fix }) = result(text.value) else { return Some(text.value) };
@@ -42,7 +47,7 @@ pub(super) fn build(section: &Section, base: &Path, gathered: &mut Gathered) -> 
         None => Some(None),
     };
     let key_file = key_file?;
-    Some(Some(Settings {
+    Some(Settings {
         to: target(to?, base).ok()?,
         when_full: when_full_of(when_full?)?,
         must_sync: must_sync(sync?).ok()?,
@@ -51,7 +56,7 @@ pub(super) fn build(section: &Section, base: &Path, gathered: &mut Gathered) -> 
         rotate_bytes: section.number("rotate_bytes")?,
         key: key_file.as_deref().map(key).transpose().ok()?,
         key_file,
-    }))
+    })
 }
 
 fn when_full_of(text: &str) -> Option<WhenFull> {

@@ -34,7 +34,7 @@ pub(super) fn build(document: &Document, base: &Path, gathered: &mut Gathered) -
     let balance = document.one("balance").duration("slow_start").map(|found| Balance { slow_start: found.value });
     let circuit = build.circuit(document.one("circuit"));
     let wire = build.wire(document.one("wire"));
-    let audit = audit::build(document.one("audit"), base, build.gathered);
+    let audit = audit::build(document.one("audit"), base, build.gathered).ok();
     Some(Config {
         listen: listen?,
         machines: machines?,

@@ -1,10 +1,11 @@
 //! Where the scheduler's effects go: into callers' out-buffers, and as wake-ups to whoever writes them out.
 
+mod recording;
+
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::Duration;
 
 use seeway_proto::grpc::Reply;
 use seeway_proto::grpc::response::write_message;
@@ -20,9 +21,9 @@ use super::finished::{Failure, Finished};
 use super::handles::{Handles, Meaning};
 use super::passage::{Loss, Passage, PassageWakes, Passed};
 use super::thread::WorldChange;
-use crate::audit::{Actor, Event, Recorder};
+use crate::audit::Recorder;
 use crate::config::Config;
-use crate::schedule::{Abandoned, CallerId, ChannelId, Concluded, Effects, MachineId, NewJob, WorldId};
+use crate::schedule::{Abandoned, CallerId, ChannelId, Concluded, Effects, MachineId, WorldId};
 
 /// The callers and the channels of one shard.
 pub struct Front {
@@ -505,14 +506,6 @@ impl Front {
         Failure::new(&self.config.wire.profile, world, None, outcome)
     }
 
-    /// `count` commands of a legacy caller were refused that never reached the scheduler, and told so.
-    pub fn rejected_legacy(&mut self, caller: CallerId, reason: &'static str, count: u64) {
-        self.rejected += count;
-        if let Some(recorder) = &mut self.recorder {
-            recorder.refused(Some(caller), None, reason, count);
-        }
-    }
-
     /// Whether every caller has been sent what there is for it, and the hardserver owes it nothing.
     pub fn is_flushed(&self) -> bool {
         self.ports.values().all(|port| match port {
@@ -579,91 +572,6 @@ impl Front {
                 }
             }
             Some(Port::Legacy(_)) | None => {}
-        }
-    }
-}
-
-/// For the audit log.
-impl Front {
-    /// What happens from now on is recorded.
-    pub(super) fn record_with(&mut self, recorder: Recorder) {
-        self.recorder = Some(Box::new(recorder));
-    }
-
-    /// Says who a caller is. To be called when it has joined; `actor` is, where that is recorded.
-    pub fn introduce(&mut self, caller: CallerId, actor: impl FnOnce() -> Actor) {
-        if let Some(recorder) = &mut self.recorder {
-            recorder.joined(caller, Arc::new(actor()));
-        }
-    }
-
-    /// A caller is the same one as another caller, such as a gRPC stream and its connection.
-    pub fn introduce_as(&mut self, caller: CallerId, other: CallerId) {
-        if let Some(recorder) = &mut self.recorder {
-            recorder.joined_as(caller, other);
-        }
-    }
-
-    /// A caller has gone, and all its jobs have ended.
-    pub(super) fn forget(&mut self, caller: CallerId) {
-        if let Some(recorder) = &mut self.recorder {
-            recorder.left(caller);
-        }
-    }
-
-    /// Records something else than a job or a refusal.
-    pub fn record(&mut self, caller: Option<CallerId>, event: impl FnOnce() -> Event) {
-        if let Some(recorder) = &mut self.recorder {
-            recorder.event(caller, event());
-        }
-    }
-
-    /// A request named a world that is none to this caller, and is no job.
-    pub fn record_unknown_world(&mut self, caller: CallerId, world: &str) {
-        if let Some(recorder) = &mut self.recorder {
-            recorder.refused(Some(caller), Some(world), Outcome::Rejected(Rejected::NoSuchWorld).reason(), 1);
-        }
-    }
-
-    /// Whether nothing new may be sent, because nobody could record it.
-    #[inline]
-    pub fn refuses_jobs(&self) -> bool {
-        self.recorder.as_ref().is_some_and(|recorder| recorder.refuses_jobs())
-    }
-
-    /// A job is about to be handed to the scheduler. Returns false where it was refused, because nobody could record it; its caller
-    /// has been told then.
-    #[inline]
-    pub(super) fn can_record(&mut self, caller: CallerId, job: &NewJob<'_>) -> bool {
-        let Some(recorder) = &mut self.recorder else { return true };
-        if recorder.refuses_jobs() {
-            recorder.refused_a_job();
-            self.refuse_unrecorded(caller, job);
-            return false;
-        }
-        recorder.submitted(caller, job.ticket, job.bytes);
-        true
-    }
-
-    #[cold]
-    fn refuse_unrecorded(&mut self, caller: CallerId, job: &NewJob<'_>) {
-        self.tell(&Concluded {
-            caller,
-            ticket: job.ticket,
-            world: job.world,
-            machine: None,
-            size: job.bytes.len(),
-            queue_time: Duration::ZERO,
-            machine_time: Duration::ZERO,
-            outcome: Outcome::NotSent(NotSent::NowhereToGo),
-        });
-    }
-
-    /// What was recorded since the last time is handed over.
-    #[inline]
-    pub(super) fn hand_records_over(&mut self) {
-        if let Some(recorder) = &mut self.recorder {
-            recorder.hand_over();
         }
     }
 }
