@@ -50,6 +50,7 @@ struct Scene {
     machine: Machine,
     config: Config,
     folder: TempDir,
+    _identity: Identity,
 }
 
 impl Scene {
@@ -66,7 +67,7 @@ impl Scene {
         let config = Config::new().machine("hsm", machine.door(), machine.seejobs(), &identity, "");
         let config = config.world("w", &["hsm"], "").line("audit", to);
         let config = audit.iter().fold(config, |config, line| config.line("audit", line));
-        Self { machine, config, folder }
+        Self { machine, config, folder, _identity: identity }
     }
 
     fn file(&self) -> PathBuf {
@@ -229,8 +230,8 @@ async fn a_gateway_that_is_killed_leaves_a_log_that_the_next_one_goes_on_with() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn operators_rotate_the_log_and_are_in_it() {
     let _turn = Turn::beside_others();
-    let key = TempDir::new().expect("the temporary folder can be written");
-    let key = key.path().join("key");
+    let folder = TempDir::new().expect("the temporary folder can be written");
+    let key = folder.path().join("key");
     fs::write(&key, "00112233445566778899aabbccddeeff\n").expect("written");
     fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("set");
     let key = key.to_str().expect("UTF-8");
