@@ -1,12 +1,13 @@
 //! Pipes to a world's machines without a gateway around: the pools of one shard, and no listener.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use seeway_client::tunnel::{Channel, Tunnel};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
+use crate::access::Access;
 use crate::config::Config;
 use crate::schedule::WorldId;
 use crate::shard::{Budgets, Shard, WorldChange};
@@ -48,7 +49,8 @@ impl Forwarder {
         let hold = config.limits.hold;
         let budgets = Budgets::new(&config);
         let changed = Arc::new(Changed::default());
-        let shard = Shard::new(Arc::new(config), &budgets, changed.clone());
+        let access = Access::new(Instant::now());
+        let shard = Shard::new(Arc::new(config), &budgets, access, changed.clone());
         let keepers = upstream::start(&shard);
         Some(Self { shard, world: WorldId(0), changed, hold, _keepers: keepers })
     }

@@ -5,15 +5,17 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
+use crate::access::{Access, Users};
 use crate::admin::{self, Board, Control};
 use crate::audit::{Audit, AuditError};
-use crate::config::{Config, HardserverAddress};
-use crate::listen::accept::{self, BindError, Listener, Refused, SocketAccess};
+use crate::config::{Config, HardserverAddress, Tls, TlsFileError};
+use crate::listen::accept::{self, Acceptor, BindError, Listener, Refused, SocketAccess};
 use crate::listen::grpc::{Common, Health, Pipes};
+use crate::listen::tls::Terminator;
 use crate::shard::{self, Budgets, CallerLimit, ShardHandle};
 
 /// Where a gateway listens.
@@ -25,6 +27,8 @@ pub struct Addresses {
     pub hardserver: Vec<HardserverAddress>,
     /// The admin port, where it is on.
     pub admin: Option<SocketAddr>,
+    /// Where changes come in, where that is not the admin port.
+    pub management: Option<HardserverAddress>,
 }
 
 /// Why a gateway does not start, or ended.
@@ -33,6 +37,9 @@ pub enum GatewayError {
     /// A listener's address can not be used.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// A certificate or key that was good when the configuration was read is no longer.
+    #[error(transparent)]
+    Tls(#[from] TlsFileError),
     /// The system gave no thread or no event queue.
     #[error("a shard does not start: {0}")]
     Shard(io::Error),
@@ -63,8 +70,11 @@ impl Gateway {
 
     /// Starts one whose configuration was read from `file`, which a reload reads again.
     pub async fn start_from(config: Arc<Config>, file: Option<PathBuf>) -> Result<Self, GatewayError> {
-        let (listeners, addresses, admin_listener) = bind(&config).await?;
+        let now = Instant::now();
+        let terminators = Terminators::new(&config)?;
+        let Bound { listeners, addresses, admin: admin_listeners } = bind(&config, &terminators).await?;
         let audit = Audit::start(&config)?;
+        let access = Access::new(now);
         let board = Arc::new(Board::new(&config));
         let health = Health::new();
         board.tell(&health).await;
@@ -73,8 +83,9 @@ impl Gateway {
         let common = Common { health: health.clone(), pipes: pipes.clone() };
         let shards: Arc<[ShardHandle]> = (0..config.runtime.shards)
             .map(|index| {
+                let (config, budgets, access) = (config.clone(), budgets.clone(), access.clone());
                 let recorder = audit.as_ref().map(|audit| audit.recorder(index));
-                shard::spawn(index, config.clone(), budgets.clone(), board.clone(), common.clone(), recorder)
+                shard::spawn(index, config, budgets, access, board.clone(), common.clone(), recorder)
             })
             .collect::<io::Result<_>>()
             .map_err(GatewayError::Shard)?;
@@ -82,8 +93,10 @@ impl Gateway {
         let refused = Arc::new(Refused::recorded_in(audit.clone()));
         let callers = CallerLimit::new(config.limits.callers);
         let mut acceptors = JoinSet::new();
+        let (shards_too, limit, users) = (shards.clone(), callers.clone(), Users::default());
+        let acceptor = Acceptor { shards: shards_too, limit, refused: refused.clone(), users: users.clone() };
         for listener in listeners {
-            acceptors.spawn(accept::accept(listener, shards.clone(), callers.clone(), refused.clone()));
+            acceptors.spawn(acceptor.clone().accept(listener));
         }
         let parts = admin::Parts {
             file,
@@ -94,13 +107,17 @@ impl Gateway {
             pipes,
             refused,
             audit,
+            terminators: terminators.clone(),
         };
         let control = Arc::new(Control::new(parts, config, budgets));
         let mut admin = JoinSet::new();
-        if let Some(listener) = admin_listener {
-            admin.spawn(admin::serve(listener, control.clone()));
+        for listener in admin_listeners {
+            admin.spawn(admin::serve(listener, control.clone(), users.clone()));
         }
         let mut teller = JoinSet::new();
+        for terminator in terminators.all() {
+            teller.spawn(async move { terminator.watch().await });
+        }
         teller.spawn(async move { board.keep_telling(&health).await });
         Ok(Self { control, shards, addresses, acceptors, teller, admin })
     }
@@ -164,29 +181,87 @@ impl Gateway {
     }
 }
 
-type Bound = (Vec<Listener>, Addresses, Option<tokio::net::TcpListener>);
+/// What every listener is bound to.
+struct Bound {
+    listeners: Vec<Listener>,
+    addresses: Addresses,
+    admin: Vec<admin::Listener>,
+}
 
-async fn bind(config: &Config) -> Result<Bound, BindError> {
+/// TLS, where it is spoken.
+#[derive(Clone, Default)]
+pub struct Terminators {
+    /// For gRPC.
+    pub grpc: Option<Arc<Terminator>>,
+    /// For the hardserver wire.
+    pub hardserver: Option<Arc<Terminator>>,
+    /// For `listen.management`.
+    pub management: Option<Arc<Terminator>>,
+}
+
+impl Terminators {
+    fn new(config: &Config) -> Result<Self, TlsFileError> {
+        let new = |listener, tls: &Option<Tls>, protocols| {
+            tls.as_ref().map(|tls| Terminator::new(listener, tls, protocols)).transpose()
+        };
+        Ok(Self {
+            grpc: new("grpc", &config.tls, &[b"h2"])?,
+            hardserver: new("hardserver", &config.tls, &[])?,
+            management: new("management", &config.management_tls, &[b"http/1.1"])?,
+        })
+    }
+
+    /// Each that there is.
+    pub fn all(&self) -> impl Iterator<Item = Arc<Terminator>> + use<> {
+        [&self.grpc, &self.hardserver, &self.management].map(Clone::clone).into_iter().flatten()
+    }
+
+    /// Goes by another configuration, which has TLS where this one has it.
+    pub fn reload(&self, config: &Config) {
+        for (terminator, tls) in
+            [(&self.grpc, &config.tls), (&self.hardserver, &config.tls), (&self.management, &config.management_tls)]
+        {
+            if let (Some(terminator), Some(tls)) = (terminator, tls) {
+                terminator.reload(tls);
+            }
+        }
+    }
+}
+
+async fn bind(config: &Config, terminators: &Terminators) -> Result<Bound, BindError> {
     let access = SocketAccess { mode: config.listen.socket_mode, group: config.listen.socket_group };
     let mut listeners = Vec::new();
-    let mut addresses = Addresses { grpc: None, hardserver: Vec::new(), admin: None };
+    let mut addresses = Addresses { grpc: None, hardserver: Vec::new(), admin: None, management: None };
     if let Some(address) = config.listen.grpc {
-        let (listener, address) = accept::bind_grpc(address).await?;
-        listeners.push(listener);
+        let (listener, address) = accept::bind_tcp(address).await?;
+        listeners.push(Listener::Grpc(listener, terminators.grpc.clone()));
         addresses.grpc = Some(address);
     }
     for address in &config.listen.hardserver {
-        let (listener, address) = accept::bind_hardserver(address, access).await?;
+        let (listener, address) = accept::bind_hardserver(address, access, terminators.hardserver.as_ref()).await?;
         listeners.push(listener);
         addresses.hardserver.push(address);
     }
-    let mut admin = None;
+    let mut admin = Vec::new();
     if let Some(address) = config.listen.admin {
         let (listener, address) = accept::bind_tcp(address).await?;
-        admin = Some(listener);
+        admin.push(admin::Listener::Plain { listener, takes_changes: config.listen.management.is_none() });
         addresses.admin = Some(address);
     }
-    Ok((listeners, addresses, admin))
+    match (&config.listen.management, &terminators.management) {
+        (Some(HardserverAddress::Unix(path)), _) => {
+            admin.push(admin::Listener::Unix(accept::bind_unix(path, access)?));
+            addresses.management = Some(HardserverAddress::Unix(path.clone()));
+        }
+        (Some(HardserverAddress::Tls(address)), Some(terminator)) => {
+            let (listener, address) = accept::bind_tcp(*address).await?;
+            admin.push(admin::Listener::Tls(listener, terminator.clone()));
+            addresses.management = Some(HardserverAddress::Tls(address));
+        }
+        // The configuration has neither without the other, and no plain TCP here.
+        (Some(HardserverAddress::Tls(_) | HardserverAddress::Tcp(_)) | None, _) => {}
+    }
+    Ok(Bound { listeners, addresses, admin })
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! magnitude for a caller that has many at once. [`Gateway::pipe`] reaches a port inside a machine that need not speak
 //! SEEJobs.
 
+mod credentials;
 mod failure;
 mod pipe;
 mod stream;
@@ -16,9 +17,9 @@ use seeway_proto::outcome::Unknown;
 use seeway_proto::v1::see_job_service_client::SeeJobServiceClient;
 use seeway_proto::v1::{ListWorldsRequest, SubmitRequest, SubmitResponse};
 use tokio::time::{Instant, timeout_at};
-use tonic::Request;
 use tonic::transport::{Channel, Endpoint};
 
+pub use credentials::{Credentials, CredentialsError};
 pub use pipe::Pipe;
 pub use seeway_proto::v1::{Priority, World};
 pub use stream::JobStream;
@@ -47,7 +48,9 @@ const GRACE: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The address does not parse.
-    #[error("{address:?} is no gateway address: {why}; it is HOST:PORT, or grpc://HOST:PORT")]
+    #[error(
+        "{address:?} is no gateway address: {why}; it is HOST:PORT, grpc://HOST:PORT, or grpcs://HOST:PORT with TLS"
+    )]
     Address {
         /// What was given.
         address: String,
@@ -96,21 +99,34 @@ pub struct Completed {
 pub struct Gateway {
     client: SeeJobServiceClient<Channel>,
     server: Arc<str>,
+    credentials: Credentials,
 }
 
 impl Gateway {
     /// Connects to `host:port`, `grpc://host:port` or `http://host:port`, without TLS.
     pub async fn connect(address: &str) -> Result<Self, ConnectError> {
+        Self::connect_with(address, Credentials::none()).await
+    }
+
+    /// The same, or to `grpcs://host:port` or `https://host:port` over TLS 1.3. The gateway's certificate must be for `host`.
+    pub async fn connect_with(address: &str, credentials: Credentials) -> Result<Self, ConnectError> {
         let bad = |why: &str| ConnectError::Address { address: address.to_owned(), why: why.to_owned() };
-        let host_and_port = match address.split_once("://") {
-            None => address,
-            Some(("grpc" | "http", rest)) => rest.trim_end_matches('/'),
-            Some(("grpcs" | "https", _)) => return Err(bad("TLS is not supported")),
-            Some(_) => return Err(bad("the scheme is not grpc")),
+        let (has_tls, host_and_port) = match address.split_once("://") {
+            None => (false, address),
+            Some(("grpc" | "http", rest)) => (false, rest.trim_end_matches('/')),
+            Some(("grpcs" | "https", rest)) => (true, rest.trim_end_matches('/')),
+            Some(_) => return Err(bad("the scheme is not grpc or grpcs")),
         };
-        let server: Arc<str> = format!("grpc://{host_and_port}").into();
-        let endpoint =
-            Endpoint::from_shared(format!("http://{host_and_port}")).map_err(|error| bad(&error.to_string()))?;
+        if !has_tls && credentials.needs_tls() {
+            return Err(bad("a certificate or a token is shown over TLS only: write grpcs://"));
+        }
+        let (scheme, transport) = if has_tls { ("grpcs", "https") } else { ("grpc", "http") };
+        let server: Arc<str> = format!("{scheme}://{host_and_port}").into();
+        let mut endpoint =
+            Endpoint::from_shared(format!("{transport}://{host_and_port}")).map_err(|error| bad(&error.to_string()))?;
+        if has_tls {
+            endpoint = endpoint.tls_config(credentials.tls()).map_err(|error| bad(&failure::chain(&error)))?;
+        }
         if endpoint.uri().port_u16().is_none() || endpoint.uri().path() != "/" {
             return Err(bad("there is no port at its end"));
         }
@@ -125,7 +141,7 @@ impl Gateway {
             .await
             .map_err(|error| ConnectError::Connect { address: address.to_owned(), why: failure::chain(&error) })?;
         let client = SeeJobServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
-        Ok(Self { client, server })
+        Ok(Self { client, server, credentials })
     }
 
     /// Sends one job and waits for its reply.
@@ -135,7 +151,7 @@ impl Gateway {
         job: impl Into<Bytes>,
         options: &SubmitOptions,
     ) -> Result<Completed, JobError> {
-        let mut request = Request::new(request(world, job.into(), options));
+        let mut request = self.credentials.request(request(world, job.into(), options));
         if let Some(timeout) = options.timeout {
             // The channel below stops listening then. It begins to count when it has a connection, and ends when the answer
             // begins; our own limit is for what comes before and after. The gateway answers a little before it.
@@ -152,12 +168,12 @@ impl Gateway {
 
     /// Opens a stream for many jobs.
     pub fn stream(&self) -> JobStream {
-        JobStream::open(self.client.clone(), Arc::clone(&self.server))
+        JobStream::open(self.client.clone(), Arc::clone(&self.server), self.credentials.clone())
     }
 
     /// The worlds that this caller may use, in the order of their names.
     pub async fn list_worlds(&self) -> Result<Vec<World>, JobError> {
-        match self.client.clone().list_worlds(ListWorldsRequest {}).await {
+        match self.client.clone().list_worlds(self.credentials.request(ListWorldsRequest {})).await {
             Ok(response) => Ok(response.into_inner().worlds),
             Err(status) => Err(failure::of_status(&status, &self.server, None)),
         }
@@ -166,7 +182,8 @@ impl Gateway {
     /// Opens a pipe to a port inside one of the world's machines; 0 means its SEEJobs port. Pipes and jobs with the same
     /// `affinity_key` go to the same machine.
     pub async fn pipe(&self, world: &str, affinity_key: &str, port: u16) -> Result<Pipe, JobError> {
-        Pipe::open(self.client.clone(), Arc::clone(&self.server), world, affinity_key, port).await
+        let to = pipe::To { world, affinity_key, port };
+        Pipe::open(self.client.clone(), Arc::clone(&self.server), &self.credentials, &to).await
     }
 
     /// The generated client below, for calls that are not wrapped here.

@@ -15,6 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Channel;
 
+use super::credentials::Credentials;
 use super::failure;
 use crate::job::JobError;
 
@@ -23,6 +24,13 @@ const PIECE: usize = 64 * 1024;
 
 /// How many messages wait for the stream's flow control.
 const WAITING: usize = 2;
+
+/// Where a pipe goes.
+pub(super) struct To<'a> {
+    pub(super) world: &'a str,
+    pub(super) affinity_key: &'a str,
+    pub(super) port: u16,
+}
 
 /// A stream of bytes. `shutdown` half-closes it; dropping it closes it.
 #[derive(Debug)]
@@ -35,16 +43,16 @@ impl Pipe {
     pub(super) async fn open(
         mut client: SeeJobServiceClient<Channel>,
         server: Arc<str>,
-        world: &str,
-        affinity_key: &str,
-        port: u16,
+        credentials: &Credentials,
+        to: &To<'_>,
     ) -> Result<Self, JobError> {
+        let To { world, affinity_key, port } = *to;
         let (requests, waiting) = mpsc::channel(WAITING);
         let open = PipeOpen { world: world.to_owned(), affinity_key: affinity_key.to_owned(), port: port.into() };
         let first = PipeRequest { message: Some(pipe_request::Message::Open(open)) };
         requests.try_send(first).expect("there is room for the first");
         let responses = client
-            .pipe(ReceiverStream::new(waiting))
+            .pipe(credentials.request(ReceiverStream::new(waiting)))
             .await
             .map_err(|status| failure::of_status(&status, &server, Some(world)))?
             .into_inner();

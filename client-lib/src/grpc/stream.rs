@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_stream::Stream;
 use tonic::transport::Channel;
 
-use super::{Completed, GRACE, SubmitOptions, by, failure, request};
+use super::{Completed, Credentials, GRACE, SubmitOptions, by, failure, request};
 use crate::deadline;
 use crate::job::{JobError, JobErrorKind};
 
@@ -66,13 +66,13 @@ struct Job {
 }
 
 impl JobStream {
-    pub(super) fn open(mut client: SeeJobServiceClient<Channel>, server: Arc<str>) -> Self {
+    pub(super) fn open(mut client: SeeJobServiceClient<Channel>, server: Arc<str>, credentials: Credentials) -> Self {
         let jobs = Arc::new(Jobs { server, table: Mutex::default() });
         let (requests, waiting) = mpsc::channel(WAITING);
         let leaving = Leaving { waiting, jobs: Arc::clone(&jobs) };
         let answered = EndOnDrop(Arc::clone(&jobs));
         let replies = tokio::spawn(async move {
-            let end = match client.stream(leaving).await {
+            let end = match client.stream(credentials.request(leaving)).await {
                 Err(status) => status,
                 Ok(response) => {
                     let mut responses = response.into_inner();

@@ -13,6 +13,7 @@ use tokio::sync::Mutex;
 use super::{Board, metrics};
 use crate::audit::{Actor, Audit, Event};
 use crate::config::{Config, Problems};
+use crate::gateway::Terminators;
 use crate::listen::accept::Refused;
 use crate::listen::grpc::{Health, Pipes};
 use crate::schedule::MachineId;
@@ -44,6 +45,8 @@ pub struct Parts {
     pub pipes: Arc<Pipes>,
     /// How many connections were closed at once.
     pub refused: Arc<Refused>,
+    /// Where TLS is spoken.
+    pub terminators: Terminators,
     /// Where what is done is recorded.
     pub audit: Option<Arc<Audit>>,
 }
@@ -148,7 +151,10 @@ impl Control {
         for shard in self.parts.shards.iter() {
             reports.extend(shard.report().await);
         }
+        let terminators = self.parts.terminators.all();
+        let tls: Vec<_> = terminators.map(|terminator| (terminator.listener(), terminator.counts())).collect();
         metrics::render(&metrics::Seen {
+            tls: &tls,
             config: &self.config(),
             reports: &reports,
             pipes: self.parts.pipes.open(),
@@ -231,6 +237,7 @@ impl Control {
 
         self.parts.callers.set_limit(new.limits.callers);
         self.parts.pipes.set_limit(new.limits.pipes);
+        self.parts.terminators.reload(&new);
         self.parts.board.reconfigure(&new);
         if let Some(audit) = &self.parts.audit {
             audit.reconfigure(&new);

@@ -8,6 +8,7 @@ use super::control::ReloadCounts;
 use super::histogram::HistogramText;
 use crate::audit;
 use crate::config::Config;
+use crate::listen::tls::TlsCounts;
 use crate::schedule::{Histogram, MachineState};
 use crate::shard::{MachineReport, Passed, PoolCounts, Report, TunnelState, WorldReport};
 
@@ -30,6 +31,8 @@ pub(super) struct Seen<'a> {
     pub(super) reloads: &'a ReloadCounts,
     /// How the audit log is, where there is one.
     pub(super) audit: Option<audit::Status>,
+    /// By listener: how handshakes went.
+    pub(super) tls: &'a [(&'static str, TlsCounts)],
 }
 
 /// The text that Prometheus reads. It is written into a recorder that is made for it, so that a world or a machine that is
@@ -110,6 +113,7 @@ impl Seen<'_> {
         gauge!("seeway_upstream_hardserver_connections").set(sum(|report| report.hardserver_connections));
         self.publish_passed();
         publish_audit(self.audit);
+        self.publish_tls();
         self.publish_limits();
         self.worlds().for_each(|(index, name)| self.publish_world(index, name));
         self.machines().for_each(|(index, name)| self.publish_machine(index, name));
@@ -127,6 +131,19 @@ impl Seen<'_> {
         }
     }
 
+    fn publish_tls(&self) {
+        for (listener, counts) in self.tls {
+            for (result, count) in
+                [("ok", counts.done), ("failed", counts.failed), ("late", counts.late), ("refused", counts.refused)]
+            {
+                counter!("seeway_tls_handshakes_total", "listener" => *listener, "result" => result).absolute(count);
+            }
+            for (result, count) in [("ok", counts.reloaded), ("refused", counts.not_reloaded)] {
+                counter!("seeway_tls_reloads_total", "listener" => *listener, "result" => result).absolute(count);
+            }
+        }
+    }
+
     fn publish_limits(&self) {
         let limits = &self.config.limits;
         for (name, limit) in [
@@ -139,6 +156,7 @@ impl Seen<'_> {
             ("caller_in_flight", limits.caller_in_flight),
             ("caller_bytes", limits.caller_bytes),
             ("caller_buffer_bytes", limits.caller_buffer_bytes),
+            ("connection_buffer_bytes", limits.connection_buffer_bytes),
             ("channel_buffer_bytes", limits.channel_buffer_bytes),
             ("pipes", limits.pipes),
             ("bulk_above", limits.bulk_above),
@@ -290,6 +308,11 @@ fn describe() {
         "seeway_upstream_hardserver_commands_total",
         "Commands that were passed on to the hardserver and ended, by what became of them"
     );
+    describe_counter!(
+        "seeway_tls_handshakes_total",
+        "Connections that wanted TLS: agreed on, failed, too late, or closed at once because there were too many"
+    );
+    describe_counter!("seeway_tls_reloads_total", "Certificates read again, by whether they could be used");
     describe_counter!("seeway_jobs_total", "Jobs that ended, by what became of them");
     describe_counter!("seeway_retries_total", "Idempotent jobs sent again after an unknown outcome");
     describe_counter!("seeway_tunnels_made_total", "Tunnels that were made");

@@ -11,4 +11,4 @@ pub use board::Board;
 pub use control::{Control, DrainError, Draining, Parts, ReloadError};
 #[cfg(test)]
 pub(crate) use server::MAX_CONNECTIONS;
-pub use server::serve;
+pub use server::{Listener, serve};

@@ -10,18 +10,20 @@ use bytes::Bytes;
 use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::Incoming as Body;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::Semaphore;
 
-use crate::access::Identity;
-use crate::audit::{Actor, ListenerKind};
-
 use super::{Board, Control, DrainError, Draining, ReloadError};
+use crate::access::{Action, Identity, Means, Users};
+use crate::audit::{Actor, ListenerKind};
+use crate::listen::accept::UnixSocket;
+use crate::listen::tls::Terminator;
 
 /// Connections at the admin port; one more is closed at once.
 pub(crate) const MAX_CONNECTIONS: usize = 64;
@@ -32,12 +34,47 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection may last: one that does not read its answer would keep its place for ever.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Serves the admin port until it is dropped.
-pub async fn serve(listener: TcpListener, control: Arc<Control>) {
+/// Where operators come in.
+pub enum Listener {
+    /// `listen.admin`: nobody can show who they are.
+    Plain {
+        /// The port.
+        listener: TcpListener,
+        /// Whether changes may be asked for here; where not, they are at `listen.management`.
+        takes_changes: bool,
+    },
+    /// `listen.management`, where the kernel says which user asks.
+    Unix(UnixSocket),
+    /// `listen.management`, where a certificate says who asks.
+    Tls(TcpListener, Arc<Terminator>),
+}
+
+/// Who asks, at which listener.
+#[derive(Clone)]
+struct Operator {
+    actor: Arc<Actor>,
+    takes_changes: bool,
+}
+
+/// A connection as the system gives it.
+enum Incoming {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// Serves one of the listeners until it is dropped.
+pub async fn serve(listener: Listener, control: Arc<Control>, users: Users) {
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let listener = Arc::new(listener);
     loop {
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
+        let accepted = match &*listener {
+            Listener::Plain { listener, .. } | Listener::Tls(listener, _) => {
+                listener.accept().await.map(|(stream, _)| Incoming::Tcp(stream))
+            }
+            Listener::Unix(socket) => socket.accept().await.map(Incoming::Unix),
+        };
+        let stream = match accepted {
+            Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!(%error, "a connection to the admin port could not be accepted");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -48,31 +85,80 @@ pub async fn serve(listener: TcpListener, control: Arc<Control>) {
             tracing::debug!(limit = MAX_CONNECTIONS, "a connection to the admin port was closed: there are too many");
             continue;
         };
-        let control = control.clone();
+        let (listener, control, users) = (listener.clone(), control.clone(), users.clone());
         tokio::spawn(async move {
-            let from = peer.to_string();
-            let actor = Arc::new(Actor::new(Identity::anonymous(), ListenerKind::Admin, Some(&from)));
-            let answer = service_fn(|request| {
-                let (control, actor) = (control.clone(), actor.clone());
-                async move { Ok::<_, Infallible>(answer(&request, &control, &actor).await) }
-            });
-            let serving = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT)
-                // A dashboard that keeps its connection would keep a place.
-                .keep_alive(false)
-                .serve_connection(TokioIo::new(stream), answer);
-            match tokio::time::timeout(CONNECTION_TIMEOUT, serving).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(%error, "a connection to the admin port ended badly"),
-                Err(_) => tracing::debug!("a connection to the admin port took too long"),
+            let serving = serve_connection(&listener, stream, control, &users);
+            if tokio::time::timeout(CONNECTION_TIMEOUT, serving).await.is_err() {
+                tracing::debug!("a connection to the admin port took too long");
             }
             drop(permit);
         });
     }
 }
 
-async fn answer(request: &Request<Incoming>, control: &Arc<Control>, actor: &Arc<Actor>) -> Response<Full<Bytes>> {
+async fn serve_connection(listener: &Listener, stream: Incoming, control: Arc<Control>, users: &Users) {
+    match (listener, stream) {
+        (Listener::Tls(_, terminator), Incoming::Tcp(stream)) => {
+            // One that is too many closes at once; the terminator counts it.
+            let Some(_place) = terminator.place() else { return };
+            match terminator.shake_hands(stream).await {
+                Ok((mut stream, identity)) => {
+                    if stream.get_mut().0.arrive().is_ok() {
+                        let from = stream.get_ref().0.peer().map(|peer| peer.to_string());
+                        let actor = Actor::new(identity, ListenerKind::Management, from.as_deref()).into();
+                        answer_all(stream, Operator { actor, takes_changes: true }, control).await;
+                    }
+                }
+                Err(error) => tracing::debug!(%error, "no TLS was agreed on at listen.management"),
+            }
+        }
+        (Listener::Plain { takes_changes, .. }, Incoming::Tcp(stream)) => {
+            let from = stream.peer_addr().map(|peer| peer.to_string()).ok();
+            let actor = Actor::new(Identity::anonymous(), ListenerKind::Admin, from.as_deref()).into();
+            let operator = Operator { actor, takes_changes: *takes_changes };
+            answer_all(stream, operator, control).await;
+        }
+        (_, Incoming::Unix(stream)) => {
+            let Ok(peer) = stream.peer_cred() else { return };
+            let identity = users.identity(peer.uid(), peer.gid()).await;
+            let process = peer.pid().map(|pid| format!("pid {pid} uid {}", peer.uid()));
+            let actor = Actor::new(identity, ListenerKind::Management, process.as_deref()).into();
+            answer_all(stream, Operator { actor, takes_changes: true }, control).await;
+        }
+        (Listener::Unix(_), Incoming::Tcp(_)) => unreachable!("a Unix socket accepts no TCP"),
+    }
+}
+
+async fn answer_all(stream: impl AsyncRead + AsyncWrite + Unpin, operator: Operator, control: Arc<Control>) {
+    let answer = service_fn(|request| {
+        let (control, operator) = (control.clone(), operator.clone());
+        async move { Ok::<_, Infallible>(answer(&request, &operator, &control).await) }
+    });
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        // A dashboard that keeps its connection would keep a place.
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), answer);
+    if let Err(error) = serving.await {
+        tracing::debug!(%error, "a connection to the admin port ended badly");
+    }
+}
+
+/// Whether whoever asks may have something changed.
+fn may_change(operator: &Operator, control: &Control) -> Result<(), String> {
+    if !operator.takes_changes {
+        return Err("changes are asked for at listen.management; name it with --admin\n".into());
+    }
+    let identity = operator.actor.identity();
+    if control.config().permissions.allow(identity, Action::Admin, None).is_some() {
+        return Ok(());
+    }
+    tracing::warn!(who = %identity, "a change was asked for by somebody who may not");
+    Err(format!("{identity} may not do this: no [[permission]] gives it `admin`\n"))
+}
+
+async fn answer(request: &Request<Body>, operator: &Operator, control: &Arc<Control>) -> Response<Full<Bytes>> {
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     match request.uri().path() {
         "/reload" | "/resume" if is_read => only(&Method::POST),
@@ -80,8 +166,9 @@ async fn answer(request: &Request<Incoming>, control: &Arc<Control>, actor: &Arc
             if !is_read && *request.method() != Method::POST {
                 return only(&Method::POST);
             }
-            if !is_read && let Err(why) = from_here(request) {
-                control.record("admin_refused", None, Some(actor), Err(why.trim_end().to_owned()));
+            if !is_read && let Err(why) = may_change(operator, control).and_then(|()| from_here(request, operator)) {
+                let asked = Err(format!("{path}: {}", why.trim_end()));
+                control.record("admin_refused", None, Some(&operator.actor), asked);
                 return text(StatusCode::FORBIDDEN, why);
             }
             let machine = match machine(request) {
@@ -91,13 +178,13 @@ async fn answer(request: &Request<Incoming>, control: &Arc<Control>, actor: &Arc
             match path {
                 "/reload" if machine.is_some() => text(StatusCode::BAD_REQUEST, "a reload is of everything\n".into()),
                 "/reload" => {
-                    let actor = actor.clone();
+                    let actor = operator.actor.clone();
                     finished(control, |control| async move { reload(&control, &actor).await }).await
                 }
                 "/drain" if is_read => draining(machine.as_deref(), control.draining(machine.as_deref()).await),
                 _ => {
                     let drains = path == "/drain";
-                    let actor = actor.clone();
+                    let actor = operator.actor.clone();
                     let change = move |control: Arc<Control>| async move {
                         let machine = machine.as_deref();
                         let changed = control.set_draining(machine, drains).await;
@@ -133,9 +220,13 @@ async fn finished<F: Future<Output = Response<Full<Bytes>>> + Send + 'static>(
 
 /// Whether a request to change something comes from a program on this machine's behalf, and not from a page in somebody's
 /// browser: that names where it comes from (`Origin`), or it was led here by a name that its author gave this address (`Host`).
-fn from_here(request: &Request<Incoming>) -> Result<(), String> {
+fn from_here(request: &Request<Body>, operator: &Operator) -> Result<(), String> {
     if request.headers().contains_key(header::ORIGIN) {
         return Err("a page in a browser may not change this gateway\n".into());
+    }
+    if operator.actor.identity().means() != Means::Anonymous {
+        // A browser has shown nobody who it is, by whatever name it came.
+        return Ok(());
     }
     let hosts: Vec<_> = request.headers().get_all(header::HOST).iter().collect();
     let asked = request.uri().authority().map(Authority::host);
@@ -155,7 +246,7 @@ fn from_here(request: &Request<Incoming>) -> Result<(), String> {
 }
 
 /// The machine that a request is about: `?machine=NAME`; `None`: all of the gateway. Other parameters are mistakes.
-fn machine(request: &Request<Incoming>) -> Result<Option<String>, String> {
+fn machine(request: &Request<Body>) -> Result<Option<String>, String> {
     let Some(query) = request.uri().query().filter(|query| !query.is_empty()) else { return Ok(None) };
     let name = query.strip_prefix("machine=").filter(|name| !name.is_empty() && !name.contains('&'));
     let name = name.and_then(unescaped).ok_or("the only parameter is ?machine=NAME\n")?;

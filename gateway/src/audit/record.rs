@@ -31,8 +31,12 @@ pub enum ListenerKind {
     HardserverTcp,
     /// The hardserver front end, over a Unix socket.
     HardserverUnix,
-    /// The admin port.
+    /// The hardserver front end, over TLS.
+    HardserverTls,
+    /// `listen.admin`.
     Admin,
+    /// `listen.management`.
+    Management,
 }
 
 impl ListenerKind {
@@ -41,7 +45,9 @@ impl ListenerKind {
             Self::Grpc => "grpc",
             Self::HardserverTcp => "hardserver_tcp",
             Self::HardserverUnix => "hardserver_unix",
+            Self::HardserverTls => "hardserver_tls",
             Self::Admin => "admin",
+            Self::Management => "management",
         }
     }
 }
@@ -59,6 +65,17 @@ impl Actor {
     /// `from` is the other end's address, where it has one.
     pub fn new(identity: Identity, listener: ListenerKind, from: Option<&str>) -> Self {
         Self { identity, listener, from: from.map(Text::new) }
+    }
+
+    /// Who it is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The same front end and the same other end, and somebody else: who sent a token with a call.
+    #[must_use]
+    pub fn with_identity(&self, identity: Identity) -> Self {
+        Self { identity, ..self.clone() }
     }
 
     fn write(&self, line: &mut Line<'_>) {

@@ -14,6 +14,7 @@ use slotmap::SecondaryMap;
 use super::buffer::Buffer;
 use super::chain::sha256;
 use super::record::{Actor, Event, JobRecord, Micros, Record, now};
+use crate::access::Identity;
 use crate::schedule::{Abandoned, CallerId, Concluded};
 
 /// One shard's recorder.
@@ -31,8 +32,19 @@ pub struct Recorder {
 struct Caller {
     actor: Arc<Actor>,
     number: u64,
-    /// The SHA-256 of its jobs in hand, by ticket, where that is asked for.
-    digests: HashMap<u64, [u8; 32]>,
+    /// By ticket: what is to be remembered of jobs in hand. Most have nothing.
+    notes: HashMap<u64, Note>,
+    /// Who sent a token with a call the last time.
+    of_call: Option<Arc<Actor>>,
+}
+
+/// What a job's record has that is not known at its end.
+#[derive(Default)]
+struct Note {
+    /// The SHA-256 of the job, where that is asked for.
+    digest: Option<[u8; 32]>,
+    /// Whose it is, where that is not who connected.
+    actor: Option<Arc<Actor>>,
 }
 
 impl Recorder {
@@ -43,14 +55,15 @@ impl Recorder {
     /// A caller has come.
     pub fn joined(&mut self, caller: CallerId, actor: Arc<Actor>) {
         let number = self.buffer.next_caller.fetch_add(1, Ordering::Relaxed);
-        self.callers.insert(caller, Caller { actor, number, digests: HashMap::default() });
+        self.callers.insert(caller, Caller { actor, number, notes: HashMap::default(), of_call: None });
     }
 
-    /// A caller is the same one as another caller. Where nobody knows that one, it stays unknown, and nothing of it is recorded.
-    pub fn joined_as(&mut self, caller: CallerId, other: CallerId) {
-        if let Some(actor) = self.callers.get(other).map(|other| other.actor.clone()) {
-            self.joined(caller, actor);
-        }
+    /// A caller has come over the connection that another one is, and is this one.
+    pub fn joined_over(&mut self, caller: CallerId, connection: CallerId, identity: &Identity) {
+        let Some(actor) = self.callers.get(connection).map(|connection| &connection.actor) else { return };
+        let is_same = actor.identity() == identity;
+        let actor = if is_same { actor.clone() } else { Arc::new(actor.with_identity(identity.clone())) };
+        self.joined(caller, actor);
     }
 
     /// A caller has gone, and all its jobs have ended.
@@ -69,14 +82,24 @@ impl Recorder {
         self.buffer.counts.jobs_refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A job is handed to the scheduler.
+    /// A job is handed to the scheduler; with whose it is, where that may not be who connected.
     #[inline]
-    pub fn submitted(&mut self, caller: CallerId, ticket: u64, job: &[u8]) {
-        if self.buffer.job_digest
-            && let Some(caller) = self.callers.get_mut(caller)
-        {
-            caller.digests.insert(ticket, sha256(job));
+    pub fn submitted(&mut self, caller: CallerId, ticket: u64, job: &[u8], identity: Option<&Identity>) {
+        if self.buffer.job_digest || identity.is_some() {
+            self.note(caller, ticket, job, identity);
         }
+    }
+
+    fn note(&mut self, caller: CallerId, ticket: u64, job: &[u8], identity: Option<&Identity>) {
+        let Some(caller) = self.callers.get_mut(caller) else { return };
+        let digest = self.buffer.job_digest.then(|| sha256(job));
+        let actor = identity.filter(|identity| *identity != caller.actor.identity()).map(|identity| {
+            // A caller that sends one token with all its calls is made once.
+            let last = caller.of_call.take().filter(|last| last.identity() == identity);
+            let actor = last.unwrap_or_else(|| Arc::new(caller.actor.with_identity(identity.clone())));
+            caller.of_call.insert(actor).clone()
+        });
+        caller.notes.insert(ticket, Note { digest, actor });
     }
 
     /// A job has ended.
@@ -84,9 +107,10 @@ impl Recorder {
         let outcome = concluded.outcome;
         let at = self.now();
         let Some(caller) = self.callers.get_mut(concluded.caller) else { return };
+        let Note { digest, actor } = caller.take_note(concluded.ticket);
         self.batch.push(Record::Job(JobRecord {
             at,
-            actor: caller.actor.clone(),
+            actor: actor.unwrap_or_else(|| caller.actor.clone()),
             caller: caller.number,
             ticket: concluded.ticket,
             world: concluded.world.0,
@@ -99,7 +123,7 @@ impl Recorder {
             may_have_run: outcome.may_have_run(),
             queue_micros: micros(concluded.queue_time),
             machine_micros: micros(concluded.machine_time),
-            digest: caller.digest(concluded.ticket),
+            digest,
         }));
     }
 
@@ -107,9 +131,10 @@ impl Recorder {
     pub fn abandoned(&mut self, abandoned: &Abandoned) {
         let at = self.now();
         let Some(caller) = self.callers.get_mut(abandoned.caller) else { return };
+        let Note { digest, actor } = caller.take_note(abandoned.ticket);
         self.batch.push(Record::Job(JobRecord {
             at,
-            actor: caller.actor.clone(),
+            actor: actor.unwrap_or_else(|| caller.actor.clone()),
             caller: caller.number,
             ticket: abandoned.ticket,
             world: abandoned.world.0,
@@ -122,7 +147,7 @@ impl Recorder {
             may_have_run: abandoned.may_have_run,
             queue_micros: 0,
             machine_micros: 0,
-            digest: caller.digest(abandoned.ticket),
+            digest,
         }));
     }
 
@@ -133,6 +158,17 @@ impl Recorder {
             event = event.text("world", world);
         }
         self.event(caller, event.flag("may_have_run", false));
+    }
+
+    /// Something else was done over a connection, by this one.
+    pub fn event_of(&mut self, connection: CallerId, identity: &Identity, event: Event) {
+        let actor = self.callers.get(connection).map(|connection| connection.actor.clone());
+        let event = match actor {
+            Some(actor) if actor.identity() == identity => event.by(&actor),
+            Some(actor) => event.by(&Arc::new(actor.with_identity(identity.clone()))),
+            None => event,
+        };
+        self.batch.push(Record::Event(event.into()));
     }
 
     /// Something else has happened, by a caller's doing where it is known.
@@ -160,8 +196,8 @@ impl Recorder {
 }
 
 impl Caller {
-    fn digest(&mut self, ticket: u64) -> Option<[u8; 32]> {
-        if self.digests.is_empty() { None } else { self.digests.remove(&ticket) }
+    fn take_note(&mut self, ticket: u64) -> Note {
+        if self.notes.is_empty() { Note::default() } else { self.notes.remove(&ticket).unwrap_or_default() }
     }
 }
 

@@ -11,8 +11,8 @@ use super::value::HardserverAddress;
 /// The longest path of a Unix socket, in bytes (`sun_path` without its closing zero).
 const SOCKET_PATH_LIMIT: usize = 107;
 
-/// Reads a listener's TCP address: loopback only, port 0 allowed.
-pub(super) fn listener(text: &str) -> Result<SocketAddr, Wrong> {
+/// Reads a listener's TCP address, port 0 allowed: a loopback one, unless TLS is spoken there.
+pub(super) fn listener(text: &str, has_tls: bool) -> Result<SocketAddr, Wrong> {
     const EXAMPLE: &str = "write an address and a port, such as \"127.0.0.1:50051\" or \"[::1]:50051\"";
     let (host, port) = split(text).map_err(|what| Wrong::new(what, EXAMPLE))?;
     let port: u16 = port
@@ -22,12 +22,12 @@ pub(super) fn listener(text: &str) -> Result<SocketAddr, Wrong> {
     let address = host.parse().map(|ip| SocketAddr::new(ip, port)).map_err(|_| {
         Wrong::new(format!("`{host}` is not an IP address"), "a listener takes localhost or an IP address, not a name")
     })?;
-    if !address.ip().is_loopback() {
+    if !has_tls && !address.ip().is_loopback() {
         return Err(Wrong::new(
             format!(
                 "{address} is not a loopback address, and what comes in there is neither encrypted nor authenticated"
             ),
-            "listen on 127.0.0.1 or [::1] until TLS is there",
+            "listen on 127.0.0.1 or [::1], or with TLS: give [tls] a certificate (`seeway keygen DIR --tls` makes one)",
         ));
     }
     Ok(address)
@@ -35,7 +35,10 @@ pub(super) fn listener(text: &str) -> Result<SocketAddr, Wrong> {
 
 /// Reads one of `listen.hardserver`; a relative path is taken from `base`.
 pub(super) fn hardserver(text: &str, base: &Path) -> Result<HardserverAddress, Wrong> {
-    let address = hardserver_elsewhere(text, base)?;
+    let address = match text.strip_prefix("tls:") {
+        Some(address) => HardserverAddress::Tls(listener(address, true)?),
+        None => hardserver_elsewhere(text, base)?,
+    };
     let HardserverAddress::Unix(path) = &address else {
         return Ok(address);
     };
@@ -56,6 +59,17 @@ pub(super) fn hardserver(text: &str, base: &Path) -> Result<HardserverAddress, W
     Ok(address)
 }
 
+/// Reads `listen.management`: a Unix socket, or an address where TLS is spoken.
+pub(super) fn management(text: &str, base: &Path) -> Result<HardserverAddress, Wrong> {
+    match hardserver(text, base)? {
+        HardserverAddress::Tcp(_) => Err(Wrong::new(
+            "is plain TCP, where nobody can show who they are",
+            "write \"unix:/path\", or \"tls:127.0.0.1:9465\" and [management_tls]",
+        )),
+        address => Ok(address),
+    }
+}
+
 /// Reads `listen.upstream_hardserver`: what is there, if anything is there yet, is not looked at, since the hardserver may
 /// start later than Seeway.
 pub(super) fn upstream_hardserver(text: &str, base: &Path) -> Result<HardserverAddress, Wrong> {
@@ -73,7 +87,10 @@ pub(super) fn upstream_hardserver(text: &str, base: &Path) -> Result<HardserverA
 pub(super) fn meaning(address: &HardserverAddress) -> HardserverAddress {
     match address {
         HardserverAddress::Unix(path) => HardserverAddress::Unix(followed(path)),
-        HardserverAddress::Tcp(tcp) => HardserverAddress::Tcp(SocketAddr::new(tcp.ip().to_canonical(), tcp.port())),
+        // What is spoken there makes no other address of it.
+        HardserverAddress::Tcp(tcp) | HardserverAddress::Tls(tcp) => {
+            HardserverAddress::Tcp(SocketAddr::new(tcp.ip().to_canonical(), tcp.port()))
+        }
     }
 }
 
@@ -110,7 +127,7 @@ fn followed(path: &Path) -> PathBuf {
 
 fn hardserver_elsewhere(text: &str, base: &Path) -> Result<HardserverAddress, Wrong> {
     if let Some(address) = text.strip_prefix("tcp:") {
-        return listener(address).map(HardserverAddress::Tcp);
+        return listener(address, false).map(HardserverAddress::Tcp);
     }
     let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) else {
         return Err(Wrong::new(
@@ -201,7 +218,7 @@ mod tests {
             ("[::1]:9464", "[::1]:9464"),
             ("127.8.0.1:1", "127.8.0.1:1"),
         ] {
-            assert_eq!(listener(text), Ok(address.parse().expect("an address")), "{text}");
+            assert_eq!(listener(text, false), Ok(address.parse().expect("an address")), "{text}");
         }
         for (text, what) in [
             ("0.0.0.0:50051", "not a loopback address"),
@@ -216,7 +233,7 @@ mod tests {
             ("gateway.example:1", "not an IP address"),
             (":1", "no host"),
         ] {
-            let error = listener(text).expect_err(text);
+            let error = listener(text, false).expect_err(text);
             assert!(error.what.contains(what), "{text}: {}", error.what);
         }
     }

@@ -18,15 +18,22 @@ use super::problem::{Gathered, Place};
 use super::value::{
     Balance, Circuit, Config, HardserverAddress, Limits, Listen, Machine, Retry, Runtime, Ssh, Wire, World,
 };
-use super::{address, audit, files};
+use super::{address, audit, files, permission};
 use crate::schedule::Affinity;
 
 /// Makes the configuration. Relative file names are taken from `base`.
 pub(super) fn build(document: &Document, base: &Path, gathered: &mut Gathered) -> Option<Config> {
     let mut build = Build { base, gathered };
-    let listen = build.listen(document.one("listen"));
+    let tls = permission::tls(document.one("tls"), base, build.gathered);
+    let management_tls = permission::tls(document.one("management_tls"), base, build.gathered);
+    let has_tls = HasTls { front: !matches!(tls, Some(None)), management: !matches!(management_tls, Some(None)) };
+    let listen = build.listen(document.one("listen"), has_tls);
     let (machines, machine_names) = build.machines(document);
     let worlds = build.worlds(document, &machine_names);
+    // By the names that were written, so that a world with a problem of its own is not missed here as well.
+    let world_names: Vec<&str> =
+        document.all("world").filter_map(|section| Some(section.text("name")?.value)).collect();
+    let permissions = permission::rules(document, &world_names, build.gathered);
     let runtime = runtime(document.one("runtime"));
     let limits = build.limits(document.one("limits"));
     let ssh = build.ssh(document.one("ssh"));
@@ -37,6 +44,9 @@ pub(super) fn build(document: &Document, base: &Path, gathered: &mut Gathered) -
     let audit = audit::build(document.one("audit"), base, build.gathered).ok();
     Some(Config {
         listen: listen?,
+        tls: tls?,
+        management_tls: management_tls?,
+        permissions: permissions?,
         machines: machines?,
         worlds: worlds?,
         runtime: runtime?,
@@ -48,6 +58,13 @@ pub(super) fn build(document: &Document, base: &Path, gathered: &mut Gathered) -
         wire: wire?,
         audit: audit?,
     })
+}
+
+/// Where TLS is spoken; also where it is meant to be and something is wrong with it.
+#[derive(Clone, Copy)]
+struct HasTls {
+    front: bool,
+    management: bool,
 }
 
 /// What is shared by all that is made.
@@ -68,16 +85,22 @@ impl Build<'_> {
         self.noted(section, key, &text.place, read(text.value))
     }
 
-    fn listen(&mut self, section: &Section) -> Option<Listen> {
-        let off_or_listener = |text: &str| if text.is_empty() { Ok(None) } else { address::listener(text).map(Some) };
-        let grpc = self.text(section, "grpc", off_or_listener);
-        let hardserver = self.hardserver(section);
-        let admin = self.text(section, "admin", off_or_listener);
+    fn listen(&mut self, section: &Section, has_tls: HasTls) -> Option<Listen> {
+        let off_or_listener = |has_tls| {
+            move |text: &str| if text.is_empty() { Ok(None) } else { address::listener(text, has_tls).map(Some) }
+        };
+        let grpc = self.text(section, "grpc", off_or_listener(has_tls.front));
+        let hardserver = self.hardserver(section, has_tls.front);
+        let admin = self.text(section, "admin", off_or_listener(false));
+        let management = match section.given("management") {
+            Some(_) => self.management(section, has_tls.management).map(Some),
+            None => Some(None),
+        };
         let upstream_hardserver = match section.given("upstream_hardserver") {
             Some(_) => {
                 let of_hardserver = hardserver.iter().flatten().map(|located| ("hardserver", located.value.clone()));
                 let tcp = |address: Option<Option<SocketAddr>>| address.flatten().map(HardserverAddress::Tcp);
-                let others = [("grpc", tcp(grpc)), ("admin", tcp(admin))];
+                let others = [("grpc", tcp(grpc)), ("admin", tcp(admin)), ("management", management.clone().flatten())];
                 let others = others.into_iter().filter_map(|(key, address)| Some((key, address?)));
                 self.upstream_hardserver(section, &of_hardserver.chain(others).collect::<Vec<_>>()).map(Some)
             }
@@ -93,24 +116,38 @@ impl Build<'_> {
             Some(_) => self.text(section, "socket_group", files::group).map(Some),
             None => Some(None),
         };
-        self.listen_twice(section, grpc.flatten(), hardserver.as_deref().unwrap_or_default(), admin.flatten());
+        let management_address = management.clone().flatten();
+        let listed = hardserver.as_deref().unwrap_or_default();
+        self.listen_twice(section, grpc.flatten(), listed, admin.flatten(), management_address);
         Some(Listen {
             grpc: grpc?,
             hardserver: hardserver?.into_iter().map(|located| located.value).collect(),
             upstream_hardserver: upstream_hardserver?,
             admin: admin?,
+            management: management?,
             socket_mode: socket_mode?,
             socket_group: socket_group?,
         })
     }
 
-    fn hardserver(&mut self, section: &Section) -> Option<Vec<Located<HardserverAddress>>> {
+    fn management(&mut self, section: &Section, has_tls: bool) -> Option<HardserverAddress> {
+        let base = self.base;
+        self.text(section, "management", |text| match address::management(text, base)? {
+            HardserverAddress::Tls(_) if !has_tls => Err(without_certificate("[management_tls]")),
+            address => Ok(address),
+        })
+    }
+
+    fn hardserver(&mut self, section: &Section, has_tls: bool) -> Option<Vec<Located<HardserverAddress>>> {
         let list = section.list("hardserver")?;
         let found: Vec<_> = list
             .value
             .iter()
             .filter_map(|text| {
-                let read = address::hardserver(&text.value, self.base);
+                let read = match address::hardserver(&text.value, self.base) {
+                    Ok(HardserverAddress::Tls(_)) if !has_tls => Err(without_certificate("[tls]")),
+                    read => read,
+                };
                 let value = self.noted(section, "hardserver", &text.place, read)?;
                 Some(Located { value, place: text.place.clone() })
             })
@@ -146,6 +183,7 @@ impl Build<'_> {
         grpc: Option<SocketAddr>,
         hardserver: &[Located<HardserverAddress>],
         admin: Option<SocketAddr>,
+        management: Option<HardserverAddress>,
     ) {
         let single = |key: &'static str, address: Option<SocketAddr>| {
             Some((key, section.text(key)?.place, HardserverAddress::Tcp(address?)))
@@ -153,11 +191,12 @@ impl Build<'_> {
         let all = single("grpc", grpc)
             .into_iter()
             .chain(hardserver.iter().map(|located| ("hardserver", located.place.clone(), located.value.clone())))
-            .chain(single("admin", admin));
+            .chain(single("admin", admin))
+            .chain(management.and_then(|address| Some(("management", section.text("management")?.place, address))));
         let mut unique = Unique::default();
         for (key, place, address) in all {
             // Port 0 is another port for each.
-            if !matches!(&address, HardserverAddress::Tcp(tcp) if tcp.port() == 0)
+            if !matches!(&address, HardserverAddress::Tcp(tcp) | HardserverAddress::Tls(tcp) if tcp.port() == 0)
                 && let Some((first, _)) = unique.before(address::meaning(&address), (key, place.clone()))
             {
                 self.gathered.add(
@@ -419,6 +458,7 @@ impl Build<'_> {
             caller_in_flight: section.number("caller_in_flight")?,
             caller_bytes: section.number("caller_bytes")?,
             caller_buffer_bytes: section.number("caller_buffer_bytes")?,
+            connection_buffer_bytes: section.number("connection_buffer_bytes")?,
             channel_buffer_bytes: section.number("channel_buffer_bytes")?,
             pipes: section.number("pipes")?,
             bulk_above: section.number("bulk_above")?,
@@ -485,6 +525,13 @@ impl Build<'_> {
         let profile = self.noted(section, "profile", &place, files::profile(&profile?))?;
         Some(Wire { profile })
     }
+}
+
+fn without_certificate(table: &str) -> Wrong {
+    Wrong::new(
+        format!("TLS is to be spoken there, and {table} has no certificate"),
+        format!("write certificate and key under {table}; `seeway keygen DIR --tls` makes them"),
+    )
 }
 
 fn runtime(section: &Section) -> Option<Runtime> {

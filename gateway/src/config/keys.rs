@@ -66,27 +66,85 @@ const fn key(name: &'static str, kind: Kind, unset: Unset, doc: &'static str) ->
     Key { name, kind, unset, doc }
 }
 
+/// The keys of `[tls]` and `[management_tls]`.
+const TLS_KEYS: &[Key] = &[
+    key(
+        "certificate",
+        Text,
+        Optional("no TLS"),
+        "The file of the certificate that is shown, and of those between it and its authority, in PEM form. `seeway keygen DIR --tls` \
+         makes all files that are needed for a start.",
+    ),
+    key(
+        "key",
+        Text,
+        Optional("required with `certificate`"),
+        "The file of its private key, in PEM form, not readable by others.",
+    ),
+    key(
+        "client_ca",
+        Text,
+        Optional("no certificates are asked for"),
+        "The file of the authorities whose client certificates count, in PEM form.",
+    ),
+    key(
+        "client_certificates",
+        Text,
+        Default("required"),
+        "With `client_ca`: `\"required\"` lets nobody in without a certificate, `\"optional\"` lets them in as `anonymous`.",
+    ),
+    key(
+        "crl",
+        List,
+        Default(""),
+        "Files with lists of revoked certificates, in PEM form. Where there is one, each authority that a client certificate comes by must \
+         have one.",
+    ),
+    key(
+        "expired_crl",
+        Text,
+        Default("refuse"),
+        "What becomes of an authority's certificates when its list is past its next update: `\"refuse\"` or `\"accept\"`.",
+    ),
+    key("handshake_timeout", Duration { zero: false }, Default("10s"), "How long agreeing on TLS may take."),
+    key(
+        "handshakes",
+        Integer(1, 65_536),
+        Default("256"),
+        "Connections that may be agreeing on TLS at once; one more is closed at once.",
+    ),
+    key(
+        "max_age",
+        Duration { zero: true },
+        Default("1h"),
+        "How old a gRPC connection may become before its caller is asked to make another one, so that revoked certificates do not stay. \
+         `\"0s\"`: any age.",
+    ),
+];
+
 /// The tables, in the reference's order.
 pub(super) const TABLES: &[Table] = &[
     Table {
         name: "listen",
         many: false,
-        doc: "Where callers and operators come in. Until TLS is there, every TCP address must be a loopback one: nothing on these \
-              listeners is encrypted or authenticated.",
+        doc: "Where callers and operators come in. Without TLS a TCP address must be a loopback one: what comes in there is neither \
+              encrypted nor authenticated.",
         keys: &[
             key(
                 "grpc",
                 Text,
                 Default("127.0.0.1:50051"),
-                "Where gRPC callers connect: a loopback address (or `localhost`) and a port; an IPv6 address stands in brackets. \
-                 Port 0 lets the system choose one. `\"\"` switches the gRPC front end off.",
+                "Where gRPC callers connect: an IP address (or `localhost`) and a port; an IPv6 address stands in brackets. A loopback \
+                 address, unless `[tls]` has a certificate: then callers speak TLS. Port 0 lets the system choose one. `\"\"` switches \
+                 the gRPC front end off.",
             ),
             key(
                 "hardserver",
                 List,
                 Default("unix:/run/seeway/nserver,tcp:127.0.0.1:9000"),
                 "Where legacy callers connect, as to a hardserver: any number of `unix:/path` (at most 107 bytes, in a directory \
-                 that is there) and `tcp:host:port` (loopback only). `[]` switches the hardserver front end off.",
+                 that is there), `tcp:host:port` (loopback only) and `tls:host:port` (with what `[tls]` says). `[]` switches the \
+                 hardserver front end off.",
             ),
             key(
                 "upstream_hardserver",
@@ -103,6 +161,13 @@ pub(super) const TABLES: &[Table] = &[
                  `\"\"` switches them off.",
             ),
             key(
+                "management",
+                Text,
+                Optional("changes come in at `admin`"),
+                "Where `seeway reload`, `drain` and `resume` come in instead of at `admin`: `unix:/path`, or `tls:host:port` with what \
+                 `[management_tls]` says. Who may ask for them is said by a `[[permission]]` with `admin`.",
+            ),
+            key(
                 "socket_mode",
                 Text,
                 Default("0660"),
@@ -113,6 +178,70 @@ pub(super) const TABLES: &[Table] = &[
                 Text,
                 Optional("the gateway's own group"),
                 "The group that owns every Unix socket, by name or number.",
+            ),
+        ],
+    },
+    Table {
+        name: "tls",
+        many: false,
+        doc: "TLS 1.3 for gRPC callers, and for legacy callers at `tls:` addresses. The files are read again when they change; open \
+              connections stay.",
+        keys: TLS_KEYS,
+    },
+    Table {
+        name: "management_tls",
+        many: false,
+        doc: "The same for `listen.management`: certificates and authorities of its own, so that a caller's certificate is none there, \
+              and an operator's is none at the front ends.",
+        keys: TLS_KEYS,
+    },
+    Table {
+        name: "permission",
+        many: true,
+        doc: "Who may do what on which worlds. Without any, everybody who can connect may everything; with one, nobody may what none \
+              allows. Rules only allow; where several do, the first one's quota counts. `seeway check --as WHO` says what somebody may.",
+        keys: &[
+            key(
+                "name",
+                Text,
+                Optional("`rule-` and its place, from 1"),
+                "What logs and `check --as` call it; unique among rules.",
+            ),
+            key(
+                "who",
+                List,
+                Required,
+                "Whom it is about: patterns in which `*` stands for any characters and `?` for one. `user:` (a Unix user, at a Unix \
+                 socket), `certificate:` (a SPIFFE ID, else another alternative name, else the common name) or `token:` (the subject) \
+                 before a pattern says by which means the name must have been shown; without it any will do. `group:`, `user-group:` \
+                 and `token-group:` are about groups. `anonymous` are those who showed nothing.",
+            ),
+            key(
+                "may",
+                List,
+                Required,
+                "What they may do: `submit` jobs, `pipe` bytes to a machine's port, send other commands to the `hardserver` behind; or \
+                 `admin`: reload, drain and resume, in a rule of its own.",
+            ),
+            key("worlds", List, Default("*"), "On which worlds: patterns for their names."),
+            key(
+                "jobs_per_second",
+                Integer(0, 1_000_000_000),
+                Default("0"),
+                "Jobs that each of them may submit in a second, a second's at once at most. This quota and the next two count one \
+                 identity's jobs over all its connections; a job above one is not sent (CLIENT_QUOTA). 0: no such quota.",
+            ),
+            key(
+                "in_flight",
+                Integer(0, 1 << 24),
+                Default("0"),
+                "Jobs that each of them may have in hand, waiting or sent. 0: no such quota.",
+            ),
+            key(
+                "bytes_per_second",
+                Integer(0, 1 << 40),
+                Default("0"),
+                "Bytes of jobs that each of them may submit in a second. 0: no such quota.",
             ),
         ],
     },
@@ -290,6 +419,13 @@ pub(super) const TABLES: &[Table] = &[
                 Integer(1, 1 << 32),
                 Default("4194304"),
                 "Replies waiting to be read by one legacy caller, in bytes, past which it is not read from; room for at least one message of `max_job_bytes`. What it has outstanding by then may still be answered, so one caller can occupy this and `caller_jobs` times its largest reply.",
+            ),
+            key(
+                "connection_buffer_bytes",
+                Integer(1, 1 << 40),
+                Default("33554432"),
+                "Unfinished messages of all calls of one gRPC connection together, in bytes; one message of `max_job_bytes` at a time is \
+                 always taken. A call that would go above it gets RESOURCE_EXHAUSTED.",
             ),
             key(
                 "channel_buffer_bytes",

@@ -172,6 +172,7 @@ impl Kind {
             Self::Integer(..) | Self::Boolean => text.to_owned(),
             Self::Shards(_) if text != "auto" => text.to_owned(),
             Self::Text | Self::Duration { .. } | Self::Shards(_) => format!("\"{text}\""),
+            Self::List if text.is_empty() => "[]".to_owned(),
             Self::List => {
                 let elements: Vec<String> = text.split(',').map(|element| format!("\"{element}\"")).collect();
                 format!("[{}]", elements.join(", "))

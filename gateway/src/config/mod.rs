@@ -13,10 +13,12 @@ mod environment;
 mod files;
 mod keys;
 mod kind;
+mod permission;
 mod problem;
 mod reference;
 mod reload;
 mod statement;
+mod tls;
 mod value;
 
 #[cfg(test)]
@@ -30,6 +32,7 @@ pub use audit::read_audit_key;
 pub use duration::{duration_text, parse_duration};
 pub use problem::{Place, Problem, Problems};
 pub use reference::reference;
+pub use tls::{ClientCertificates, Stamp, Tls, TlsFileError, provider};
 pub use value::{
     Balance, Circuit, Config, HardserverAddress, Limits, Listen, Machine, Retry, Runtime, Ssh, Wire, World,
 };

@@ -9,6 +9,7 @@ use std::path::Path;
 use super::audit::same;
 use super::document::Document;
 use super::problem::Gathered;
+use super::tls::Tls;
 use super::value::{Config, Machine, World};
 use super::{Problems, environment};
 
@@ -23,6 +24,14 @@ const FIXED: &[(&str, &str, IsSame)] = &[
         new.listen.upstream_hardserver == running.listen.upstream_hardserver
     }),
     ("listen", "admin", |new, running| new.listen.admin == running.listen.admin),
+    ("listen", "management", |new, running| new.listen.management == running.listen.management),
+    ("tls", "certificate", |new, running| new.tls.is_some() == running.tls.is_some()),
+    ("tls", "handshakes", |new, running| same_of(&new.tls, &running.tls, |tls| tls.handshakes)),
+    ("tls", "max_age", |new, running| same_of(&new.tls, &running.tls, |tls| tls.max_age)),
+    ("management_tls", "certificate", |new, running| new.management_tls.is_some() == running.management_tls.is_some()),
+    ("management_tls", "handshakes", |new, running| {
+        same_of(&new.management_tls, &running.management_tls, |tls| tls.handshakes)
+    }),
     ("listen", "socket_mode", |new, running| new.listen.socket_mode == running.listen.socket_mode),
     ("listen", "socket_group", |new, running| new.listen.socket_group == running.listen.socket_group),
     ("runtime", "shards", |new, running| new.runtime.shards == running.runtime.shards),
@@ -39,6 +48,11 @@ const FIXED: &[(&str, &str, IsSame)] = &[
     ("audit", "rotate_bytes", |new, running| same(new, running, |audit| &audit.rotate_bytes)),
     ("audit", "key", |new, running| same(new, running, |audit| &audit.key_file)),
 ];
+
+/// Whether both have the same value, where both have one.
+fn same_of<T: PartialEq>(new: &Option<Tls>, running: &Option<Tls>, value: fn(&Tls) -> T) -> bool {
+    new.as_ref().zip(running.as_ref()).is_none_or(|(new, running)| value(new) == value(running))
+}
 
 /// What a problem with a fixed key says. The admin port tells by it that nothing is wrong with the file as such.
 pub(super) const NEEDS_RESTART: &str = "can not change while the gateway runs";

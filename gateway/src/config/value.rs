@@ -12,6 +12,8 @@ use std::time::Duration;
 use seeway_client::tunnel::{Endpoint, HostKey, Identity, Options};
 use seeway_proto::wire::{self, Profile};
 
+use super::tls::Tls;
+use crate::access::Rules;
 use crate::audit;
 use crate::schedule::Affinity;
 
@@ -20,6 +22,12 @@ use crate::schedule::Affinity;
 pub struct Config {
     /// `[listen]`: where callers and operators come in.
     pub listen: Listen,
+    /// `[tls]`: TLS at the front ends, where it is on.
+    pub tls: Option<Tls>,
+    /// `[management_tls]`: TLS at `listen.management`, where it is on.
+    pub management_tls: Option<Tls>,
+    /// `[[permission]]`: who may do what.
+    pub permissions: Rules,
     /// `[[machine]]`, in the file's order; at least one. [`World::machines`] holds positions in this list.
     pub machines: Vec<Machine>,
     /// `[[world]]`, in the file's order; at least one.
@@ -59,7 +67,7 @@ impl Config {
     }
 }
 
-/// `[listen]`: where callers and operators come in. All TCP addresses are loopback ones.
+/// `[listen]`: where callers and operators come in. Addresses where no TLS is spoken are loopback ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
     /// `listen.grpc`: where gRPC callers connect; `None`: the gRPC front end is off. Port 0 lets the system choose.
@@ -70,19 +78,23 @@ pub struct Listen {
     pub upstream_hardserver: Option<HardserverAddress>,
     /// `listen.admin`: `/metrics`, `/healthz`, `/readyz`; `None`: off.
     pub admin: Option<SocketAddr>,
+    /// `listen.management`: where changes come in, a Unix socket or TLS; `None`: at `admin`.
+    pub management: Option<HardserverAddress>,
     /// `listen.socket_mode`: the permission bits of every Unix socket, 0 to 0o777.
     pub socket_mode: u32,
     /// `listen.socket_group`: the numeric group that owns every Unix socket; `None`: the process's own.
     pub socket_group: Option<u32>,
 }
 
-/// One address of `listen.hardserver`.
+/// One address of `listen.hardserver`, `listen.upstream_hardserver` (never TLS) or `listen.management` (never plain TCP).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum HardserverAddress {
     /// `unix:/path`: a Unix stream socket; at most 107 bytes, its directory was there when the file was checked.
     Unix(PathBuf),
     /// `tcp:host:port`: a loopback address; port 0 lets the system choose.
     Tcp(SocketAddr),
+    /// `tls:host:port`: any address; port 0 lets the system choose.
+    Tls(SocketAddr),
 }
 
 impl fmt::Display for HardserverAddress {
@@ -90,6 +102,7 @@ impl fmt::Display for HardserverAddress {
         match self {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Tcp(address) => write!(f, "tcp:{address}"),
+            Self::Tls(address) => write!(f, "tls:{address}"),
         }
     }
 }
@@ -195,6 +208,8 @@ pub struct Limits {
     pub caller_bytes: usize,
     /// `limits.caller_buffer_bytes`: replies waiting to be read by one caller, in bytes; a reply of `max_job_bytes` fits.
     pub caller_buffer_bytes: usize,
+    /// `limits.connection_buffer_bytes`: unfinished messages of one gRPC connection's calls, in bytes.
+    pub connection_buffer_bytes: usize,
     /// `limits.channel_buffer_bytes`: jobs waiting to be written to one channel, in bytes; a job of `max_job_bytes` fits.
     pub channel_buffer_bytes: usize,
     /// `limits.pipes`: `Pipe` calls open at once.

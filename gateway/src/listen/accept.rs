@@ -11,11 +11,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::task::JoinSet;
 
+use super::tls::Terminator;
+use crate::access::{Identity, Users};
 use crate::audit::Audit;
 use crate::config::HardserverAddress;
-use crate::shard::{Accepted, CallerLimit, Handed, ShardEnded, ShardHandle};
+use crate::shard::{Accepted, CallerCount, CallerLimit, Handed, ShardEnded, ShardHandle, Way, prepared};
 
 /// How long an acceptor waits after the system refused it a connection, for want of file descriptors as a rule.
 const AFTER_ERROR: Duration = Duration::from_millis(100);
@@ -47,10 +50,10 @@ pub enum BindError {
 
 /// A listening socket of a front end.
 pub enum Listener {
-    /// gRPC over TCP.
-    Grpc(TcpListener),
-    /// The hardserver wire over TCP.
-    LegacyTcp(TcpListener),
+    /// gRPC over TCP, with TLS where that is on.
+    Grpc(TcpListener, Option<Arc<Terminator>>),
+    /// The hardserver wire over TCP, with TLS at `tls:` addresses.
+    LegacyTcp(TcpListener, Option<Arc<Terminator>>),
     /// The hardserver wire over a Unix socket.
     LegacyUnix(UnixSocket),
 }
@@ -60,6 +63,13 @@ pub struct UnixSocket {
     listener: UnixListener,
     path: PathBuf,
     inode: u64,
+}
+
+impl UnixSocket {
+    /// Waits for a connection.
+    pub async fn accept(&self) -> io::Result<UnixStream> {
+        Ok(self.listener.accept().await?.0)
+    }
 }
 
 impl Drop for UnixSocket {
@@ -80,21 +90,20 @@ pub struct SocketAccess {
     pub group: Option<u32>,
 }
 
-/// Begins to listen for gRPC callers.
-pub async fn bind_grpc(address: SocketAddr) -> Result<(Listener, SocketAddr), BindError> {
-    let (listener, address) = bind_tcp(address).await?;
-    Ok((Listener::Grpc(listener), address))
-}
-
-/// Begins to listen for legacy callers; returns also where, since the system may have chosen the port.
+/// Begins to listen for legacy callers; returns also where, since the system may have chosen the port. `tls` is for `tls:` addresses.
 pub async fn bind_hardserver(
     address: &HardserverAddress,
     access: SocketAccess,
+    tls: Option<&Arc<Terminator>>,
 ) -> Result<(Listener, HardserverAddress), BindError> {
     match address {
         HardserverAddress::Tcp(address) => {
             let (listener, address) = bind_tcp(*address).await?;
-            Ok((Listener::LegacyTcp(listener), HardserverAddress::Tcp(address)))
+            Ok((Listener::LegacyTcp(listener, None), HardserverAddress::Tcp(address)))
+        }
+        HardserverAddress::Tls(address) => {
+            let (listener, address) = bind_tcp(*address).await?;
+            Ok((Listener::LegacyTcp(listener, tls.cloned()), HardserverAddress::Tls(address)))
         }
         HardserverAddress::Unix(path) => {
             Ok((Listener::LegacyUnix(bind_unix(path, access)?), HardserverAddress::Unix(path.clone())))
@@ -112,7 +121,7 @@ pub async fn bind_tcp(address: SocketAddr) -> Result<(TcpListener, SocketAddr), 
 
 /// The socket is made under another name, given its mode and group, and then renamed: nobody ever sees it with other
 /// permissions than it is to have. A name that a gateway left behind when it was killed is taken over.
-fn bind_unix(path: &Path, access: SocketAccess) -> Result<UnixSocket, BindError> {
+pub fn bind_unix(path: &Path, access: SocketAccess) -> Result<UnixSocket, BindError> {
     match std::fs::symlink_metadata(path) {
         Ok(file) if !file.file_type().is_socket() => return Err(BindError::NotASocket { path: path.to_owned() }),
         Ok(_) if StdUnixStream::connect(path).is_ok() => return Err(BindError::InUse { path: path.to_owned() }),
@@ -163,42 +172,116 @@ impl Refused {
     }
 }
 
-/// Accepts connections and hands them to the shards, until it is dropped or the shards have ended. One past `limit`, which all
-/// front ends share, is closed at once.
-pub async fn accept(
-    listener: Listener,
-    shards: Arc<[ShardHandle]>,
-    limit: Arc<CallerLimit>,
-    refused: Arc<Refused>,
-) -> Result<(), ShardEnded> {
-    loop {
-        let accepted = match next(&listener).await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(AFTER_ERROR).await;
-                continue;
+/// What all acceptors need.
+#[derive(Clone)]
+pub struct Acceptor {
+    /// Who gets the connections.
+    pub shards: Arc<[ShardHandle]>,
+    /// How many there may be, over all front ends.
+    pub limit: Arc<CallerLimit>,
+    /// Those that were one too many.
+    pub refused: Arc<Refused>,
+    /// Who is behind a Unix socket.
+    pub users: Users,
+}
+
+/// A connection as the system gives it.
+enum Incoming {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Acceptor {
+    /// Accepts connections and hands them to the shards, until it is dropped or the shards have ended. One past the limit, which all
+    /// front ends share, is closed at once.
+    pub async fn accept(self, listener: Listener) -> Result<(), ShardEnded> {
+        // Those that are not known yet: they agree on TLS, or their user's name is looked up. Each has a place among the callers.
+        let mut unknown: JoinSet<Result<(), ShardEnded>> = JoinSet::new();
+        loop {
+            let incoming = tokio::select! {
+                incoming = next(&listener) => incoming,
+                Some(ended) = unknown.join_next() => {
+                    // One that panicked has closed its own connection.
+                    ended.unwrap_or(Ok(()))?;
+                    continue;
+                }
+            };
+            let incoming = match incoming {
+                Ok(incoming) => incoming,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(AFTER_ERROR).await;
+                    continue;
+                }
+            };
+            // Counted before it is looked at: a shard may be busy while many come.
+            let Some((shard, count)) = self.place()? else { continue };
+            match (incoming, &listener) {
+                (Incoming::Tcp(stream), Listener::Grpc(_, Some(tls)) | Listener::LegacyTcp(_, Some(tls))) => {
+                    let Some(permit) = tls.place() else { continue };
+                    let (tls, shards) = (tls.clone(), self.shards.clone());
+                    let way = if matches!(listener, Listener::Grpc(..)) { Way::GrpcTls } else { Way::LegacyTls };
+                    unknown.spawn(async move {
+                        let accepted = secured(&tls, stream).await.map(|(stream, identity)| (way(stream), identity));
+                        drop(permit);
+                        let Some((way, identity)) = accepted else { return Ok(()) };
+                        shards[shard].hand(Handed::Caller(Accepted { way, identity }, count)).await
+                    });
+                }
+                (Incoming::Tcp(stream), _) => {
+                    let Ok(stream) = stream.into_std() else { continue };
+                    let way = if matches!(listener, Listener::Grpc(..)) { Way::Grpc } else { Way::LegacyTcp };
+                    self.hand(shard, way(stream), Identity::anonymous(), count).await?;
+                }
+                (Incoming::Unix(stream), _) => {
+                    let Ok((peer, stream)) = stream.peer_cred().and_then(|peer| Ok((peer, stream.into_std()?))) else {
+                        continue;
+                    };
+                    let (users, acceptor) = (self.users.clone(), self.clone());
+                    if let Some(identity) = users.known(peer.uid(), peer.gid()) {
+                        self.hand(shard, Way::LegacyUnix(stream), identity, count).await?;
+                        continue;
+                    }
+                    unknown.spawn(async move {
+                        let identity = users.identity(peer.uid(), peer.gid()).await;
+                        acceptor.hand(shard, Way::LegacyUnix(stream), identity, count).await
+                    });
+                }
             }
-        };
-        let Some(shard) = shards.iter().min_by_key(|shard| shard.callers()) else { return Err(ShardEnded) };
-        // Counted before it is handed over: a shard may be busy while many come.
-        let Some(count) = shard.reserve(&limit) else {
-            // Said once for the first of many; the metric has the rest.
-            if refused.add() == 0 {
-                let limit = limit.limit();
-                tracing::warn!(limit, "a connection was closed: `limits.callers` is reached");
-            }
-            continue;
-        };
-        shard.hand(Handed::Caller(accepted, count)).await?;
+        }
+    }
+
+    async fn hand(&self, shard: usize, way: Way, identity: Identity, count: CallerCount) -> Result<(), ShardEnded> {
+        self.shards[shard].hand(Handed::Caller(Accepted { way, identity }, count)).await
+    }
+
+    /// A place on the shard with the least to do, if there is one.
+    fn place(&self) -> Result<Option<(usize, CallerCount)>, ShardEnded> {
+        let shards = self.shards.iter().enumerate();
+        let (index, shard) = shards.min_by_key(|(_, shard)| shard.callers()).ok_or(ShardEnded)?;
+        let place = shard.reserve(&self.limit).map(|count| (index, count));
+        // Said once for the first of many; the metric has the rest.
+        if place.is_none() && self.refused.add() == 0 {
+            let limit = self.limit.limit();
+            tracing::warn!(limit, "a connection was closed: `limits.callers` is reached");
+        }
+        Ok(place)
     }
 }
 
-async fn next(listener: &Listener) -> io::Result<Accepted> {
+/// A connection on which TLS was agreed on; `None` where it was not, which is in the log.
+async fn secured(tls: &Terminator, stream: TcpStream) -> Option<(Box<super::stream::Tls>, Identity)> {
+    let peer = stream.peer_addr().ok();
+    let stream = stream.into_std().and_then(prepared).and_then(TcpStream::from_std).ok()?;
+    let shaken = tls.shake_hands(stream).await;
+    // Whoever sends garbage must not be able to fill the log: the metrics count it.
+    shaken.inspect_err(|error| tracing::debug!(?peer, listener = tls.listener(), %error, "no TLS was agreed on")).ok()
+}
+
+async fn next(listener: &Listener) -> io::Result<Incoming> {
     Ok(match listener {
-        Listener::Grpc(listener) => Accepted::Grpc(listener.accept().await?.0.into_std()?),
-        Listener::LegacyTcp(listener) => Accepted::LegacyTcp(listener.accept().await?.0.into_std()?),
-        Listener::LegacyUnix(socket) => Accepted::LegacyUnix(socket.listener.accept().await?.0.into_std()?),
+        Listener::Grpc(listener, _) | Listener::LegacyTcp(listener, _) => Incoming::Tcp(listener.accept().await?.0),
+        Listener::LegacyUnix(socket) => Incoming::Unix(socket.accept().await?),
     })
 }
 
@@ -248,9 +331,15 @@ mod tests {
         let (limit, refused) = (CallerLimit::new(LIMIT), Arc::new(Refused::default()));
         let mut acceptors = JoinSet::new();
         let mut addresses = Vec::new();
+        let acceptor = Acceptor {
+            shards: shards.clone(),
+            limit: limit.clone(),
+            refused: refused.clone(),
+            users: Users::default(),
+        };
         for kind in [Listener::Grpc, Listener::LegacyTcp] {
             let (listener, address) = bind_tcp("127.0.0.1:0".parse().expect("an address")).await.expect("bound");
-            acceptors.spawn(accept(kind(listener), shards.clone(), limit.clone(), refused.clone()));
+            acceptors.spawn(acceptor.clone().accept(kind(listener, None)));
             addresses.push(address);
         }
         let mut callers = JoinSet::new();

@@ -5,3 +5,5 @@
 pub mod accept;
 pub mod grpc;
 pub mod hardserver;
+pub mod stream;
+pub mod tls;

@@ -30,6 +30,11 @@ impl Scheduler {
         self.retry_or_conclude(now, job, outcome, effects);
     }
 
+    /// Ends a job that is not to be taken in, for a reason that is not the scheduler's: counted and told like any other.
+    pub fn turn_away(&mut self, caller: CallerId, new: &NewJob<'_>, outcome: Outcome<'_>, effects: &mut impl Effects) {
+        self.refuse(caller, new, outcome, effects);
+    }
+
     #[cold]
     pub(super) fn refuse(
         &mut self,

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Instant;
 
 use seeway_proto::grpc::Reply;
 use seeway_proto::grpc::response::write_message;
@@ -21,9 +22,10 @@ use super::finished::{Failure, Finished};
 use super::handles::{Handles, Meaning};
 use super::passage::{Loss, Passage, PassageWakes, Passed};
 use super::thread::WorldChange;
+use crate::access::{Access, Identity, Quota, Standing, Standings, Submit};
 use crate::audit::Recorder;
 use crate::config::Config;
-use crate::schedule::{Abandoned, CallerId, ChannelId, Concluded, Effects, MachineId, WorldId};
+use crate::schedule::{Abandoned, CallerId, ChannelId, Concluded, Effects, MachineId, NewJob, WorldId};
 
 /// The callers and the channels of one shard.
 pub struct Front {
@@ -34,6 +36,11 @@ pub struct Front {
     worlds_by_name: HashMap<String, WorldId>,
     worlds_by_publication: HashMap<String, WorldId>,
     ports: SecondaryMap<CallerId, Port>,
+    standings: Standings,
+    /// What each caller may do; a unary call's own standing, where it sent a token, is with the call.
+    standing_of: SecondaryMap<CallerId, Arc<Standing>>,
+    /// The quotas that jobs in hand are counted against, by caller and ticket. Jobs that no rule counts are not here.
+    counted: foldhash::HashMap<(CallerId, u64), Arc<Quota>>,
     /// Legacy callers that have been answered since answers were last written.
     answered: Vec<CallerId>,
     channels: SecondaryMap<ChannelId, Arc<Notify>>,
@@ -50,8 +57,15 @@ pub struct Front {
 enum Port {
     Legacy(LegacyPort),
     /// Unary gRPC calls of one connection, by ticket.
-    Calls(foldhash::HashMap<u64, oneshot::Sender<Finished>>),
+    Calls(foldhash::HashMap<u64, Call>),
     Stream(Answers),
+}
+
+/// A unary call that waits for its outcome.
+struct Call {
+    outcome: oneshot::Sender<Finished>,
+    /// Whose it is, where that is not who connected.
+    standing: Option<Arc<Standing>>,
 }
 
 /// A legacy caller's stream: the answering end of its mux.
@@ -347,8 +361,11 @@ impl LegacyPort {
 
 impl Front {
     /// A front with nobody on it.
-    pub fn new(config: Arc<Config>, world_changes: Arc<dyn WorldChange>) -> Self {
+    pub fn new(now: Instant, config: Arc<Config>, access: Arc<Access>, world_changes: Arc<dyn WorldChange>) -> Self {
         let mut front = Self {
+            standings: Standings::new(access, config.clone()),
+            standing_of: SecondaryMap::new(),
+            counted: foldhash::HashMap::default(),
             machine_names: Vec::new(),
             bulk_wanted: Vec::new(),
             worlds_by_name: HashMap::new(),
@@ -362,12 +379,13 @@ impl Front {
             recorder: None,
             config: config.clone(),
         };
-        front.reconfigure(config);
+        front.reconfigure(now, config);
         front
     }
 
-    /// The configuration has changed. A world that is retired is found by no name and no handle any more.
-    pub fn reconfigure(&mut self, config: Arc<Config>) {
+    /// The configuration has changed. A world that is retired is found by no name and no handle any more, and callers may do what
+    /// the new rules allow.
+    pub fn reconfigure(&mut self, now: Instant, config: Arc<Config>) {
         let by = |name: fn(&crate::config::World) -> &str| {
             let live = config.worlds.iter().enumerate().filter(|(_, world)| !world.is_retired);
             live.map(|(id, world)| (name(world).to_owned(), WorldId(id))).collect()
@@ -376,7 +394,70 @@ impl Front {
         self.machine_names = config.machines.iter().map(|machine| machine.name.as_str().into()).collect();
         self.worlds_by_name = by(|world| &world.name);
         self.worlds_by_publication = by(|world| &world.published_as);
+        self.standings.reconfigure(config.clone());
+        for standing in self.standing_of.values_mut() {
+            *standing = self.standings.of(now, standing.identity());
+        }
+        for port in self.ports.values_mut() {
+            if let Port::Calls(calls) = port {
+                for standing in calls.values_mut().filter_map(|call| call.standing.as_mut()) {
+                    *standing = self.standings.of(now, standing.identity());
+                }
+            }
+        }
         self.config = config;
+    }
+
+    /// What somebody may do.
+    pub fn standing(&mut self, now: Instant, identity: &Identity) -> Arc<Standing> {
+        self.standings.of(now, identity)
+    }
+
+    /// What a caller may do.
+    ///
+    /// # Panics
+    /// If the caller is none.
+    pub fn standing_of(&self, caller: CallerId) -> &Arc<Standing> {
+        self.standing_of.get(caller).expect("a caller has a standing from its beginning to its end")
+    }
+
+    /// Whether a job may go to the scheduler. One that may is counted against its caller's quota until it ends; what becomes of one
+    /// that may not is the outcome. To be asked for each job, once: [`State::submit`](super::State::submit) does.
+    ///
+    /// # Errors
+    /// The caller may not submit to the world, or its quota is used up.
+    #[inline]
+    pub(super) fn admit(&mut self, now: Instant, caller: CallerId, job: &NewJob<'_>) -> Result<(), Outcome<'static>> {
+        if self.standings.has_rules() { self.admit_by_rule(now, caller, job) } else { Ok(()) }
+    }
+
+    fn admit_by_rule(&mut self, now: Instant, caller: CallerId, job: &NewJob<'_>) -> Result<(), Outcome<'static>> {
+        let of_call = match self.ports.get(caller) {
+            Some(Port::Calls(calls)) => calls.get(&job.ticket).and_then(|call| call.standing.as_ref()),
+            _ => None,
+        };
+        let standing = of_call.unwrap_or_else(|| self.standing_of(caller));
+        match standing.submit(job.world) {
+            Submit::Free => Ok(()),
+            Submit::Counted(quota) if quota.take(self.standings.clock(now), job.bytes.len()) => {
+                self.counted.insert((caller, job.ticket), quota.clone());
+                Ok(())
+            }
+            Submit::Counted(_) => Err(Outcome::NotSent(NotSent::CallerQuota)),
+            // Who may only open pipes knows that the world is there.
+            Submit::Denied if standing.may_see(job.world) => Err(Outcome::Rejected(Rejected::AccessDenied)),
+            Submit::Denied => Err(Outcome::Rejected(Rejected::NoSuchWorld)),
+        }
+    }
+
+    /// A job has ended: its place in its caller's quota is free.
+    #[inline]
+    fn uncount(&mut self, caller: CallerId, ticket: u64) {
+        if !self.counted.is_empty()
+            && let Some(quota) = self.counted.remove(&(caller, ticket))
+        {
+            quota.give_back();
+        }
     }
 
     /// The configuration as it is now.
@@ -389,19 +470,26 @@ impl Front {
         self.bulk_wanted[machine.0].subscribe()
     }
 
-    /// The world of this name.
-    pub fn world(&self, name: &str) -> Option<WorldId> {
-        self.worlds_by_name.get(name).copied()
+    /// The world of this name, as far as somebody may see it.
+    pub fn world(&self, standing: &Standing, name: &str) -> Option<WorldId> {
+        self.worlds_by_name.get(name).copied().filter(|world| standing.may_see(*world))
     }
 
-    /// The world that is published under this name.
-    pub fn published_world(&self, name: &str) -> Option<WorldId> {
-        self.worlds_by_publication.get(name).copied()
+    /// The world that is published under this name, as far as a caller may see it.
+    pub fn published_world(&self, caller: CallerId, name: &str) -> Option<WorldId> {
+        let world = self.worlds_by_publication.get(name).copied();
+        world.filter(|world| self.standing_of(caller).may_see(*world))
     }
 
     /// A legacy caller's outcomes go to `port`.
-    pub fn add_legacy(&mut self, caller: CallerId, port: LegacyPort) {
-        self.ports.insert(caller, Port::Legacy(port));
+    pub fn add_legacy(&mut self, now: Instant, caller: CallerId, identity: &Identity, port: LegacyPort) {
+        self.add(now, caller, identity, Port::Legacy(port));
+    }
+
+    fn add(&mut self, now: Instant, caller: CallerId, identity: &Identity, port: Port) {
+        let standing = self.standings.of(now, identity);
+        self.standing_of.insert(caller, standing);
+        self.ports.insert(caller, port);
     }
 
     /// The port of a legacy caller.
@@ -446,15 +534,20 @@ impl Front {
     }
 
     /// A gRPC connection's unary calls wait for outcomes.
-    pub fn add_calls(&mut self, caller: CallerId) {
-        self.ports.insert(caller, Port::Calls(foldhash::HashMap::default()));
+    pub fn add_calls(&mut self, now: Instant, caller: CallerId, identity: &Identity) {
+        self.add(now, caller, identity, Port::Calls(foldhash::HashMap::default()));
     }
 
-    /// The call that waits for the outcome of `ticket`.
-    pub fn add_call(&mut self, caller: CallerId, ticket: u64) -> oneshot::Receiver<Finished> {
-        let (sender, receiver) = oneshot::channel();
+    /// The call that waits for the outcome of `ticket`; with whose it is, where that is not who connected.
+    pub fn add_call(
+        &mut self,
+        caller: CallerId,
+        ticket: u64,
+        standing: Option<Arc<Standing>>,
+    ) -> oneshot::Receiver<Finished> {
+        let (outcome, receiver) = oneshot::channel();
         if let Some(Port::Calls(calls)) = self.ports.get_mut(caller) {
-            calls.insert(ticket, sender);
+            calls.insert(ticket, Call { outcome, standing });
         }
         receiver
     }
@@ -467,10 +560,10 @@ impl Front {
     }
 
     /// A gRPC stream waits for outcomes. Its reader, where the caller's quota is full, waits on `room`.
-    pub fn add_stream(&mut self, caller: CallerId, room: Arc<Notify>) {
+    pub fn add_stream(&mut self, now: Instant, caller: CallerId, identity: &Identity, room: Arc<Notify>) {
         let (messages, ids) = (WipedBuffer::new(), Vec::new());
         let answers = Answers { messages, ids, waker: None, room, is_paused: false };
-        self.ports.insert(caller, Port::Stream(answers));
+        self.add(now, caller, identity, Port::Stream(answers));
     }
 
     /// The answers for a stream; `None` where it has ended.
@@ -482,8 +575,16 @@ impl Front {
     }
 
     /// Nobody waits for this caller's outcomes any more.
-    pub fn remove_caller(&mut self, caller: CallerId) {
+    pub fn remove_port(&mut self, caller: CallerId) {
         self.ports.remove(caller);
+    }
+
+    /// A caller has gone, and its jobs have been given up.
+    pub fn forget(&mut self, caller: CallerId) {
+        self.standing_of.remove(caller);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.left(caller);
+        }
     }
 
     /// `wake` is notified when there is something to write to the channel.
@@ -497,12 +598,10 @@ impl Front {
     }
 
     /// The failure of a job that never reached the scheduler.
-    pub fn reject(&mut self, caller: Option<CallerId>, world: &str, rejected: Rejected) -> Failure {
+    pub fn reject(&mut self, caller: CallerId, world: &str, rejected: Rejected) -> Failure {
         self.rejected += 1;
         let outcome = Outcome::Rejected(rejected);
-        if let Some(recorder) = &mut self.recorder {
-            recorder.refused(caller, Some(world), outcome.reason(), 1);
-        }
+        self.record_refusal(caller, Some(world), outcome.reason());
         Failure::new(&self.config.wire.profile, world, None, outcome)
     }
 
@@ -568,7 +667,7 @@ impl Front {
                         None => Finished::Failed(failure(&self.config, &self.machine_names, concluded)),
                     };
                     // A call that has just been dropped is cancelled by its own guard.
-                    let _ = call.send(finished);
+                    let _ = call.outcome.send(finished);
                 }
             }
             Some(Port::Legacy(_)) | None => {}
@@ -599,6 +698,7 @@ impl Effects for Front {
     #[inline(always)]
     #[allow(clippy::inline_always)] // See `tell`.
     fn concluded(&mut self, concluded: Concluded<'_>) {
+        self.uncount(concluded.caller, concluded.ticket);
         if let Some(recorder) = &mut self.recorder {
             recorder.concluded(&concluded);
         }
@@ -606,6 +706,7 @@ impl Effects for Front {
     }
 
     fn abandoned(&mut self, abandoned: Abandoned) {
+        self.uncount(abandoned.caller, abandoned.ticket);
         if let Some(recorder) = &mut self.recorder {
             recorder.abandoned(&abandoned);
         }

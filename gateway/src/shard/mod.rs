@@ -19,6 +19,7 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
+use crate::access::Access;
 use crate::audit::Recorder;
 use crate::config::{self, Config};
 use crate::schedule::{
@@ -32,7 +33,9 @@ pub use handles::Meaning;
 pub use passage::{PassageWakes, Passed};
 pub use pool::{Pool, PoolCounts, TunnelState};
 pub use report::{MachineReport, Report, WorldReport};
-pub use thread::{Accepted, CallerCount, CallerLimit, Handed, ShardEnded, ShardHandle, WorldChange, spawn};
+pub use thread::{
+    Accepted, CallerCount, CallerLimit, Handed, ShardEnded, ShardHandle, Way, WorldChange, prepared, spawn,
+};
 
 /// A shard, for everything that runs on it.
 #[derive(Clone)]
@@ -108,12 +111,18 @@ pub struct State {
 
 impl Shard {
     /// A shard with no callers and no channels.
-    pub fn new(config: Arc<Config>, budgets: &Budgets, world_changes: Arc<dyn WorldChange>) -> Self {
+    pub fn new(
+        config: Arc<Config>,
+        budgets: &Budgets,
+        access: Arc<Access>,
+        world_changes: Arc<dyn WorldChange>,
+    ) -> Self {
+        let now = Instant::now();
         let settings = settings(&config, budgets);
         let pools = config.machines.iter().map(|_| Pool::default()).collect();
         let state = State {
-            scheduler: Scheduler::new(Instant::now(), settings),
-            front: Front::new(config.clone(), world_changes),
+            scheduler: Scheduler::new(now, settings),
+            front: Front::new(now, config.clone(), access, world_changes),
             pools,
             armed: None,
         };
@@ -236,21 +245,28 @@ impl State {
     fn reconfigure(&mut self, now: Instant, config: &Arc<Config>, budgets: &Budgets) {
         self.pools.resize_with(config.machines.len(), Pool::default);
         // First the names of what the scheduler then speaks about.
-        self.front.reconfigure(config.clone());
+        self.front.reconfigure(now, config.clone());
         self.scheduler.reconfigure(now, settings(config, budgets), &mut self.front);
     }
 
-    /// Hands a job to the scheduler; or refuses it, where it could not be recorded.
+    /// Hands a job to the scheduler, if its caller may submit it and it can be recorded. All jobs come this way.
+    #[inline]
     pub fn submit(&mut self, now: Instant, caller: CallerId, job: NewJob<'_>) -> Option<JobId> {
         if !self.front.can_record(caller, &job) {
             return None;
         }
-        self.scheduler.submit(now, caller, job, &mut self.front)
+        match self.front.admit(now, caller, &job) {
+            Ok(()) => self.scheduler.submit(now, caller, job, &mut self.front),
+            Err(outcome) => {
+                self.scheduler.turn_away(caller, &job, outcome, &mut self.front);
+                None
+            }
+        }
     }
 
     /// A caller has gone.
     pub fn caller_left(&mut self, now: Instant, caller: CallerId) {
-        self.front.remove_caller(caller);
+        self.front.remove_port(caller);
         self.scheduler.caller_left(now, caller, &mut self.front);
         self.front.forget(caller);
     }

@@ -13,8 +13,10 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Budgets, Report, Shard};
-use crate::audit::Recorder;
+use crate::access::{Access, Identity};
+use crate::audit::{Actor, ListenerKind, Recorder};
 use crate::config::Config;
+use crate::listen::stream::{Stream, Tls};
 use crate::listen::{grpc, hardserver};
 use crate::schedule::{MachineId, WorldId};
 use crate::upstream;
@@ -26,14 +28,51 @@ pub trait WorldChange: Send + Sync {
 }
 
 /// A connection that was accepted.
-#[derive(Debug)]
-pub enum Accepted {
+pub struct Accepted {
+    /// The way that it came.
+    pub way: Way,
+    /// Who is at its other end.
+    pub identity: Identity,
+}
+
+/// The front end that a connection came to, and its socket.
+pub enum Way {
     /// A connection to the hardserver front end, over TCP.
     LegacyTcp(StdTcpStream),
     /// A connection to the hardserver front end, over a Unix socket.
     LegacyUnix(StdUnixStream),
+    /// A connection to the hardserver front end, over TLS.
+    LegacyTls(Box<Tls>),
     /// A connection to the gRPC front end.
     Grpc(StdTcpStream),
+    /// A connection to the gRPC front end, over TLS.
+    GrpcTls(Box<Tls>),
+}
+
+impl Way {
+    fn listener(&self) -> ListenerKind {
+        match self {
+            Self::LegacyTcp(_) => ListenerKind::HardserverTcp,
+            Self::LegacyUnix(_) => ListenerKind::HardserverUnix,
+            Self::LegacyTls(_) => ListenerKind::HardserverTls,
+            Self::Grpc(_) | Self::GrpcTls(_) => ListenerKind::Grpc,
+        }
+    }
+
+    /// The other end: its address, or its process.
+    fn from(&self) -> Option<String> {
+        match self {
+            Self::LegacyTcp(stream) | Self::Grpc(stream) => Some(stream.peer_addr().ok()?.to_string()),
+            Self::LegacyTls(stream) | Self::GrpcTls(stream) => Some(stream.get_ref().0.peer()?.to_string()),
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            Self::LegacyUnix(stream) => {
+                let peer = rustix::net::sockopt::socket_peercred(stream).ok()?;
+                Some(format!("pid {} uid {}", peer.pid.as_raw_nonzero(), peer.uid.as_raw()))
+            }
+            #[cfg(not(any(target_os = "linux", target_os = "android")))]
+            Self::LegacyUnix(_) => None,
+        }
+    }
 }
 
 /// What the control plane hands to a shard.
@@ -178,6 +217,7 @@ pub fn spawn(
     index: usize,
     config: Arc<Config>,
     budgets: Budgets,
+    access: Arc<Access>,
     world_changes: Arc<dyn WorldChange>,
     common: grpc::Common,
     recorder: Option<Recorder>,
@@ -192,7 +232,7 @@ pub fn spawn(
     let last = last_report.clone();
     std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
         runtime.block_on(async move {
-            let shard = Shard::new(config, &budgets, world_changes).recorded_by(recorder);
+            let shard = Shard::new(config, &budgets, access, world_changes).recorded_by(recorder);
             run(shard, poller, messages, common, &last).await;
         });
         // Whatever still runs is dropped with the runtime, and not waited for.
@@ -252,14 +292,25 @@ async fn serve(
     accepted: Accepted,
     count: CallerCount,
 ) -> io::Result<()> {
-    match accepted {
-        Accepted::LegacyTcp(stream) => legacy.adopt(hardserver::Socket::Tcp(prepared(stream)?), count),
-        Accepted::LegacyUnix(stream) => {
+    let Accepted { way, identity } = accepted;
+    let actor = Arc::new(Actor::new(identity, way.listener(), way.from().as_deref()));
+    match way {
+        Way::LegacyTcp(stream) => legacy.adopt(hardserver::Socket::Tcp(prepared(stream)?), &actor, count),
+        Way::LegacyUnix(stream) => {
             stream.set_nonblocking(true)?;
-            legacy.adopt(hardserver::Socket::Unix(stream), count)
+            legacy.adopt(hardserver::Socket::Unix(stream), &actor, count)
         }
-        Accepted::Grpc(stream) => {
-            grpc.serve(TcpStream::from_std(prepared(stream)?)?, count).await;
+        Way::LegacyTls(mut stream) => {
+            stream.get_mut().0.arrive()?;
+            legacy.adopt(hardserver::unsealed(*stream)?, &actor, count)
+        }
+        Way::Grpc(stream) => {
+            grpc.serve(Stream::Plain(TcpStream::from_std(prepared(stream)?)?), actor, count).await;
+            Ok(())
+        }
+        Way::GrpcTls(mut stream) => {
+            stream.get_mut().0.arrive()?;
+            grpc.serve(Stream::Tls(stream), actor, count).await;
             Ok(())
         }
     }
@@ -374,7 +425,7 @@ const KEEPALIVE_PROBES: u32 = 4;
 const UNACKNOWLEDGED: Duration = Duration::from_secs(90);
 
 /// A caller's connection with the options that it is to have.
-fn prepared(stream: StdTcpStream) -> io::Result<StdTcpStream> {
+pub fn prepared(stream: StdTcpStream) -> io::Result<StdTcpStream> {
     stream.set_nonblocking(true)?;
     stream.set_nodelay(true)?;
     let socket = SockRef::from(&stream);

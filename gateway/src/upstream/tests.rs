@@ -13,6 +13,7 @@ use seeway_proto::wiped::WipedBuffer;
 use tokio::sync::oneshot;
 
 use super::{Keepers, PipeError, open_pipe};
+use crate::access::{Access, Identity};
 use crate::command::keygen;
 use crate::config::Config;
 use crate::schedule::{CallerId, Effects as _, JobId, MachineId, NewJob, Priority, WorldId};
@@ -134,7 +135,7 @@ impl Pools {
     /// Begins with `config`, on a shard that knows both machines.
     fn start(scene: &Scene, config: Config) -> Self {
         let all = Arc::new(scene.config());
-        let shard = Shard::new(all.clone(), &Budgets::new(&all), Arc::new(Nobody));
+        let shard = Shard::new(all.clone(), &Budgets::new(&all), Access::new(Instant::now()), Arc::new(Nobody));
         let keepers = Keepers::start(&shard, &Arc::new(config));
         let pools = Self { shard, keepers };
         // As after the first large jobs: there are all tunnels.
@@ -152,9 +153,9 @@ impl Pools {
     }
 
     fn join(&self) -> CallerId {
-        self.shard.with(|state, _| {
+        self.shard.with(|state, now| {
             let caller = state.scheduler.caller_joined();
-            state.front.add_calls(caller);
+            state.front.add_calls(now, caller, &Identity::anonymous());
             caller
         })
     }
@@ -166,7 +167,7 @@ impl Pools {
 
     fn submit_bytes(&self, caller: CallerId, ticket: u64, bytes: &[u8]) -> (JobId, oneshot::Receiver<Finished>) {
         self.shard.with(|state, now| {
-            let finished = state.front.add_call(caller, ticket);
+            let finished = state.front.add_call(caller, ticket, None);
             let new = NewJob {
                 ticket,
                 world: WorldId(0),
@@ -327,7 +328,7 @@ async fn large_jobs_have_a_tunnel_of_their_own_as_soon_as_there_are_any() {
     };
     let shard = {
         let all = Arc::new(scene.config());
-        Shard::new(all.clone(), &Budgets::new(&all), Arc::new(Nobody))
+        Shard::new(all.clone(), &Budgets::new(&all), Access::new(Instant::now()), Arc::new(Nobody))
     };
     let keepers = Keepers::start(&shard, &Arc::new(with(2)));
     let mut pools = Pools { shard, keepers };

@@ -1,5 +1,6 @@
 //! `seeway check`: says every problem in a configuration file; with `--connect`, tries each machine that it names.
 
+mod access;
 mod connect;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use connect::Trial;
 Examples:
   seeway check --config /etc/seeway/seeway.toml
   seeway check --config seeway.toml --connect
+  seeway check --config seeway.toml --as certificate:spiffe://bank.example/payments
   seeway check --config seeway.toml --json | jq '.problems[].line'")]
 pub struct Args {
     /// The configuration file
@@ -34,6 +36,12 @@ pub struct Args {
     /// Try each machine
     #[arg(long)]
     connect: bool,
+    /// Say what somebody may do, and which [[permission]] says so: user:NAME, certificate:NAME, token:NAME or anonymous
+    #[arg(long = "as", value_name = "WHO", conflicts_with = "connect")]
+    who: Option<String>,
+    /// A group that they are in, besides those that this computer knows of a user; may be given many times
+    #[arg(long = "group", value_name = "NAME", requires = "who")]
+    groups: Vec<String>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -60,6 +68,15 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
             return Err(Failure::Said);
         }
     };
+    if let Some(who) = &args.who {
+        let identity = access::identity(who, &args.groups)?;
+        if args.json {
+            let mut found = access::to_json(&config, &identity);
+            found["file"] = json!(file);
+            return write_json(out, &found);
+        }
+        return access::write(out, &config, &identity);
+    }
     let trials = if args.connect { block_on(connect::try_all(&config))? } else { Vec::new() };
     if args.json {
         let mut found = config_json(&config);
@@ -164,6 +181,7 @@ fn write_summary(out: &mut dyn Write, config: &Config) -> Result<(), Failure> {
             format!("hardserver={}", addresses.join(","))
         }),
         config.listen.admin.map(|address| format!("admin={address}")),
+        config.listen.management.as_ref().map(|address| format!("management={address}")),
     ]
     .into_iter()
     .flatten()

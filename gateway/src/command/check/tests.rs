@@ -24,7 +24,8 @@ impl Site {
 
 fn check(file: PathBuf, connect: bool, json: bool) -> (Result<(), Failure>, String) {
     let mut out = Vec::new();
-    let done = run(&Args { config: Some(file), connect, json, reference: false }, &mut out);
+    let done =
+        run(&Args { config: Some(file), connect, json, reference: false, who: None, groups: Vec::new() }, &mut out);
     (done, String::from_utf8(out).expect("text"))
 }
 

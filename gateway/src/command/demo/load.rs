@@ -224,7 +224,7 @@ pub(super) async fn connect(address: &Address) -> Result<Hardserver, Failure> {
 pub(super) fn address(address: &HardserverAddress) -> Address {
     match address {
         HardserverAddress::Unix(path) => Address::Unix(path.clone()),
-        HardserverAddress::Tcp(address) => Address::Tcp(address.to_string()),
+        HardserverAddress::Tcp(address) | HardserverAddress::Tls(address) => Address::Tcp(address.to_string()),
     }
 }
 

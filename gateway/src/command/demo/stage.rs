@@ -86,7 +86,7 @@ impl Stage {
     pub(super) fn describe(&self, out: &mut dyn Write) -> Result<(), Failure> {
         writeln!(out, "an emulated HSM: SSH server on {}, host key {}", self.ssh, self.hsm.host_key_fingerprint())?;
         writeln!(out, "in it two machines that sign: {}", MACHINES.join(" and "))?;
-        let Addresses { grpc, hardserver, admin } = self.addresses();
+        let Addresses { grpc, hardserver, admin, .. } = self.addresses();
         writeln!(out, "the gateway: {}", hardserver.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))?;
         for (what, address) in [("grpc://", grpc), ("http://", admin)] {
             if let Some(address) = address {

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::ValueEnum;
+use seeway_client::grpc::{Credentials, CredentialsError};
 use seeway_client::tunnel::Endpoint;
 use serde_json::json;
 use tokio::task::JoinHandle;
@@ -42,11 +43,12 @@ const JOB_LIMIT: u64 = 16 * 1024 * 1024;
 #[command(after_help = "\
 Examples:
   seeway job grpc://127.0.0.1:50051 --world signer --data hello --output hex
+  seeway job grpcs://gateway.example:50051 --ca ca.pem --certificate me.pem --key me.key --world signer --data hello
   seeway job unix:/run/seeway/nserver --world seeway-signer --file request.bin > reply.bin
   seeway job ssh://codesafe@hsm-a.example:22 --identity id_ed25519 --known-hosts ~/.ssh/known_hosts --hex 00ff
   date | seeway job tcp:127.0.0.1:9000 --world signer - --json")]
 pub struct Args {
-    /// grpc://host:port, unix:/path, tcp:host:port, or straight to a machine: ssh://user@host:port
+    /// grpc://host:port, grpcs://host:port (TLS), unix:/path, tcp:host:port, or straight to a machine: ssh://user@host:port
     #[arg(value_name = "TO")]
     to: Target,
     /// The world: its name (gRPC), or what it is published as (unix, tcp); not needed for ssh
@@ -64,6 +66,8 @@ pub struct Args {
     /// unix and tcp)
     #[arg(long)]
     idempotent: bool,
+    #[command(flatten)]
+    credentials: CredentialFiles,
     /// The file of the private key to log in with (ssh)
     #[arg(long, value_name = "FILE")]
     identity: Option<PathBuf>,
@@ -88,6 +92,40 @@ pub struct Args {
     /// Print one JSON object for each job, on a line of its own
     #[arg(long, conflicts_with = "output")]
     json: bool,
+}
+
+/// What TLS needs, and a token.
+#[derive(Clone, Debug, Default, clap::Args)]
+struct CredentialFiles {
+    /// The file of the authorities that the gateway's certificate comes by, in PEM form (grpcs)
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// The file of the certificate to show, in PEM form (grpcs)
+    #[arg(long, value_name = "FILE", requires = "key")]
+    certificate: Option<PathBuf>,
+    /// The file of its private key, in PEM form (grpcs)
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    key: Option<PathBuf>,
+    /// A file that holds a token to send (grpcs)
+    #[arg(long, value_name = "FILE")]
+    token: Option<PathBuf>,
+}
+
+impl CredentialFiles {
+    fn read(&self) -> Result<Credentials, Failure> {
+        let failed = |error: CredentialsError| Failure::Failed(error.to_string());
+        let mut credentials = Credentials::none();
+        if let Some(file) = &self.ca {
+            credentials = credentials.trust(file).map_err(failed)?;
+        }
+        if let (Some(certificate), Some(key)) = (&self.certificate, &self.key) {
+            credentials = credentials.certificate(certificate, key).map_err(failed)?;
+        }
+        if let Some(file) = &self.token {
+            credentials = credentials.token(file).map_err(failed)?;
+        }
+        Ok(credentials)
+    }
 }
 
 /// The job's bytes; none of these: an empty job.

@@ -11,6 +11,8 @@ use seeway_client::tunnel::Endpoint;
 pub(super) enum Target {
     /// `grpc://host:port`: a gateway.
     Grpc(Endpoint),
+    /// `grpcs://host:port`: a gateway, over TLS.
+    Grpcs(Endpoint),
     /// `unix:/path` or `tcp:host:port`: a hardserver's socket, or a gateway's.
     Hardserver(Address),
     /// `ssh://user@host:port`: straight to a machine.
@@ -30,6 +32,9 @@ impl FromStr for Target {
         if let Some(address) = text.strip_prefix("grpc://") {
             return endpoint(address).map(Self::Grpc);
         }
+        if let Some(address) = text.strip_prefix("grpcs://") {
+            return endpoint(address).map(Self::Grpcs);
+        }
         if let Some(address) = text.strip_prefix("ssh://") {
             let (user, address) = address
                 .split_once('@')
@@ -48,7 +53,7 @@ impl FromStr for Target {
             return text.parse().map(Self::Hardserver).map_err(|error: AddressError| error.to_string());
         }
         Err(format!(
-            "`{text}` is no way to a machine; write grpc://host:port, unix:/path, tcp:host:port or ssh://user@host:port"
+            "`{text}` is no way to a machine; write grpc://host:port, grpcs://host:port, unix:/path, tcp:host:port or ssh://user@host:port"
         ))
     }
 }
@@ -57,6 +62,7 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Grpc(endpoint) => write!(f, "grpc://{endpoint}"),
+            Self::Grpcs(endpoint) => write!(f, "grpcs://{endpoint}"),
             Self::Hardserver(address) => write!(f, "{address}"),
             Self::Ssh { user, server } => write!(f, "ssh://{user}@{server}"),
         }
@@ -72,6 +78,7 @@ mod tests {
         for (text, written) in [
             ("grpc://127.0.0.1:50051", "grpc://127.0.0.1:50051"),
             ("grpc://[::1]:50051/", "grpc://[::1]:50051"),
+            ("grpcs://gateway.example:50051", "grpcs://gateway.example:50051"),
             ("unix:/run/seeway/nserver", "unix:/run/seeway/nserver"),
             ("tcp:localhost:9000", "tcp:localhost:9000"),
             ("tcp:[::1]:9000", "tcp:[::1]:9000"),

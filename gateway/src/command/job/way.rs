@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use seeway_client::direct::{self, Direct};
-use seeway_client::grpc::{Gateway, JobStream, SubmitOptions};
+use seeway_client::grpc::{Credentials, Gateway, JobStream, SubmitOptions};
 use seeway_client::hardserver::{Address, Hardserver, World};
 use seeway_client::tunnel::{self, HostKey, Identity};
 use seeway_client::{JobError, stream};
@@ -15,12 +15,12 @@ use tokio::time::timeout;
 
 use super::super::Failure;
 use super::target::Target;
-use super::{AT_ONCE, Args};
+use super::{AT_ONCE, Args, CredentialFiles};
 use crate::config::duration_text;
 
 /// Where the jobs go, with all that is needed to get there: nothing of it is read from a file or asked of a person any more.
 pub(super) enum Plan {
-    Grpc { address: String, world: String, options: SubmitOptions },
+    Grpc { address: String, credentials: Credentials, world: String, options: SubmitOptions },
     Hardserver { address: Address, world: String, options: stream::Options, timeout: Duration },
     Direct { options: Box<direct::Options>, timeout: Duration },
 }
@@ -35,12 +35,16 @@ impl Plan {
         if !matches!(args.to, Target::Ssh { .. }) {
             no_login(args)?;
         }
+        if !matches!(args.to, Target::Grpcs(_)) {
+            no_credentials(args)?;
+        }
         let timeout = args.timeout;
         match &args.to {
-            Target::Grpc(address) => {
+            Target::Grpc(_) | Target::Grpcs(_) => {
                 let options =
                     SubmitOptions { timeout: Some(timeout), idempotent: args.idempotent, ..SubmitOptions::default() };
-                Ok(Self::Grpc { address: address.to_string(), world: world()?, options })
+                let (address, credentials) = (args.to.to_string(), args.credentials.read()?);
+                Ok(Self::Grpc { address, credentials, world: world()?, options })
             }
             Target::Hardserver(address) => {
                 let (address, world) = (address.clone(), world()?);
@@ -62,8 +66,8 @@ impl Plan {
     pub(super) async fn connect(self) -> Result<Way, Failure> {
         let failed = |error: &dyn fmt::Display| Failure::Failed(error.to_string());
         match self {
-            Self::Grpc { address, world, options } => {
-                let gateway = Gateway::connect(&address).await.map_err(|error| failed(&error))?;
+            Self::Grpc { address, credentials, world, options } => {
+                let gateway = Gateway::connect_with(&address, credentials).await.map_err(|error| failed(&error))?;
                 Ok(Way::Grpc { jobs: gateway.stream(), world, options })
             }
             Self::Hardserver { address, world, options, timeout } => {
@@ -109,6 +113,16 @@ fn no_login(args: &Args) -> Result<(), Failure> {
     ];
     match given.into_iter().find(|(_, given)| *given) {
         Some((name, _)) => Err(Failure::Misused(format!("{name} is for ssh://user@host:port, not for {}", args.to))),
+        None => Ok(()),
+    }
+}
+
+/// Refuses what only `grpcs://` has a use for.
+fn no_credentials(args: &Args) -> Result<(), Failure> {
+    let CredentialFiles { ca, certificate, token, .. } = &args.credentials;
+    let given = [("--ca", ca), ("--certificate", certificate), ("--token", token)];
+    match given.into_iter().find(|(_, file)| file.is_some()) {
+        Some((name, _)) => Err(Failure::Misused(format!("{name} is for grpcs://host:port, not for {}", args.to))),
         None => Ok(()),
     }
 }

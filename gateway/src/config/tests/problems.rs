@@ -27,7 +27,7 @@ fn each_problem_has_its_line_its_key_and_what_to_do() {
         (with("[[world]]", "[[world]"), "18: : is not TOML", "[[name]]"),
         // Tables and keys that there are not.
         (section("[limit]\nqueue = 5"), "22: limit: is not a table", "did you mean [limits]?"),
-        (section("[colours]\nred = 5"), "22: colours: is not a table", "the tables are [listen], [[machine]]"),
+        (section("[colours]\nred = 5"), "22: colours: is not a table", "the tables are [listen], [tls], "),
         (section("[a.b]"), "22: a.b: is not a table", "the tables are"),
         (more_machine("adress = \"x\""), "10: machine[hsm-a].adress: is not a key", "did you mean address?"),
         (more_machine("queue = 1"), "10: machine[hsm-a].queue: is not a key", "belongs under [limits]"),

@@ -18,6 +18,7 @@ use super::connection::Caller;
 use super::limits::check_affinity_key;
 use super::messages::Messages;
 use super::priority;
+use super::somebody::Somebody;
 use crate::schedule::{JobId, NewJob};
 use crate::shard::{Finished, Shard};
 
@@ -34,6 +35,7 @@ struct Call<'a> {
 pub(super) async fn submit(
     shard: &Shard,
     caller: Arc<Caller>,
+    somebody: Somebody,
     mut messages: Messages,
     deadline: Option<Instant>,
 ) -> Result<Answer, Status> {
@@ -42,7 +44,7 @@ pub(super) async fn submit(
     let mut outcome = None;
     messages.take(|message| {
         if outcome.is_none() {
-            outcome = Some(call.begin(&Submit::decode(message)?, deadline));
+            outcome = Some(call.begin(&Submit::decode(message)?, &somebody, deadline));
         }
         Ok(true)
     })?;
@@ -61,15 +63,18 @@ impl Call<'_> {
     fn begin(
         &mut self,
         request: &Submit<'_>,
+        somebody: &Somebody,
         deadline: Option<Instant>,
     ) -> Result<oneshot::Receiver<Finished>, Status> {
-        check_affinity_key(self.shard, Some(self.caller.id()), request.world, request.affinity_key)?;
+        check_affinity_key(self.shard, self.caller.id(), request.world, request.affinity_key)?;
         let default_timeout = self.shard.config().limits.default_timeout;
         self.shard.with(|state, now| {
-            let Some(world) = state.front.world(request.world) else {
-                return Err(state.front.reject(Some(self.caller.id()), request.world, Rejected::NoSuchWorld).into());
+            let standing = somebody.standing(state, now);
+            let Some(world) = state.front.world(&standing, request.world) else {
+                return Err(state.front.reject(self.caller.id(), request.world, Rejected::NoSuchWorld).into());
             };
-            let outcome = state.front.add_call(self.caller.id(), self.ticket);
+            let of_call = somebody.is_of_call().then_some(standing);
+            let outcome = state.front.add_call(self.caller.id(), self.ticket, of_call);
             let new = NewJob {
                 ticket: self.ticket,
                 world,

@@ -8,11 +8,12 @@ use std::task::{Context, Poll, ready};
 
 use seeway_proto::wiped::WipedBuffer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tonic::transport::server::Connected;
 
+use super::messages::Holding;
 use crate::access::Identity;
-use crate::audit::{Actor, ListenerKind};
+use crate::audit::Actor;
+use crate::listen::stream::Stream;
 use crate::schedule::CallerId;
 use crate::shard::{CallerCount, Shard};
 
@@ -22,7 +23,7 @@ const HEAD: usize = 2 * 1024;
 
 /// A connection that tonic reads and writes.
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     /// Written and kept back until more comes or the writer flushes.
     head: WipedBuffer,
     caller: Arc<Caller>,
@@ -33,12 +34,25 @@ pub(super) struct Connection {
 pub(super) struct Caller {
     shard: Shard,
     id: CallerId,
+    /// Who connected. A call may be somebody else's, who is named by a token.
+    actor: Arc<Actor>,
+    holding: Arc<Holding>,
     next_ticket: AtomicU64,
 }
 
 impl Caller {
     pub(super) fn id(&self) -> CallerId {
         self.id
+    }
+
+    /// Who connected.
+    pub(super) fn identity(&self) -> &Identity {
+        self.actor.identity()
+    }
+
+    /// What the connection holds of messages that are not taken yet.
+    pub(super) fn holding(&self) -> &Arc<Holding> {
+        &self.holding
     }
 
     /// A name for one of this caller's jobs.
@@ -55,17 +69,15 @@ impl Drop for Caller {
 }
 
 impl Connection {
-    pub(super) fn new(shard: &Shard, stream: TcpStream, count: CallerCount) -> Self {
-        let id = shard.with(|state, _| {
+    pub(super) fn new(shard: &Shard, stream: Stream, actor: Arc<Actor>, count: CallerCount) -> Self {
+        let id = shard.with(|state, now| {
             let id = state.scheduler.caller_joined();
-            state.front.add_calls(id);
-            state.front.introduce(id, || {
-                let from = stream.peer_addr().map(|peer| peer.to_string()).ok();
-                Actor::new(Identity::anonymous(), ListenerKind::Grpc, from.as_deref())
-            });
+            state.front.add_calls(now, id, actor.identity());
+            state.front.introduce(id, &actor);
             id
         });
-        let caller = Arc::new(Caller { shard: shard.clone(), id, next_ticket: AtomicU64::new(0) });
+        let (shard, holding, next_ticket) = (shard.clone(), Arc::default(), AtomicU64::new(0));
+        let caller = Arc::new(Caller { shard, id, actor, holding, next_ticket });
         Self { stream, head: WipedBuffer::new(), caller, _count: count }
     }
 }

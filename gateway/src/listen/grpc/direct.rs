@@ -20,6 +20,7 @@ use tonic::service::Routes;
 
 use super::connection::Caller;
 use super::messages::Messages;
+use super::somebody::{self, Somebody};
 use super::{call, deadline, stream};
 use crate::shard::Shard;
 
@@ -42,18 +43,23 @@ impl Direct {
         Self { shard, limit, others }
     }
 
-    fn messages(&self, request: Request<Body>) -> Messages {
-        Messages::new(request.into_body(), self.limit)
+    fn somebody(&self, request: &Request<Body>) -> Result<Somebody, Status> {
+        Somebody::of(&self.shard, request.headers(), request.extensions())
+    }
+
+    fn messages(&self, request: Request<Body>, caller: &Caller) -> Messages {
+        let most_held = self.shard.config().limits.connection_buffer_bytes;
+        Messages::new(request.into_body(), self.limit, caller.holding().clone(), most_held)
     }
 
     fn submit(&self, request: Request<Body>) -> Answer {
         let deadline = deadline::of_call(Instant::now(), request.headers());
-        let caller = caller(&request);
-        let messages = self.messages(request);
+        let asked = caller(&request).and_then(|caller| Ok((caller, self.somebody(&request)?)));
         let shard = self.shard.clone();
+        let asked = asked.map(|(caller, somebody)| (self.messages(request, &caller), caller, somebody));
         Box::pin(async move {
-            let answer = match caller {
-                Ok(caller) => call::submit(&shard, caller, messages, deadline).await,
+            let answer = match asked {
+                Ok((messages, caller, somebody)) => call::submit(&shard, caller, somebody, messages, deadline).await,
                 Err(status) => Err(status),
             };
             Ok(match answer {
@@ -65,9 +71,13 @@ impl Direct {
 
     fn stream(&self, request: Request<Body>) -> Answer {
         let deadline = deadline::of_call(Instant::now(), request.headers());
-        let connection = caller(&request).ok().map(|caller| caller.id());
-        let answering = stream::Answering::start(&self.shard, connection, self.messages(request), deadline);
-        let response = response(Body::new(answering));
+        let response = match self.somebody(&request) {
+            Ok(somebody) => {
+                let messages = self.messages(request, somebody.caller());
+                response(Body::new(stream::Answering::start(&self.shard, messages, &somebody, deadline)))
+            }
+            Err(status) => status.into_http(),
+        };
         Box::pin(std::future::ready(Ok(response)))
     }
 }
@@ -100,8 +110,7 @@ fn response(body: Body) -> Response<Body> {
 }
 
 fn caller(request: &Request<Body>) -> Result<Arc<Caller>, Status> {
-    let caller = request.extensions().get::<Arc<Caller>>().cloned();
-    caller.ok_or_else(|| Status::internal("the connection has no caller"))
+    somebody::caller(request.extensions()).cloned()
 }
 
 /// Why a call's messages can not be read; `None` where they can.

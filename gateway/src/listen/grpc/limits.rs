@@ -19,12 +19,7 @@ pub(super) fn bad_affinity_key(key: &str) -> Option<String> {
 }
 
 /// Fails a call whose `affinity_key` is not taken.
-pub(super) fn check_affinity_key(
-    shard: &Shard,
-    caller: Option<CallerId>,
-    world: &str,
-    key: &str,
-) -> Result<(), Status> {
+pub(super) fn check_affinity_key(shard: &Shard, caller: CallerId, world: &str, key: &str) -> Result<(), Status> {
     let Some(why) = bad_affinity_key(key) else { return Ok(()) };
     let mut failure = shard.with(|state, _| state.front.reject(caller, world, Rejected::Malformed));
     failure.message.push_str(&why);

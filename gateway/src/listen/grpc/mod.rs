@@ -10,6 +10,7 @@ mod limits;
 mod messages;
 mod pipe;
 mod service;
+mod somebody;
 mod stream;
 
 use std::sync::Arc;
@@ -17,12 +18,13 @@ use std::time::Duration;
 
 use seeway_proto::v1::FILE_DESCRIPTOR_SET;
 use seeway_proto::v1::see_job_service_server::SeeJobServiceServer;
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 
+use crate::audit::Actor;
+use crate::listen::stream::Stream;
 use crate::shard::{CallerCount, Shard};
 use connection::Connection;
 use direct::Direct;
@@ -45,6 +47,9 @@ fn max_decoded(max_job_bytes: u32) -> usize {
     const AROUND_THE_JOB: usize = 64 * 1024;
     USUAL.max(2 * max_job_bytes as usize) + AROUND_THE_JOB
 }
+
+/// The largest headers of a call, in bytes; a token is the largest that anybody needs.
+const HEADERS: u32 = 32 * 1024;
 
 /// How often an idle connection is asked whether its caller is still there, and how long it has to answer.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -82,9 +87,14 @@ impl Server {
             .build_v1()
             .expect("the schema was compiled with the gateway");
         let calls = u32::try_from(limits.caller_jobs).unwrap_or(u32::MAX);
-        let routes = Routes::new(jobs).add_service(reflection).add_service(common.health.service()).prepare();
+        let routes = Routes::new(jobs).add_service(reflection).add_service(common.health.service(shard)).prepare();
         let service = Direct::new(shard.clone(), max_decoded(limits.max_job_bytes), routes);
-        let serving = tonic::transport::Server::builder()
+        let mut builder = tonic::transport::Server::builder();
+        if let Some(max_age) = config.tls.as_ref().map(|tls| tls.max_age).filter(|age| !age.is_zero()) {
+            builder = builder.max_connection_age(max_age);
+        }
+        let serving = builder
+            .http2_max_header_list_size(HEADERS)
             .max_concurrent_streams(calls)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -103,8 +113,8 @@ impl Server {
     }
 
     /// Serves a connection until its caller goes away.
-    pub async fn serve(&self, stream: TcpStream, count: CallerCount) {
-        let connection = Connection::new(&self.shard, stream, count);
+    pub async fn serve(&self, stream: Stream, actor: Arc<Actor>, count: CallerCount) {
+        let connection = Connection::new(&self.shard, stream, actor, count);
         if self.connections.send(Ok(connection)).await.is_err() {
             tracing::error!("the gRPC server has ended; a connection is closed");
         }

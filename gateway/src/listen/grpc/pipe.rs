@@ -18,8 +18,8 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Status, Streaming};
 
 use super::limits::{PipePlace, Pipes, check_affinity_key};
+use super::somebody::Somebody;
 use crate::audit::Event;
-use crate::schedule::CallerId;
 use crate::shard::{Failure, Shard};
 use crate::upstream::{self, PipeError};
 
@@ -42,7 +42,7 @@ pub(super) struct Pipe {
 /// Opens the pipe that the stream's first message asks for.
 pub(super) async fn open(
     shard: &Shard,
-    caller: Option<CallerId>,
+    somebody: Somebody,
     mut requests: Streaming<PipeRequest>,
     pipes: Arc<Pipes>,
 ) -> Result<Pipe, Status> {
@@ -56,8 +56,8 @@ pub(super) async fn open(
     };
     // Not before it is known that the caller means it.
     let place = pipes.take().ok_or_else(|| too_many(shard, &open.world))?;
-    check_affinity_key(shard, caller, &open.world, &open.affinity_key)?;
-    let (tunnel, channel) = connect(shard, caller, &open).await?;
+    check_affinity_key(shard, somebody.caller().id(), &open.world, &open.affinity_key)?;
+    let (tunnel, channel) = connect(shard, &somebody, &open).await?;
     let (read, write) = channel.split();
     let uplink = tokio::spawn(send(requests, write)).abort_handle();
     Ok(Pipe { read, unsent: WipedBuffer::new(), uplink, tunnel, has_ended: false, _place: place })
@@ -71,10 +71,16 @@ fn too_many(shard: &Shard, world: &str) -> Status {
     failure.into()
 }
 
-async fn connect(shard: &Shard, caller: Option<CallerId>, open: &PipeOpen) -> Result<(Arc<Tunnel>, Channel), Status> {
-    let Some(world) = shard.with(|state, _| state.front.world(&open.world)) else {
-        return Err(shard.with(|state, _| state.front.reject(caller, &open.world, Rejected::NoSuchWorld)).into());
-    };
+async fn connect(shard: &Shard, somebody: &Somebody, open: &PipeOpen) -> Result<(Arc<Tunnel>, Channel), Status> {
+    let caller = somebody.caller().id();
+    let world = shard.with(|state, now| {
+        let standing = somebody.standing(state, now);
+        match state.front.world(&standing, &open.world) {
+            Some(world) if standing.may_pipe(world) => Ok(world),
+            Some(_) => Err(state.front.reject(caller, &open.world, Rejected::AccessDenied)),
+            None => Err(state.front.reject(caller, &open.world, Rejected::NoSuchWorld)),
+        }
+    })?;
     let port = u16::try_from(open.port)
         .map_err(|_| Status::invalid_argument(format!("there is no port {}; 65535 is the last", open.port)))?;
     let key = open.affinity_key.as_bytes();
@@ -87,7 +93,7 @@ async fn connect(shard: &Shard, caller: Option<CallerId>, open: &PipeOpen) -> Re
     }
     let piped = upstream::open_pipe(shard, world, key, (port != 0).then_some(port)).await;
     shard.with(|state, _| {
-        state.front.record(caller, || {
+        state.front.record(somebody.caller().id(), somebody.identity(), || {
             let event = Event::new("pipe").text("world", &open.world).number("port", port.into());
             event.flag("opened", piped.is_ok())
         });

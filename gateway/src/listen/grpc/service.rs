@@ -11,9 +11,9 @@ use seeway_proto::v1::{
 use tokio_stream::{Empty, Stream};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::connection::Caller;
 use super::limits::Pipes;
 use super::pipe;
+use super::somebody::Somebody;
 use crate::schedule::WorldId;
 use crate::shard::Shard;
 
@@ -44,14 +44,18 @@ impl SeeJobService for Service {
     type PipeStream = Pin<Box<dyn Stream<Item = Result<PipeResponse, Status>> + Send>>;
 
     async fn pipe(&self, request: Request<Streaming<PipeRequest>>) -> Result<Response<Self::PipeStream>, Status> {
-        let caller = request.extensions().get::<Arc<Caller>>().map(|caller| caller.id());
-        let piped = pipe::open(&self.shard, caller, request.into_inner(), self.pipes.clone()).await?;
+        let piped = {
+            let somebody = Somebody::of(&self.shard, request.metadata().as_ref(), request.extensions())?;
+            pipe::open(&self.shard, somebody, request.into_inner(), self.pipes.clone()).await?
+        };
         Ok(Response::new(Box::pin(piped)))
     }
 
-    async fn list_worlds(&self, _: Request<ListWorldsRequest>) -> Result<Response<ListWorldsResponse>, Status> {
+    async fn list_worlds(&self, request: Request<ListWorldsRequest>) -> Result<Response<ListWorldsResponse>, Status> {
         let config = self.shard.config();
-        let mut worlds: Vec<World> = self.shard.with(|state, _| {
+        let somebody = Somebody::of(&self.shard, request.metadata().as_ref(), request.extensions())?;
+        let mut worlds: Vec<World> = self.shard.with(|state, now| {
+            let standing = somebody.standing(state, now);
             let world = |(index, world): (usize, &crate::config::World)| World {
                 name: world.name.clone(),
                 published_as: world.published_as.clone(),
@@ -59,7 +63,8 @@ impl SeeJobService for Service {
                 machines: world.machines.iter().map(|machine| config.machines[*machine].name.clone()).collect(),
                 max_job_bytes: config.limits.max_job_bytes,
             };
-            config.worlds.iter().enumerate().filter(|(_, world)| !world.is_retired).map(world).collect()
+            let all = config.worlds.iter().enumerate();
+            all.filter(|(index, world)| !world.is_retired && standing.may_see(WorldId(*index))).map(world).collect()
         });
         worlds.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(Response::new(ListWorldsResponse { worlds }))

@@ -24,6 +24,7 @@ use super::call::Answer;
 use super::limits::bad_affinity_key;
 use super::messages::Messages;
 use super::priority;
+use super::somebody::Somebody;
 use crate::schedule::{CallerId, NewJob};
 use crate::shard::{Answered, Shard, State};
 
@@ -90,20 +91,18 @@ struct Reader {
 }
 
 impl Answering {
-    /// Begins to read. `connection` is the caller that the stream's connection is.
+    /// Begins to read.
     pub(super) fn start(
         shard: &Shard,
-        connection: Option<CallerId>,
         requests: Messages,
+        somebody: &Somebody,
         call_deadline: Option<Instant>,
     ) -> Self {
         let room = Arc::new(Notify::new());
-        let caller = shard.with(|state, _| {
+        let caller = shard.with(|state, now| {
             let caller = state.scheduler.caller_joined();
-            state.front.add_stream(caller, room.clone());
-            if let Some(connection) = connection {
-                state.front.introduce_as(caller, connection);
-            }
+            state.front.add_stream(now, caller, somebody.identity(), room.clone());
+            state.front.introduce_over(caller, somebody.caller().id(), somebody.identity());
             caller
         });
         let shared = Arc::new(Shared { open: Mutex::default(), room, reading: Mutex::new(Reading::Goes) });
@@ -289,11 +288,15 @@ async fn part_leaves() {
 fn poll_batch(requests: &mut Messages, cx: &mut Context<'_>) -> Poll<Result<bool, Status>> {
     loop {
         match requests.poll_more(cx) {
-            Poll::Ready(Ok(true)) if requests.ahead() < BATCH_BYTES || !requests.has_next() => {}
+            Poll::Ready(Ok(true)) if wants_more(requests) => {}
             Poll::Pending if requests.has_next() => return Poll::Ready(Ok(true)),
             polled => return polled,
         }
     }
+}
+
+fn wants_more(requests: &Messages) -> bool {
+    !requests.has_next() || (requests.ahead() < BATCH_BYTES && !requests.is_full())
 }
 
 /// Hands a request's job to the scheduler, or answers it at once.
@@ -319,11 +322,12 @@ fn submit(
     } else {
         bad_affinity_key(submit.affinity_key)
     };
-    let world = state.front.world(last_world).ok_or((Rejected::NoSuchWorld, String::new()));
+    let world =
+        state.front.world(state.front.standing_of(caller), last_world).ok_or((Rejected::NoSuchWorld, String::new()));
     let world = match malformed.map_or(world, |detail| Err((Rejected::Malformed, detail))) {
         Ok(world) => world,
         Err((rejected, detail)) => {
-            let mut failure = state.front.reject(Some(caller), last_world, rejected);
+            let mut failure = state.front.reject(caller, last_world, rejected);
             failure.message.push_str(&detail);
             let answered = if is_in_use { Answered::InUse } else { Answered::Job(request.id) };
             if let Some(answers) = state.front.stream(caller) {

@@ -10,8 +10,6 @@ use rustix::io::retry_on_intr;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::chores::{Chore, Chores};
-use crate::access::Identity;
-use crate::audit::{Actor, ListenerKind};
 use crate::shard::AnswerSink;
 
 /// A caller that has gone is an error of the write, and no signal.
@@ -47,15 +45,6 @@ impl Socket {
 
     fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         Ok(retry_on_intr(|| send(self, bytes, WRITE_FLAGS))?)
-    }
-
-    /// Who is at the other end, for the audit log.
-    pub(super) fn actor(&self) -> Actor {
-        let listener = match self {
-            Self::Tcp(_) => ListenerKind::HardserverTcp,
-            Self::Unix(_) => ListenerKind::HardserverUnix,
-        };
-        Actor::new(Identity::anonymous(), listener, Some(&self.peer()))
     }
 
     /// Who is at the other end, for the log.

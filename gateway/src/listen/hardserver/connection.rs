@@ -14,6 +14,7 @@ use zeroize::Zeroize;
 use super::caller::{Caller, Socket};
 use super::pass::Passing;
 use super::socket::{KEPT_BYTES, decode_partial};
+use crate::audit::Actor;
 use crate::config::Config;
 use crate::schedule::{CallerId, NewJob, Priority};
 use crate::shard::{CallerCount, LegacyPort, Meaning, Shard, State, Written};
@@ -68,7 +69,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Joins the shard's callers.
-    pub(super) fn new(shard: &Shard, caller: Arc<Caller>, count: CallerCount) -> Self {
+    pub(super) fn new(shard: &Shard, caller: Arc<Caller>, actor: &Arc<Actor>, count: CallerCount) -> Self {
         let config = shard.config();
         let large_buffers = shard.with(|state, _| state.scheduler.large_buffers().clone());
         let incoming = Incoming::new(config.wire.profile.clone(), config.wire_limits(), config.limits.caller_jobs);
@@ -77,11 +78,10 @@ impl Connection {
         if let Some(passing) = &passing {
             port = port.beside_hardserver(config.worlds.len(), passing.wakes.clone());
         }
-        let socket = &caller.socket;
-        let caller_id = shard.with(|state, _| {
+        let caller_id = shard.with(|state, now| {
             let caller = state.scheduler.caller_joined();
-            state.front.add_legacy(caller, port);
-            state.front.introduce(caller, || socket.actor());
+            state.front.add_legacy(now, caller, actor.identity(), port);
+            state.front.introduce(caller, actor);
             caller
         });
         let passing = passing.map(|passing| passing.start(shard, caller_id, caller.socket.peer()));
@@ -289,29 +289,39 @@ impl Connection {
                 }
             },
             Some(Command::NoOp { tag }) => port.incoming.answer_no_op(tag),
-            Some(Command::GetPublishedObject { tag, name }) => match state.front.published_world(name) {
-                Some(world) => {
-                    let port = state.front.legacy(self.caller_id);
-                    if let Some(handle) = port.handle_of(world) {
-                        port.incoming.answer_object(tag, handle);
-                    } else {
-                        let status = profile.statuses.not_available;
-                        port.incoming.answer_error(tag, status, Some("this connection has no handle left"));
+            Some(Command::GetPublishedObject { tag, name }) => {
+                match state.front.published_world(self.caller_id, name) {
+                    Some(world) => {
+                        let port = state.front.legacy(self.caller_id);
+                        if let Some(handle) = port.handle_of(world) {
+                            port.incoming.answer_object(tag, handle);
+                        } else {
+                            let status = profile.statuses.not_available;
+                            port.incoming.answer_error(tag, status, Some("this connection has no handle left"));
+                        }
+                    }
+                    None if self.passing.is_some() => self.pass_on(config, state, received),
+                    None => {
+                        let port = state.front.legacy(self.caller_id);
+                        port.incoming.answer_error(tag, profile.statuses.unknown_id, Some("no such world"));
+                        let reason = Outcome::Rejected(Rejected::NoSuchWorld).reason();
+                        state.front.record_refusal(self.caller_id, Some(name), reason);
                     }
                 }
-                None if self.passing.is_some() => self.pass_on(config, state, received),
-                None => {
-                    let port = state.front.legacy(self.caller_id);
-                    port.incoming.answer_error(tag, profile.statuses.unknown_id, Some("no such world"));
-                    state.front.record_unknown_world(self.caller_id, name);
-                }
-            },
+            }
             None => self.pass_on(config, state, received),
         }
     }
 
-    /// Stages a command for the hardserver.
+    /// Stages a command for the hardserver, if its caller may use that.
     fn pass_on(&self, config: &Config, state: &mut State, received: Received<'_>) {
+        if !state.front.standing_of(self.caller_id).may_use_hardserver() {
+            let outcome = Outcome::Rejected(Rejected::AccessDenied);
+            let port = state.front.legacy(self.caller_id);
+            port.incoming.answer_error(received.tag, outcome.status(&config.wire.profile), Some("not allowed"));
+            state.front.rejected_legacy(self.caller_id, outcome.reason(), 1);
+            return;
+        }
         if !state.front.legacy(self.caller_id).pass_on(&config.wire.profile, received) {
             state.front.passed.not_sent += 1;
         }

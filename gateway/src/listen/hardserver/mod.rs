@@ -14,6 +14,8 @@ mod chores;
 mod connection;
 mod pass;
 mod socket;
+mod unsealed;
 
 pub use caller::Socket;
 pub use callers::{Callers, Poller};
+pub use unsealed::unsealed;

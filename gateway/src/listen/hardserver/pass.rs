@@ -201,6 +201,8 @@ async fn connect(address: &HardserverAddress) -> io::Result<Socket> {
                 stream.set_nodelay(true)?;
                 Ok(stream.into())
             }
+            // In no configuration that was checked.
+            HardserverAddress::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     };
     tokio::time::timeout(CONNECT_TIMEOUT, connecting).await?

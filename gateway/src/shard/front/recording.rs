@@ -6,9 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use seeway_proto::outcome::{NotSent, Outcome, Rejected};
+use seeway_proto::outcome::{NotSent, Outcome};
 
-use super::Front;
+use super::{Front, Port};
+use crate::access::Identity;
 use crate::audit::{Actor, Event, Recorder};
 use crate::schedule::{CallerId, Concluded, NewJob};
 
@@ -18,24 +19,17 @@ impl Front {
         self.recorder = Some(Box::new(recorder));
     }
 
-    /// Says who a caller is. To be called when it has joined; `actor` is, where that is recorded.
-    pub fn introduce(&mut self, caller: CallerId, actor: impl FnOnce() -> Actor) {
+    /// Says who a caller is. To be called when it has joined.
+    pub fn introduce(&mut self, caller: CallerId, actor: &Arc<Actor>) {
         if let Some(recorder) = &mut self.recorder {
-            recorder.joined(caller, Arc::new(actor()));
+            recorder.joined(caller, actor.clone());
         }
     }
 
-    /// A caller is the same one as another caller, such as a gRPC stream and its connection.
-    pub fn introduce_as(&mut self, caller: CallerId, other: CallerId) {
+    /// A caller has come over a connection that is a caller itself, as a gRPC stream does.
+    pub fn introduce_over(&mut self, caller: CallerId, connection: CallerId, identity: &Identity) {
         if let Some(recorder) = &mut self.recorder {
-            recorder.joined_as(caller, other);
-        }
-    }
-
-    /// A caller has gone, and all its jobs have ended.
-    pub(in crate::shard) fn forget(&mut self, caller: CallerId) {
-        if let Some(recorder) = &mut self.recorder {
-            recorder.left(caller);
+            recorder.joined_over(caller, connection, identity);
         }
     }
 
@@ -47,17 +41,17 @@ impl Front {
         }
     }
 
-    /// Records something else than a job or a refusal.
-    pub fn record(&mut self, caller: Option<CallerId>, event: impl FnOnce() -> Event) {
+    /// Records something else than a job or a refusal, which somebody does over a connection.
+    pub fn record(&mut self, connection: CallerId, identity: &Identity, event: impl FnOnce() -> Event) {
         if let Some(recorder) = &mut self.recorder {
-            recorder.event(caller, event());
+            recorder.event_of(connection, identity, event());
         }
     }
 
-    /// A request named a world that is none to this caller, and is no job.
-    pub fn record_unknown_world(&mut self, caller: CallerId, world: &str) {
+    /// Something was refused to a caller that is no job and is counted elsewhere, or nowhere.
+    pub fn record_refusal(&mut self, caller: CallerId, world: Option<&str>, reason: &'static str) {
         if let Some(recorder) = &mut self.recorder {
-            recorder.refused(Some(caller), Some(world), Outcome::Rejected(Rejected::NoSuchWorld).reason(), 1);
+            recorder.refused(Some(caller), world, reason, 1);
         }
     }
 
@@ -77,7 +71,11 @@ impl Front {
             self.refuse_unrecorded(caller, job);
             return false;
         }
-        recorder.submitted(caller, job.ticket, job.bytes);
+        let of_call = match self.ports.get(caller) {
+            Some(Port::Calls(calls)) => calls.get(&job.ticket).and_then(|call| call.standing.as_ref()),
+            _ => None,
+        };
+        recorder.submitted(caller, job.ticket, job.bytes, of_call.map(|standing| standing.identity()));
         true
     }
 
