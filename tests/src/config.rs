@@ -10,6 +10,7 @@ pub struct Config {
     machines: String,
     names: Vec<String>,
     worlds: String,
+    permissions: String,
     sections: BTreeMap<&'static str, Vec<String>>,
 }
 
@@ -53,6 +54,13 @@ impl Config {
         self
     }
 
+    /// A rule with these lines.
+    #[must_use]
+    pub fn permission(mut self, lines: &str) -> Self {
+        writeln!(self.permissions, "[[permission]]\n{lines}\n").expect("writing to a string can't fail");
+        self
+    }
+
     /// A line in one of the plain sections: `("limits", "hold = \"2s\"")`.
     #[must_use]
     pub fn line(mut self, section: &'static str, line: &str) -> Self {
@@ -66,7 +74,8 @@ impl Config {
             "[listen]\ngrpc = \"127.0.0.1:0\"\nhardserver = [\"unix:{socket}\", \"tcp:127.0.0.1:0\", \"tcp:[::1]:0\"]\nadmin = \"127.0.0.1:0\"\n"
         );
         let listen = self.sections.get("listen").map(|lines| lines.join("\n")).unwrap_or_default();
-        writeln!(text, "{listen}\n\n{}{}", self.machines, self.worlds).expect("writing to a string can't fail");
+        writeln!(text, "{listen}\n\n{}{}{}", self.machines, self.worlds, self.permissions)
+            .expect("writing to a string can't fail");
         for (section, lines) in self.sections.iter().filter(|(section, _)| **section != "listen") {
             writeln!(text, "[{section}]\n{}\n", lines.join("\n")).expect("writing to a string can't fail");
         }

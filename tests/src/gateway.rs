@@ -28,6 +28,9 @@ pub struct Gateway {
     grpc: SocketAddr,
     admin: SocketAddr,
     hardserver: Vec<Target>,
+    /// Where legacy callers speak TLS, and where changes come in, as they are written.
+    tls: Option<String>,
+    management: Option<String>,
     folder: TempDir,
     filter: Option<String>,
     /// Where it listens over TCP; empty where the kernel chose.
@@ -63,13 +66,16 @@ impl Gateway {
         write_config(folder.path(), config, &ports);
         let (process, ready) = serve(folder.path(), filter);
         let address = |key| field(&ready, key).parse().unwrap_or_else(|error| panic!("{key} in {ready:?}: {error}"));
-        let hardserver = field(&ready, "hardserver")
-            .split(',')
+        let all = field(&ready, "hardserver").split(',');
+        let tls = all.clone().find_map(|target| target.strip_prefix("tls:")).map(str::to_owned);
+        let management = ready.contains(" management=").then(|| field(&ready, "management").to_owned());
+        let hardserver = all
+            .filter(|target| !target.starts_with("tls:"))
             .map(|target| target.parse().unwrap_or_else(|error| panic!("hardserver in {ready:?}: {error}")))
             .collect();
         let filter = filter.map(str::to_owned);
         let (grpc, admin, earlier_log) = (address("grpc"), address("admin"), String::new());
-        Self { process, grpc, admin, hardserver, folder, filter, ports, earlier_log }
+        Self { process, grpc, admin, hardserver, tls, management, folder, filter, ports, earlier_log }
     }
 
     /// Starts it again where it listened before, after it has ended. It must have been started on fixed ports.
@@ -140,6 +146,16 @@ impl Gateway {
             "a TCP port over IPv6",
             |target| matches!(target, Target::Tcp(address) if address.starts_with('[')),
         )
+    }
+
+    /// Its hardserver port where TLS is spoken, as `host:port`.
+    pub fn tls(&self) -> &str {
+        self.tls.as_deref().expect("it has a tls: address")
+    }
+
+    /// Where changes come in, as `--admin` takes it.
+    pub fn management(&self) -> String {
+        self.management.clone().expect("listen.management is set")
     }
 
     fn hardserver_where(&self, what: &str, wanted: impl Fn(&Target) -> bool) -> Target {

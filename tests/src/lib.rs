@@ -5,6 +5,7 @@
 //! the binary itself) fails the test with a sentence that says what to install or to build.
 
 pub mod audit;
+pub mod authority;
 pub mod callers;
 pub mod chaos;
 pub mod config;

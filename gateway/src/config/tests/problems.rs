@@ -121,17 +121,17 @@ fn each_problem_has_its_line_its_key_and_what_to_do() {
         (
             with("\"127.0.0.1:0\"", "\"0.0.0.0:50051\""),
             "2: listen.grpc: 0.0.0.0:50051 is not a loopback address",
-            "until TLS",
+            "or with TLS",
         ),
         (
             with("tcp:[::1]:0", "tcp:[::]:9000"),
             "3: listen.hardserver: [::]:9000 is not a loopback address",
-            "until TLS",
+            "or with TLS",
         ),
         (
             with("admin = \"\"", "admin = \"192.0.2.1:1\""),
             "4: listen.admin: 192.0.2.1:1 is not a loopback",
-            "until TLS",
+            "or with TLS",
         ),
         (
             with("admin = \"\"", "admin = \"localhost:65536\""),

@@ -1,0 +1,373 @@
+//! Who gets in, and what they may do: certificates, Unix users and rules, at every listener.
+
+use std::process::Command;
+use std::time::Duration;
+
+use seeway_bench::wire::WireCaller;
+use seeway_client::grpc::{Credentials, Gateway as Client, SubmitOptions};
+use seeway_tests::authority::{Authority, Certified};
+use seeway_tests::machine::seeway;
+use seeway_tests::{Config, Gateway, Identity, Machine, turn::Turn, wait};
+
+const PAY: &str = "spiffe://bank.example/pay";
+const AUDIT: &str = "spiffe://bank.example/audit";
+
+/// Two machines that echo, in the worlds `pay` and `vault`, behind a gateway that speaks TLS and knows callers by certificate.
+struct Scene {
+    authority: Authority,
+    config: Config,
+    gateway: Gateway,
+    _identity: Identity,
+    _machine: Machine,
+}
+
+impl Scene {
+    fn new(with: impl FnOnce(Config, &Authority) -> Config) -> Self {
+        let (identity, authority) = (Identity::generate(), Authority::new("callers"));
+        let machine = Machine::start_with_ssh("echo", &identity, "127.0.0.1:0");
+        let server = authority.server();
+        let config = Config::new()
+            .machine("hsm", machine.door(), machine.seejobs(), &identity, "")
+            .world("pay", &["hsm"], "")
+            .world("vault", &["hsm"], "")
+            .line("tls", &tls(&server, &authority));
+        let config = with(config, &authority);
+        let gateway = Gateway::ready(&config);
+        Self { authority, config, gateway, _identity: identity, _machine: machine }
+    }
+
+    fn address(&self) -> String {
+        self.gateway.grpc().to_string().replace("grpc://", "grpcs://")
+    }
+
+    fn trusting(&self) -> Credentials {
+        Credentials::none().trust(&self.authority.certificate()).expect("readable")
+    }
+
+    fn with(&self, certified: &Certified) -> Credentials {
+        self.trusting().certificate(&certified.certificate, &certified.key).expect("readable")
+    }
+
+    async fn client(&self, uri: &str) -> Client {
+        let credentials = self.with(&self.authority.client(uri));
+        Client::connect_with(&self.address(), credentials).await.unwrap_or_else(|error| panic!("{uri}: {error}"))
+    }
+}
+
+fn tls(server: &Certified, callers: &Authority) -> String {
+    format!(
+        "certificate = \"{}\"\nkey = \"{}\"\nclient_ca = \"{}\"",
+        server.certificate.display(),
+        server.key.display(),
+        callers.certificate().display()
+    )
+}
+
+/// Sends one job; its reply, or why there is none.
+async fn ask(client: &Client, world: &str) -> Result<(), String> {
+    let options = SubmitOptions { timeout: Some(Duration::from_secs(20)), ..SubmitOptions::default() };
+    match client.submit(world, "job", &options).await {
+        Ok(done) => {
+            assert_eq!(done.reply.as_bytes(), b"job");
+            Ok(())
+        }
+        Err(error) => Err(format!("{} {error}", error.reason())),
+    }
+}
+
+async fn worlds(client: &Client) -> Vec<String> {
+    client.list_worlds().await.expect("listed").into_iter().map(|world| world.name).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_world_that_one_may_not_use_is_one_that_is_not_there() {
+    let _turn = Turn::beside_others();
+    let scene = Scene::new(|config, _| {
+        config
+            .permission(&format!("who = [\"certificate:{PAY}\"]\nmay = [\"submit\"]\nworlds = [\"pay\"]"))
+            .permission(&format!("who = [\"certificate:{AUDIT}\"]\nmay = [\"pipe\"]\nworlds = [\"*\"]"))
+    });
+    let pay = scene.client(PAY).await;
+    assert_eq!(ask(&pay, "pay").await, Ok(()));
+    assert_eq!(worlds(&pay).await, ["pay"]);
+    let (hidden, missing) = (ask(&pay, "vault").await, ask(&pay, "vaulx").await);
+    assert_eq!(hidden.clone().map_err(|error| error.replace("vault", "vaulx")), missing, "to the last letter");
+    assert!(hidden.expect_err("denied").starts_with("NO_SUCH_WORLD"));
+
+    // Another action is another matter: who may see the world is told that it may not do that.
+    let audit = scene.client(AUDIT).await;
+    assert_eq!(worlds(&audit).await, ["pay", "vault"]);
+    assert!(ask(&audit, "vault").await.expect_err("denied").starts_with("ACCESS_DENIED"));
+
+    // A certificate that no rule is about.
+    let stranger = scene.client("spiffe://bank.example/pay/other").await;
+    assert_eq!(worlds(&stranger).await, [""; 0]);
+    assert!(ask(&stranger, "pay").await.expect_err("denied").starts_with("NO_SUCH_WORLD"));
+
+    // Callers that show nothing, where the front end does not encrypt: the legacy wire over TCP.
+    let mut legacy = WireCaller::connect(&scene.gateway.tcp4(), 4).await.expect("connected");
+    let refused = legacy.open_world("pay", 1).await.expect_err("there is no such world for them").to_string();
+    assert!(refused.contains('4'), "UnknownID: {refused}");
+
+    // The same in a stream, where a job that is refused ends nothing.
+    let stream = pay.stream();
+    let options = SubmitOptions::default();
+    assert!(stream.submit("vault", "job", &options).await.is_err());
+    assert_eq!(stream.submit("pay", "job", &options).await.expect("allowed").reply.as_bytes(), b"job");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_good_certificate_there_is_no_connection() {
+    let _turn = Turn::beside_others();
+    let scene = Scene::new(|config, authority| {
+        let list = authority.revoke(&[], true);
+        config.line("tls", &format!("crl = [\"{}\"]\nhandshake_timeout = \"2s\"", list.display()))
+    });
+    let refused = async |credentials: Credentials, what: &str| {
+        let client = Client::connect_with(&scene.address(), credentials).await;
+        // With TLS 1.3 a client learns that its certificate was refused when it first reads.
+        match client {
+            Err(_) => {}
+            Ok(client) => assert!(client.list_worlds().await.is_err(), "{what} got in"),
+        }
+    };
+    let good = scene.authority.client(PAY);
+    let client = Client::connect_with(&scene.address(), scene.with(&good)).await.expect("let in");
+    assert_eq!(ask(&client, "pay").await, Ok(()));
+
+    refused(scene.trusting(), "nobody").await;
+    let others = Authority::new("others").client(PAY);
+    refused(scene.with(&others), "a certificate of another authority").await;
+    refused(scene.with(&scene.authority.server()), "a server's certificate").await;
+    // And the other way round: a gateway that can't show who it is, and a plain connection to one that wants TLS.
+    let distrusting = Credentials::none().trust(&Authority::new("others").certificate()).expect("readable");
+    assert!(Client::connect_with(&scene.address(), distrusting).await.is_err());
+    let plain = Client::connect(&scene.gateway.grpc().to_string()).await;
+    assert!(match plain {
+        Err(_) => true,
+        Ok(plain) => plain.list_worlds().await.is_err(),
+    });
+
+    // The list is read again when it changes; the connection that is open stays, and the next one of the same certificate does not come
+    // to be.
+    scene.authority.revoke(&[&good], true);
+    let reloads = || scene.gateway.metrics().sum_where("seeway_tls_reloads_total", "result=\"ok\"");
+    wait::until("the list is read again", wait::BOUND, || (reloads() > 1.5).then_some(()));
+    refused(scene.with(&good), "a revoked certificate").await;
+    assert_eq!(ask(&client, "pay").await, Ok(()), "until it has reached tls.max_age");
+    // One that is past its next update lets nobody in.
+    scene.authority.revoke(&[], false);
+    wait::until("the list is read again", wait::BOUND, || (reloads() > 3.5).then_some(()));
+    refused(scene.with(&good), "somebody whose authority's list is overdue").await;
+    // A file that will not do changes nothing.
+    let before = scene.gateway.metrics().sum_where("seeway_tls_reloads_total", "result=\"refused\"");
+    std::fs::write(scene.authority.revoke(&[], true), "no list").expect("written");
+    let refusals = || scene.gateway.metrics().sum_where("seeway_tls_reloads_total", "result=\"refused\"");
+    wait::until("the list is refused", wait::BOUND, || (refusals() > before + 1.5).then_some(()));
+    assert_eq!(ask(&client, "pay").await, Ok(()));
+    assert!(scene.gateway.log().contains("the last ones stay"), "{}", scene.gateway.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_certificate_is_shown_to_the_next_caller_and_disturbs_no_other() {
+    let _turn = Turn::beside_others();
+    let scene = Scene::new(|config, _| config);
+    let client = scene.client(PAY).await;
+    let stream = client.stream();
+    let options = SubmitOptions::default();
+    assert!(stream.submit("pay", "job", &options).await.is_ok());
+    let before = served_by(&scene).await;
+    scene.authority.server();
+    let reloads = || scene.gateway.metrics().sum_where("seeway_tls_reloads_total", "result=\"ok\"");
+    wait::until("the certificate is read again", wait::BOUND, || (reloads() > 1.5).then_some(()));
+    assert_ne!(served_by(&scene).await.0, before.0, "another certificate");
+    assert!(stream.submit("pay", "job", &options).await.is_ok(), "on the connection from before");
+    assert_eq!(before.1, rustls::NamedGroup::X25519MLKEM768, "the hybrid key exchange is preferred");
+}
+
+/// The certificate that a new connection is shown, and the key exchange that was agreed on. The client offers the classical key
+/// exchange first.
+async fn served_by(scene: &Scene) -> (Vec<u8>, rustls::NamedGroup) {
+    use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
+    let certified = scene.authority.client(AUDIT);
+    let address = scene.address().replace("grpcs://", "");
+    let authorities = CertificateDer::from_pem_file(scene.authority.certificate()).expect("a certificate");
+    tokio::task::spawn_blocking(move || {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(authorities).expect("an authority");
+        let provider = rustls::crypto::CryptoProvider {
+            kx_groups: vec![kx_group::X25519, kx_group::X25519MLKEM768],
+            ..default_provider()
+        };
+        let config = rustls::ClientConfig::builder_with_provider(provider.into())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("TLS 1.3")
+            .with_root_certificates(roots)
+            .with_client_auth_cert(
+                vec![CertificateDer::from_pem_file(&certified.certificate).expect("a certificate")],
+                PrivateKeyDer::from_pem_file(&certified.key).expect("a key"),
+            )
+            .expect("they belong together");
+        let name = ServerName::try_from("localhost").expect("a name");
+        let mut session = rustls::ClientConnection::new(config.into(), name).expect("a session");
+        let mut stream = std::net::TcpStream::connect(address).expect("connected");
+        while session.is_handshaking() {
+            session.complete_io(&mut stream).expect("agreed");
+        }
+        let shown = session.peer_certificates().expect("shown")[0].to_vec();
+        (shown, session.negotiated_key_exchange_group().expect("agreed").name())
+    })
+    .await
+    .expect("no panic")
+}
+
+/// What `seeway check --as` says that somebody may do to `pay`.
+fn may(gateway: &Gateway, who: &str) -> String {
+    let output = seeway().args(["check", "--as", who, "--config"]).arg(gateway.config_file()).output().expect("runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("text");
+    let line = text.lines().find(|line| line.starts_with("submit  ") && line.contains(" pay "));
+    line.unwrap_or_else(|| panic!("{text}")).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn me() -> String {
+    let output = Command::new("id").arg("-un").output().expect("id runs");
+    String::from_utf8(output.stdout).expect("text").trim().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_kernel_says_who_a_unix_caller_is_and_a_reload_takes_effect_at_once() {
+    let _turn = Turn::beside_others();
+    let me = me();
+    let rule = format!("name = \"mine\"\nwho = [\"user:{me}\"]\nmay = [\"submit\"]\nworlds = [\"pay\"]\nin_flight = 3");
+    let mut scene = Scene::new(|config, _| config.permission(&rule));
+    let mut caller = WireCaller::connect(&scene.gateway.unix(), 4).await.expect("connected");
+    let world = caller.open_world("pay", 1).await.expect("mine");
+    assert!(
+        WireCaller::connect(&scene.gateway.unix(), 4).await.expect("connected").open_world("vault", 1).await.is_err()
+    );
+    let status = async |caller: &mut WireCaller<i32>| {
+        caller.stage(world, b"job", 2).unwrap_or_else(|_| panic!("there is room"));
+        let mut status = None;
+        while status.is_none() {
+            let took = caller.exchange(|_, reply| {
+                status = Some(match reply {
+                    seeway_proto::wire::ReplyBody::Error { status, .. } => status,
+                    _ => 0,
+                });
+            });
+            took.await.expect("answered");
+        }
+        status.expect("answered")
+    };
+    assert_eq!(status(&mut caller).await, 0);
+    assert_eq!(may(&scene.gateway, &format!("user:{me}")), "submit pay yes rule `mine` 3 in flight");
+    assert_eq!(may(&scene.gateway, "token:x"), "submit pay no no rule allows it");
+    assert_eq!(may(&scene.gateway, "anonymous"), "submit pay no no rule allows it");
+
+    // The rule goes; the connection stays, with the handle that it has, which is good for nothing any more.
+    let rule = "who = [\"user:somebody-else\"]\nmay = [\"submit\"]".to_owned();
+    let with_other_rule = Scene { config: scene.config.clone().permission(&rule), ..scene };
+    scene = with_other_rule;
+    let text = std::fs::read_to_string(scene.gateway.config_file()).expect("there");
+    scene.gateway.rewrite_as(&text.replace(&format!("user:{me}"), "user:somebody-else"));
+    let loaded = scene.gateway.metrics().sum_where("seeway_reloads_total", "result=\"ok\"");
+    scene.gateway.hang_up();
+    let reloads = || scene.gateway.metrics().sum_where("seeway_reloads_total", "result=\"ok\"");
+    wait::until("it is reloaded", wait::BOUND, || (reloads() > loaded + 0.5).then_some(()));
+    assert_eq!(status(&mut caller).await, 4, "UnknownID");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sends_jobs_drains_nothing_and_who_drains_sends_none() {
+    let _turn = Turn::beside_others();
+    let operators = Authority::new("operators");
+    let server = operators.server();
+    let scene = Scene::new(|config, _| {
+        config
+            .line("listen", "management = \"tls:127.0.0.1:0\"")
+            .line("management_tls", &tls(&server, &operators))
+            .permission("who = [\"certificate:spiffe://bank.example/*\"]\nmay = [\"submit\"]")
+            .permission(
+                "name = \"operators\"\nwho = [\"certificate:spiffe://bank.example/operator\"]\nmay = [\"admin\"]",
+            )
+    });
+    let drain = |credentials: Option<(&Certified, &Authority)>, at: &str| {
+        let mut command = seeway();
+        command.args(["drain", "--machine", "hsm", "--admin", at]);
+        if let Some((certified, authority)) = credentials {
+            command.arg("--ca").arg(authority.certificate());
+            command.arg("--certificate").arg(&certified.certificate).arg("--key").arg(&certified.key);
+        }
+        let output = command.output().expect("it runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let management = scene.gateway.management();
+    let operator = operators.client("spiffe://bank.example/operator");
+    let caller = scene.authority.client(PAY);
+
+    let (status, said) = drain(None, &scene.gateway.admin().to_string());
+    assert!(status == Some(1) && said.contains("listen.management"), "{said}");
+    let (status, said) = drain(Some((&caller, &operators)), &management);
+    assert_eq!(status, Some(1), "a caller's certificate is none here: {said}");
+    let (status, said) = drain(Some((&operators.client("spiffe://bank.example/guest"), &operators)), &management);
+    assert!(status == Some(1) && said.contains("no [[permission]]"), "{said}");
+    let pay = scene.client(PAY).await;
+    assert_eq!(ask(&pay, "pay").await, Ok(()), "nothing was drained");
+
+    let as_caller = Client::connect_with(&scene.address(), scene.with(&operator)).await;
+    assert!(match as_caller {
+        Err(_) => true,
+        Ok(client) => client.list_worlds().await.is_err(),
+    });
+    let (status, said) = drain(Some((&operator, &operators)), &management);
+    assert_eq!(status, Some(0), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_an_identitys_quota_and_one_past_it() {
+    let _turn = Turn::beside_others();
+    let identity = Identity::generate();
+    let machine = Machine::start_with_ssh("slow:1000", &identity, "127.0.0.1:0");
+    let (authority, rate) = (Authority::new("callers"), "spiffe://bank.example/rate");
+    let config = Config::new()
+        .machine("hsm", machine.door(), machine.seejobs(), &identity, "")
+        .world("pay", &["hsm"], "")
+        .line("tls", &tls(&authority.server(), &authority))
+        .line("runtime", "shards = 2")
+        .permission(&format!("who = [\"certificate:{PAY}\"]\nmay = [\"submit\"]\nin_flight = 5"))
+        .permission(&format!("who = [\"certificate:{rate}\"]\nmay = [\"submit\"]\njobs_per_second = 3"));
+    let gateway = Gateway::ready(&config);
+    let address = gateway.grpc().to_string().replace("grpc://", "grpcs://");
+    for (uri, most) in [(PAY, 5), (rate, 3)] {
+        let certified = authority.client(uri);
+        // Over connections of its own each, which the two shards share.
+        let mut asked = tokio::task::JoinSet::new();
+        for _ in 0..9 {
+            let credentials = Credentials::none()
+                .trust(&authority.certificate())
+                .and_then(|credentials| credentials.certificate(&certified.certificate, &certified.key))
+                .expect("readable");
+            let client = Client::connect_with(&address, credentials).await.expect("let in");
+            asked.spawn(async move { ask(&client, "pay").await });
+        }
+        let answers = asked.join_all().await;
+        let refused: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
+        // A second's worth at once; the connections are made within that second, or one more would be let in.
+        assert!(refused.len() >= 9 - most - 1 && refused.len() <= 9 - most, "{answers:?}");
+        assert!(refused.iter().all(|error| error.starts_with("CLIENT_QUOTA")), "{refused:?}");
+    }
+    gateway.until_idle(wait::BOUND);
+    // What ended counts no more.
+    let certified = authority.client(PAY);
+    let credentials = Credentials::none().trust(&authority.certificate()).expect("readable");
+    let credentials = credentials.certificate(&certified.certificate, &certified.key).expect("readable");
+    let client = Client::connect_with(&address, credentials).await.expect("let in");
+    let mut asked = tokio::task::JoinSet::new();
+    for _ in 0..5 {
+        let client = client.clone();
+        asked.spawn(async move { ask(&client, "pay").await });
+    }
+    assert!(asked.join_all().await.iter().all(Result::is_ok));
+}
