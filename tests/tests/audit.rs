@@ -11,10 +11,12 @@ use std::{
 
 use rustix::process::geteuid;
 use seeway_bench::{Target, grpc::GrpcCaller, grpc::connect, wire::WireCaller};
+use seeway_client::grpc::{Credentials, Gateway as Client, SubmitOptions};
 use seeway_proto::v1::SubmitRequest;
 use seeway_tests::{
     Config, Gateway, Identity, Machine,
     audit::{AuditLog, sha256},
+    authority::Authority,
     callers::{self, Told},
     turn::Turn,
     wait,
@@ -133,13 +135,14 @@ async fn every_job_has_exactly_one_record_that_says_what_became_of_it() {
         let name = String::from_utf8_lossy(&job[..job.len().min(40)]).into_owned();
         let record = jobs.remove(&sha256(job)).unwrap_or_else(|| panic!("{name} has no record"));
         assert_eq!(record["job_bytes"], job.len(), "{record}");
-        assert_eq!((&record["who"], &record["world"]), (&"anonymous".into(), &"w".into()), "{record}");
-        let listener = match name.split('-').next() {
-            Some("unix") => "hardserver_unix",
-            Some("tcp") => "hardserver_tcp",
-            _ => "grpc",
+        let user = seeway_tests::sshd::user();
+        let (listener, by, who) = match name.split('-').next() {
+            Some("unix") => ("hardserver_unix", "unix_user", user.as_str()),
+            Some("tcp") => ("hardserver_tcp", "anonymous", "anonymous"),
+            _ => ("grpc", "anonymous", "anonymous"),
         };
-        assert_eq!(record["listener"], listener, "{record}");
+        let shown = ["listener", "by", "who", "world"].map(|key| record[key].as_str().unwrap_or_default());
+        assert_eq!(shown, [listener, by, who, "w"], "{record}");
         match told {
             Ok(()) => {
                 assert_eq!(
@@ -432,4 +435,48 @@ async fn a_full_disk_drops_records_and_counts_them() {
     let dropped: u64 = gap.iter().filter_map(|record| record["records_dropped_of_jobs"].as_u64()).sum();
     assert_eq!(usize::try_from(dropped), Ok(without), "what is missing is counted: {gap:?}");
     assert!(without >= 20, "{without}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_let_in_and_who_was_not_is_known_by_name() {
+    const PAY: &str = "spiffe://bank.example/pay";
+    let _turn = Turn::beside_others();
+    let authority = Authority::new("callers");
+    let (server, caller) = (authority.server(), authority.client(PAY));
+    let scene = Scene::new("echo", &[]);
+    let tls = format!(
+        "certificate = \"{}\"\nkey = \"{}\"\nclient_ca = \"{}\"",
+        server.certificate.display(),
+        server.key.display(),
+        authority.certificate().display()
+    );
+    let config = scene.config.clone().world("vault", &["hsm"], "").line("tls", &tls);
+    let rule = format!("who = [\"certificate:{PAY}\"]\nmay = [\"submit\"]\nworlds = [\"w\"]");
+    let mut gateway = Gateway::ready(&config.permission(&rule));
+    let credentials = Credentials::none().trust(&authority.certificate()).expect("readable");
+    let credentials = credentials.certificate(&caller.certificate, &caller.key).expect("readable");
+    let address = gateway.grpc().to_string().replace("grpc://", "grpcs://");
+    let client = Client::connect_with(&address, credentials).await.unwrap_or_else(|error| panic!("{error}"));
+    let options = SubmitOptions::default();
+    client.submit("w", "job", &options).await.unwrap_or_else(|error| panic!("{error}"));
+    client.stream().submit("w", "job", &options).await.unwrap_or_else(|error| panic!("{error}"));
+    client.submit("vault", "job", &options).await.expect_err("not allowed");
+    let mut legacy = WireCaller::connect(&gateway.tcp4(), 4).await.expect("connected");
+    legacy.open_world("w", 1).await.expect_err("nobody may");
+    drop((client, legacy));
+    ended(&mut gateway);
+
+    let log = scene.log();
+    log.verified();
+    let jobs = log.of_event("job");
+    assert_eq!(jobs.len(), 2);
+    for record in jobs {
+        assert_eq!((&record["who"], &record["by"]), (&PAY.into(), &"certificate".into()), "{record}");
+        assert!(record["from"].as_str().is_some_and(|from| from.starts_with("127.0.0.1:")), "{record}");
+    }
+    let refused = log.of_event("refused");
+    let [denied, nobody] = refused.as_slice() else { panic!("{refused:?}") };
+    assert_eq!((&denied["who"], &denied["world"]), (&PAY.into(), &"vault".into()), "{denied}");
+    assert_eq!((&nobody["who"], &nobody["world"]), (&"anonymous".into(), &"w".into()), "{nobody}");
+    assert_eq!((&nobody["listener"], &nobody["reason"]), (&"hardserver_tcp".into(), &"NO_SUCH_WORLD".into()));
 }

@@ -26,6 +26,34 @@ pub struct Recorder {
     /// When they are made; looked at once for each call.
     at: Micros,
     callers: SecondaryMap<CallerId, Caller>,
+    refusals: Refusals,
+}
+
+/// How many refusals are told one by one. The others are told in sum.
+#[derive(Default)]
+struct Refusals {
+    /// When as many as [`MOST_REFUSALS`] in a row may be told again.
+    used_until: Micros,
+    /// Requests that were refused and are in no record yet.
+    untold: u64,
+}
+
+/// So many refusals in a row have a record each, on each shard.
+const MOST_REFUSALS: u64 = 100;
+
+/// After those, one in this time has.
+const REFUSAL_EVERY: Micros = 100_000;
+
+impl Refusals {
+    /// Whether there may be one more record of a refusal now.
+    fn take(&mut self, now: Micros) -> bool {
+        let used = self.used_until.max(now) + REFUSAL_EVERY;
+        let is_room = used <= now + MOST_REFUSALS * REFUSAL_EVERY;
+        if is_room {
+            self.used_until = used;
+        }
+        is_room
+    }
 }
 
 /// A caller as its records have it.
@@ -49,7 +77,7 @@ struct Note {
 
 impl Recorder {
     pub(super) fn new(buffer: Arc<Buffer>, slot: usize) -> Self {
-        Self { buffer, slot, batch: Vec::new(), at: 0, callers: SecondaryMap::new() }
+        Self { buffer, slot, batch: Vec::new(), at: 0, callers: SecondaryMap::new(), refusals: Refusals::default() }
     }
 
     /// A caller has come.
@@ -153,6 +181,12 @@ impl Recorder {
 
     /// Requests were refused that never became jobs: `count` of them, for what they named as their world.
     pub fn refused(&mut self, caller: Option<CallerId>, world: Option<&str>, reason: &'static str, count: u64) {
+        let at = self.now();
+        if !self.refusals.take(at) {
+            // Whoever may do nothing must not be able to fill the disk.
+            self.refusals.untold += count;
+            return;
+        }
         let mut event = Event::new("refused").text("reason", reason).number("requests", count);
         if let Some(world) = world {
             event = event.text("world", world);
@@ -181,9 +215,25 @@ impl Recorder {
     /// Hands over what this call of the shard has recorded.
     #[inline]
     pub fn hand_over(&mut self) {
+        if self.refusals.untold > 0 {
+            self.tell_refusals();
+        }
         if !self.batch.is_empty() {
             self.at = 0;
             self.buffer.push(self.slot, &mut self.batch);
+        }
+    }
+
+    #[cold]
+    fn tell_refusals(&mut self) {
+        let at = self.now();
+        if self.refusals.take(at) {
+            let requests = std::mem::take(&mut self.refusals.untold);
+            let event = Event::new("refused").text("reason", "TOO_MANY_TO_TELL").number("requests", requests);
+            self.event(None, event.flag("may_have_run", false));
+        } else {
+            // The time is looked at again in the next call.
+            self.at = 0;
         }
     }
 
@@ -203,4 +253,21 @@ impl Caller {
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_have_a_record_each_up_to_a_limit_and_one_past_it_has_none() {
+        let mut refusals = Refusals::default();
+        let begin = 1_000_000_000;
+        assert_eq!((0..1000).filter(|_| refusals.take(begin)).count() as u64, MOST_REFUSALS);
+        assert!(!refusals.take(begin + REFUSAL_EVERY - 1));
+        assert!(refusals.take(begin + REFUSAL_EVERY));
+        assert!(!refusals.take(begin + REFUSAL_EVERY));
+        let later = begin + 10 * MOST_REFUSALS * REFUSAL_EVERY;
+        assert_eq!((0..1000).filter(|_| refusals.take(later)).count() as u64, MOST_REFUSALS);
+    }
 }

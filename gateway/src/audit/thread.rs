@@ -13,8 +13,8 @@ use super::record::{Event, Micros, Record, now};
 use super::sink::{Chunk, Sink, Tail};
 use super::{Settings, WhenFull};
 
-/// Records that are sealed, written and synced together.
-const CHUNK_RECORDS: usize = 1024;
+/// Records that are sealed, written and synced together, about 3 MB of them. Syncs take milliseconds: few small ones could not keep up.
+const CHUNK_RECORDS: usize = 8192;
 
 /// How long it waits for more records after it was woken. So it is woken, and shards have to wake it, at most some hundred times in a
 /// second; and so much of the log is lost, besides what is being written, where the process is killed.
@@ -40,6 +40,10 @@ pub(super) struct Writer {
     rotate_bytes: u64,
     chain: Chain,
     chunk: Chunk,
+    /// Whether all of the chunk is in the log, as safely as is wanted.
+    is_written: bool,
+    /// A file has been opened, and its first record is to say so.
+    owes_beginning: Option<Tail>,
     /// Records of the chunk, and how many of them were in the buffer.
     in_chunk: (usize, usize),
     /// Taken out of the buffer; those before `next` have been sealed.
@@ -75,6 +79,8 @@ impl Writer {
             rotate_bytes: settings.rotate_bytes,
             chain: Chain::from(tail.head.unwrap_or_default(), settings.key.clone()),
             chunk: Chunk::default(),
+            is_written: false,
+            owes_beginning: None,
             in_chunk: (0, 0),
             taken: Vec::new(),
             next: 0,
@@ -93,16 +99,21 @@ impl Writer {
     pub(super) fn run(mut self) {
         let mut end_by = None;
         loop {
+            // Looked at first: what was handed over before it was said is written.
+            let is_ending = self.buffer.wants_end();
             if self.buffer.wants_reopen() {
                 self.reopen();
             }
-            if self.chunk.is_taken() {
+            if self.is_written {
                 self.account();
                 self.rotate_if_large();
+                if let Some(tail) = self.owes_beginning.take() {
+                    self.begin(&tail);
+                }
                 self.fill();
+                self.is_written = self.chunk.bytes.is_empty();
             }
-            let is_ending = self.buffer.wants_end();
-            if self.chunk.is_taken() {
+            if self.is_written {
                 if is_ending {
                     return;
                 }
@@ -112,16 +123,20 @@ impl Writer {
                 }
                 continue;
             }
-            if let Err(error) = self.sink.write(&mut self.chunk) {
-                self.failed(&error);
-                if is_ending && Instant::now() >= *end_by.get_or_insert_with(|| Instant::now() + LAST_TRIES) {
-                    let lost = self.buffer.pending();
-                    tracing::error!(records = lost, "the gateway ends, and these records are in no audit log");
-                    return;
+            match self.sink.write(&mut self.chunk) {
+                Ok(()) => {
+                    self.is_written = true;
+                    self.recovered();
                 }
-                std::thread::park_timeout(RETRY);
-            } else {
-                self.recovered();
+                Err(error) => {
+                    self.failed(&error);
+                    if is_ending && Instant::now() >= *end_by.get_or_insert_with(|| Instant::now() + LAST_TRIES) {
+                        let lost = self.buffer.pending();
+                        tracing::error!(records = lost, "the gateway ends, and these records are in no audit log");
+                        return;
+                    }
+                    std::thread::park_timeout(RETRY);
+                }
             }
         }
     }
@@ -247,12 +262,8 @@ impl Writer {
 
     fn reopen(&mut self) {
         match self.sink.reopen(&mut self.chunk) {
-            Ok(Some(tail)) if self.chunk.is_taken() => {
-                self.account();
-                self.begin(&tail);
-            }
-            // There is nothing to open, or what is on its way goes on to the new file first.
-            Ok(_) => {}
+            // After what is on its way, which goes on to the new file.
+            Ok(tail) => self.owes_beginning = tail.or(self.owes_beginning),
             Err(error) => tracing::error!(%error, "the audit log goes on to the file that was open"),
         }
     }
@@ -262,8 +273,7 @@ impl Writer {
             return;
         }
         match self.sink.rotate(self.chain.head.sequence) {
-            Ok(Some(tail)) => self.begin(&tail),
-            Ok(None) => {}
+            Ok(tail) => self.owes_beginning = tail.or(self.owes_beginning),
             Err(error) => {
                 self.rotates_from = Instant::now() + ROTATE_RETRY;
                 tracing::error!(%error, "the audit log can not be rotated, and goes on to the file that was open");
