@@ -4,6 +4,7 @@
 //! fails, and ends with the guard. Nothing is simulated here; a part of the machine that is missing (OpenSSH, dropbear,
 //! the binary itself) fails the test with a sentence that says what to install or to build.
 
+pub mod audit;
 pub mod authority;
 pub mod callers;
 pub mod chaos;

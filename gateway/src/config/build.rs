@@ -18,7 +18,7 @@ use super::problem::{Gathered, Place};
 use super::value::{
     Balance, Circuit, Config, HardserverAddress, Limits, Listen, Machine, Retry, Runtime, Ssh, Wire, World,
 };
-use super::{address, files, permission};
+use super::{address, audit, files, permission};
 use crate::schedule::Affinity;
 
 /// Makes the configuration. Relative file names are taken from `base`.
@@ -41,6 +41,7 @@ pub(super) fn build(document: &Document, base: &Path, gathered: &mut Gathered) -
     let balance = document.one("balance").duration("slow_start").map(|found| Balance { slow_start: found.value });
     let circuit = build.circuit(document.one("circuit"));
     let wire = build.wire(document.one("wire"));
+    let audit = audit::build(document.one("audit"), base, build.gathered).ok();
     Some(Config {
         listen: listen?,
         tls: tls?,
@@ -55,6 +56,7 @@ pub(super) fn build(document: &Document, base: &Path, gathered: &mut Gathered) -
         balance: balance?,
         circuit: circuit?,
         wire: wire?,
+        audit: audit?,
     })
 }
 

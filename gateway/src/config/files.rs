@@ -136,7 +136,7 @@ fn readable(path: &Path) -> Result<(), Wrong> {
     Ok(())
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> Wrong {
+pub(super) fn unreadable(path: &Path, error: &io::Error) -> Wrong {
     let name = path.display();
     match error.kind() {
         io::ErrorKind::NotFound => Wrong::new(format!("the file {name} is not there"), "make it, or correct its name"),

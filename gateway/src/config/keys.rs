@@ -576,6 +576,61 @@ pub(super) const TABLES: &[Table] = &[
             "A TOML file with the wire's numbers, for a site that owns the vendor's headers.",
         )],
     },
+    Table {
+        name: "audit",
+        many: false,
+        doc: "The audit log: a record of each job's end, of each refusal, and of what operators do; hash-chained, so that a change shows \
+              ([what it proves](design/audit.md)).",
+        keys: &[
+            key(
+                "to",
+                Text,
+                Optional("there is no audit log"),
+                "Where records go: `\"file:PATH\"`, `\"journald\"` or `\"syslog\"`; the last two with another socket than the usual one as \
+                 `\"journald:PATH\"` and `\"syslog:PATH\"`. SIGHUP opens a file anew, so that it can be rotated.",
+            ),
+            key(
+                "when_full",
+                Text,
+                Default("stop"),
+                "What a full disk, or a server that takes no records, means to jobs: `\"stop\"` refuses new ones (not sent, NotAvailable) \
+                 until records can be written again; `\"drop\"` lets them run, and drops and counts records that `buffer` has no room for.",
+            ),
+            key(
+                "sync",
+                Text,
+                Default("batch"),
+                "Whether each batch of records is synced to the disk (`\"batch\"`), so that a power cut costs no more than the last few \
+                 milliseconds, or that is left to the system (`\"never\"`). No job waits for it.",
+            ),
+            key(
+                "buffer",
+                Integer(1, 1 << 24),
+                Default("65536"),
+                "Records that may wait to be written, of about 150 bytes each. Under `\"stop\"` those of jobs in hand may come on top.",
+            ),
+            key(
+                "job_digest",
+                Boolean,
+                Default("false"),
+                "Whether each record has the SHA-256 of its job. Short or guessable jobs can be found out from it.",
+            ),
+            key(
+                "rotate_bytes",
+                Integer(0, 1 << 50),
+                Default("0"),
+                "A file that has become this large is renamed to `PATH.N`, N being its last record's number, and another one begins. \
+                 0: only whoever else rotates files does.",
+            ),
+            key(
+                "key",
+                Text,
+                Optional("hashes are plain SHA-256, which whoever can write the file can make, too"),
+                "A file with a secret of at least 16 bytes, for this user only: hashes are HMAC-SHA-256 then, and nobody makes them who \
+                 does not have it. `openssl rand -hex 32` makes one.",
+            ),
+        ],
+    },
 ];
 
 impl Table {

@@ -14,6 +14,7 @@ use seeway_proto::wire::{self, Profile};
 
 use super::tls::Tls;
 use crate::access::Rules;
+use crate::audit;
 use crate::schedule::Affinity;
 
 /// One `seeway.toml`, checked.
@@ -45,6 +46,8 @@ pub struct Config {
     pub circuit: Circuit,
     /// `[wire]`: the numbers of the SEEJob wire.
     pub wire: Wire,
+    /// `[audit]`: what is recorded of jobs and operators; `None`: nothing.
+    pub audit: Option<audit::Settings>,
 }
 
 impl Config {
