@@ -12,6 +12,7 @@ mod environment;
 mod files;
 mod keys;
 mod kind;
+mod login;
 mod problem;
 mod reference;
 mod reload;
