@@ -4,6 +4,7 @@
 //! fails, and ends with the guard. Nothing is simulated here; a part of the machine that is missing (OpenSSH, dropbear,
 //! the binary itself) fails the test with a sentence that says what to install or to build.
 
+pub mod agent;
 pub mod callers;
 pub mod chaos;
 pub mod config;
@@ -12,6 +13,7 @@ pub mod gateway;
 pub mod hardserver;
 pub mod journal;
 pub mod keys;
+pub mod load;
 pub mod machine;
 pub mod network;
 pub mod ports;
@@ -23,6 +25,7 @@ pub mod turn;
 pub mod wait;
 pub mod within;
 
+pub use agent::Agent;
 pub use config::Config;
 pub use dropbear::Dropbear;
 pub use gateway::Gateway;

@@ -98,14 +98,15 @@ fn wrong(error: IdentityError, path: &Path) -> Wrong {
         IdentityError::Unreadable { what, error, .. } => {
             Wrong::new(format!("the {what} {name} can not be used: {error}"), "name a file that can")
         }
-        IdentityError::NotAKey { why, .. } => {
-            let what = if is_public_key(path) {
-                format!("{name} is the public half of a key")
-            } else {
-                format!("{name} is not a private key in OpenSSH form ({why})")
-            };
-            Wrong::new(what, "name the file of a private key; `seeway keygen DIR` makes one")
-        }
+        // It may well be open to others.
+        IdentityError::NotAKey { .. } | IdentityError::OpenToOthers { .. } if is_public_key(path) => Wrong::new(
+            format!("{name} is the public half of a key"),
+            "name the file of the private key, or write agent = \"SOCKET\" where an ssh-agent has that",
+        ),
+        IdentityError::NotAKey { why, .. } => Wrong::new(
+            format!("{name} is not a private key in OpenSSH form ({why})"),
+            "name the file of a private key; `seeway keygen DIR` makes one",
+        ),
         IdentityError::OpenToOthers { what, mode, .. } => Wrong::new(
             format!("the {what} {name} can be read or written by others (mode {mode:04o})"),
             format!("run: chmod 600 {name}"),
