@@ -14,6 +14,7 @@ use crate::config::{Config, HardserverAddress};
 use crate::listen::accept::{self, BindError, Listener, Refused, SocketAccess};
 use crate::listen::grpc::{Common, Health, Pipes};
 use crate::shard::{self, Budgets, CallerLimit, ShardHandle};
+use crate::upstream;
 
 /// Where a gateway listens.
 #[derive(Clone, Debug)]
@@ -60,6 +61,7 @@ impl Gateway {
     /// Starts one whose configuration was read from `file`, which a reload reads again.
     pub async fn start_from(config: Arc<Config>, file: Option<PathBuf>) -> Result<Self, GatewayError> {
         let (listeners, addresses, admin_listener) = bind(&config).await?;
+        upstream::warn_of_ends(&config);
         let board = Arc::new(Board::new(&config));
         let health = Health::new();
         board.tell(&health).await;

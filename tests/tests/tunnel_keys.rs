@@ -211,6 +211,55 @@ fn an_agent_that_does_not_answer_costs_no_more_than_the_time_to_connect() {
     assert!(begun.elapsed() < wait::BOUND);
 }
 
+/// Something at an agent's socket that says this to the first question, and then hangs up.
+fn false_agent(socket: PathBuf, answer: &'static [u8]) {
+    use std::io::{Read, Write};
+    let listener = UnixListener::bind(socket).expect("the temporary folder can be written");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut question = [0; 5];
+            if stream.read_exact(&mut question).is_ok() {
+                let _ = stream.write_all(answer);
+            }
+        }
+    });
+}
+
+#[test]
+fn what_is_no_agent_is_told_from_one_and_the_server_is_left_alone() {
+    let _turn = Turn::beside_others();
+    let keys = Keys::new();
+    let key = keys.make("key", &["ed25519"], "");
+    let hsm = Hsm::start(&[public(&key)], "");
+    for (index, (answer, why)) in [
+        (&b""[..], "hung up"),
+        (b"\0\0\x01", "hung up"),
+        // Longer than any message of an agent.
+        (b"\xff\xff\xff\xff", "is none that is understood"),
+        (b"SSH-2.0-OpenSSH_9.2p1\r\n", "is none that is understood"),
+        (b"\0\0\0\0", "has 0 keys"),
+        // "Failure", and a list of no keys.
+        (b"\0\0\0\x01\x05", "has 0 keys"),
+        (b"\0\0\0\x05\x0c\0\0\0\0", "has 0 keys"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let socket = keys.path(&format!("agent-{index}"));
+        let ours = format!("identity = \"{}.pub\"\nagent = \"{}\"", key.display(), socket.display());
+        false_agent(socket, answer);
+        is_refused(&hsm.pinned(&ours), &["login failed", why]);
+    }
+    // One connection is the test's own, made to see that the server is there.
+    assert_eq!(hsm.sshd.log().matches("Connection from").count(), 1, "{}", hsm.sshd.log());
+
+    // A list of four thousand million keys without one, as if it could not be parsed: the server is asked, and nobody signs.
+    let socket = keys.path("agent-endless");
+    let ours = format!("identity = \"{}.pub\"\nagent = \"{}\"", key.display(), socket.display());
+    false_agent(socket, b"\0\0\0\x05\x0c\xff\xff\xff\xff");
+    is_refused(&hsm.pinned(&ours), &["login failed", "hung up"]);
+}
+
 #[test]
 fn a_key_that_an_agent_may_use_for_one_server_only_gets_in_there() {
     let _turn = Turn::beside_others();
@@ -299,6 +348,14 @@ fn a_certificate_gets_in_where_its_authority_is_trusted() {
         assert_eq!(status, Some(1), "{said}");
         assert!(said.contains("machine[hsm].certificate: ") && said.contains(why), "{why}: {said}");
     }
+    // One that ends within a week is spoken of at the start. For each, how long it will do is shown where it is watched.
+    let gateway = Gateway::ready(&signed(&key, &["-V", "20200101:20991231"]));
+    assert!(!gateway.log().contains("ends soon"), "{}", gateway.log());
+    let soon = Gateway::ready(&signed(&key, &["-V", "-5m:+6d"]));
+    assert!(soon.log().contains("ends soon") && soon.log().contains("serial 0"), "{}", soon.log());
+    let end = gateway.metrics().sum("seeway_certificate_expires_timestamp_seconds");
+    assert!((end - 4_102_358_400.0).abs() < 86_401.0, "{end} is the last day of 2099, somewhere");
+
     // Known to the server only.
     is_refused(&signed(&key, &["-n", "somebody-else"]), &["login failed", "principals", "TrustedUserCAKeys"]);
 }
@@ -401,6 +458,22 @@ fn servers_that_have_only_what_is_broken_are_refused_and_told_what_is_missing() 
     is_refused(&hsm.pinned(&identity_line(&short)), &["machine[hsm].identity", "2048 bits"]);
     let hsm = Hsm::start(&[public(&ours)], &with_key(&long, "rsa-sha2-256"));
     gets_in(&hsm.with(&format!("{}\nhost_key = \"{}\"", identity_line(&ours), key_alone(&public(&long)))));
+}
+
+#[test]
+fn the_emulated_hsm_speaks_both_policies() {
+    let _turn = Turn::beside_others();
+    let identity = Identity::generate();
+    let machine = Machine::start_with_ssh("echo", &identity, "127.0.0.1:0");
+    for (policy, key_exchange) in [("modern", "mlkem768x25519-sha256"), ("fips", "ecdh-sha2-nistp256")] {
+        let config = Config::new()
+            .machine("hsm", machine.door(), machine.seejobs(), &identity, "")
+            .world("w", &["hsm"], "")
+            .line("ssh", &format!("algorithms = \"{policy}\""));
+        let gateway = Gateway::ready(&config);
+        let logged = || gateway.log().contains(&format!("key_exchange=\"{key_exchange}\"")).then_some(());
+        wait::until("what was agreed on is logged", wait::BOUND, logged);
+    }
 }
 
 #[test]

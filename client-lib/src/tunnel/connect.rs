@@ -243,3 +243,26 @@ impl From<&Options> for watchdog::Times {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signature_begins_with_its_algorithm() {
+        assert_eq!(first_word(b"\0\0\0\x07ssh-rsa\0\0\x01\x80"), Some("ssh-rsa"));
+        for garbled in [&b""[..], b"\0\0\0", b"\0\0\0\x08ssh-rsa", b"\xff\xff\xff\xff", b"\0\0\0\x01\xff"] {
+            assert_eq!(first_word(garbled), None, "{garbled:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_server_lists_is_shown_in_part_and_cannot_break_a_line() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert_eq!(listed(&names(&["one", "ext-info-s", "kex-strict-s-v00@openssh.com", "two"])), "one, two");
+        assert_eq!(listed(&names(&["a\nb\u{1b}[31m"])), "a\\nb\\u{1b}[31m");
+        let many = listed(&vec!["x".repeat(1000); 1000]);
+        assert!(many.len() < 24 * 70 && many.ends_with(", …"), "{}", many.len());
+        assert_eq!(listed(&[]), "");
+    }
+}

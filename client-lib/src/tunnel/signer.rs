@@ -84,9 +84,10 @@ impl Agent {
                     ));
                 }
             }
-            Err(russh::keys::Error::IO(error)) => return Err(format!("hung up ({error})")),
             // It may have keys that nobody here can parse. Whether it has ours shows when it is to sign.
-            Err(_) => {}
+            Err(russh::keys::Error::SshKey(_) | russh::keys::Error::SshEncoding(_)) => {}
+            Err(russh::keys::Error::IO(error)) => return Err(format!("hung up ({error})")),
+            Err(error) => return Err(format!("is none that is understood ({error}); check the socket's name")),
         }
         Ok(agent)
     }
