@@ -361,6 +361,36 @@ fn a_certificate_gets_in_where_its_authority_is_trusted() {
 }
 
 #[test]
+fn a_certificate_that_has_expired_meanwhile_makes_no_tunnel_and_a_new_one_in_its_place_does() {
+    let _turn = Turn::beside_others();
+    let keys = Keys::new();
+    let authority = keys.make("authority", &["ed25519"], "");
+    let hsm = Hsm::start(&[], &format!("TrustedUserCAKeys {}", authority.with_extension("pub").display()));
+    let key = keys.make("key", &["ed25519"], "");
+    let user = hsm.sshd.door().user.clone();
+    let sign =
+        |end: &str| keys.sign(&authority, &key, &["-I", "the gateway", "-n", &user, "-V", &format!("-5m:{end}")]);
+    let certificate = sign("+12s");
+    let config = hsm
+        .pinned(&format!("{}\ncertificate = \"{}\"", identity_line(&key), certificate.display()))
+        .line("ssh", "connect_retry = \"50ms\"");
+    let mut gateway = Gateway::ready(&config);
+    let end = gateway.metrics().sum("seeway_certificate_expires_timestamp_seconds");
+    let now = || std::time::UNIX_EPOCH.elapsed().expect("it is after 1970").as_secs_f64();
+    wait::until("the certificate's end", wait::BOUND, || (now() >= end).then_some(()));
+    assert!(gateway.metrics().sum("seeway_channels") > 0.5, "the tunnel outlives it");
+    let before = hsm.sshd.log();
+    hsm.sshd.signal_connections(rustix::process::Signal::KILL);
+    wait::until("no tunnel is made", wait::BOUND, || gateway.log().contains("it has expired, on 2").then_some(()));
+    assert!(gateway.metrics().sum_where("seeway_tunnels", "state=\"refused\"") > 0.5);
+    let connections = |log: &str| log.matches("Connection from").count();
+    assert_eq!(connections(&hsm.sshd.log()), connections(&before), "the server is not asked");
+    sign("+1h");
+    gateway.hang_up();
+    gateway.until_up(&["hsm"]);
+}
+
+#[test]
 fn a_host_certificate_of_a_trusted_authority_is_enough() {
     let _turn = Turn::beside_others();
     let keys = Keys::new();

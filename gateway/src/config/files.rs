@@ -55,8 +55,8 @@ pub(super) fn group(text: &str) -> Result<u32, Wrong> {
 }
 
 pub(super) fn readable(path: &Path) -> Result<(), Wrong> {
-    let file = File::open(path).map_err(|error| unreadable(path, &error))?;
-    let metadata = file.metadata().map_err(|error| unreadable(path, &error))?;
+    // Looked at before it is opened: a pipe would wait for somebody to write to it.
+    let metadata = std::fs::metadata(path).map_err(|error| unreadable(path, &error))?;
     if !metadata.is_file() {
         return Err(Wrong::new(format!("{} is not a file", path.display()), "name a file"));
     }
@@ -66,6 +66,7 @@ pub(super) fn readable(path: &Path) -> Result<(), Wrong> {
             "name the right file",
         ));
     }
+    File::open(path).map_err(|error| unreadable(path, &error))?;
     Ok(())
 }
 

@@ -28,6 +28,10 @@ pub(super) fn read(path: &Path, key: &KeyData, now: u64) -> Result<Certificate, 
     let what = "certificate";
     let unreadable = |error| IdentityError::Unreadable { what, path: path.to_owned(), error };
     let mut text = String::new();
+    // A pipe would wait for somebody to write to it.
+    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(unreadable(io::Error::other("it is no file")));
+    }
     let file = File::open(path).map_err(unreadable)?;
     let length = file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(unreadable)?;
     if length as u64 > MAX_FILE {

@@ -35,11 +35,16 @@ impl SecretFile {
     /// What is in it, up to `limit` bytes; `what` is for errors. Wiped when it is dropped.
     pub(super) fn read(&self, what: &'static str, limit: usize) -> Result<Zeroizing<Vec<u8>>, IdentityError> {
         let unreadable = |error| IdentityError::Unreadable { what, path: self.path.clone(), error };
+        let no_file = || unreadable(io::Error::other("it is no file"));
+        // A pipe would wait for somebody to write to it.
+        if !std::fs::metadata(&self.path).map_err(unreadable)?.is_file() {
+            return Err(no_file());
+        }
         let file = File::open(&self.path).map_err(unreadable)?;
         // Asked of the open file, so that nobody can swap it in between.
         let metadata = file.metadata().map_err(unreadable)?;
         if !metadata.is_file() {
-            return Err(unreadable(io::Error::other("it is no file")));
+            return Err(no_file());
         }
         #[cfg(unix)]
         {

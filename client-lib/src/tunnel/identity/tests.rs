@@ -270,6 +270,9 @@ fn what_is_no_key_is_not_printed() {
     assert!(!format!("{error} {error:?}").contains("hush"));
     assert!(matches!(Identity::load(folder.0.path().join("none")), Err(IdentityError::Unreadable { .. })));
     assert!(matches!(Identity::load(folder.0.path()), Err(IdentityError::Unreadable { .. })), "a folder");
+    let pipe = folder.0.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("it is there").success());
+    assert!(matches!(Identity::load(&pipe), Err(IdentityError::Unreadable { .. })), "a pipe, which nobody writes to");
 }
 
 #[test]
