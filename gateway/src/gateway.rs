@@ -17,6 +17,7 @@ use crate::listen::accept::{self, Acceptor, BindError, Listener, Refused, Socket
 use crate::listen::grpc::{Common, Health, Pipes};
 use crate::listen::tls::Terminator;
 use crate::shard::{self, Budgets, CallerLimit, ShardHandle};
+use crate::upstream;
 
 /// Where a gateway listens.
 #[derive(Clone, Debug)]
@@ -75,6 +76,7 @@ impl Gateway {
         let Bound { listeners, addresses, admin: admin_listeners } = bind(&config, &terminators).await?;
         let audit = Audit::start(&config)?;
         let access = Access::new(now);
+        upstream::warn_of_ends(&config);
         let board = Arc::new(Board::new(&config));
         let health = Health::new();
         board.tell(&health).await;

@@ -28,14 +28,21 @@ impl Config {
 
     /// A machine behind `door` that takes SEEJobs at `seejobs`, with further lines for its section.
     #[must_use]
-    pub fn machine(mut self, name: &str, door: &Door, seejobs: SocketAddr, identity: &Identity, further: &str) -> Self {
-        let Door { address, user, host_key } = door;
+    pub fn machine(self, name: &str, door: &Door, seejobs: SocketAddr, identity: &Identity, further: &str) -> Self {
+        let host_key = &door.host_key;
+        let further = format!("identity = \"{}\"\nhost_key = {host_key:?}\n{further}", identity.private().display());
+        self.machine_with(name, door, seejobs, &further)
+    }
+
+    /// A machine of which all lines about keys, ours and the server's, are in `keys`.
+    #[must_use]
+    pub fn machine_with(mut self, name: &str, door: &Door, seejobs: SocketAddr, keys: &str) -> Self {
+        let Door { address, user, .. } = door;
         let (host, port) = (seejobs.ip(), seejobs.port());
         write!(
             self.machines,
-            "[[machine]]\nname = {name:?}\naddress = \"{address}\"\nuser = {user:?}\nidentity = \"{}\"\nhost_key = {host_key:?}\n\
-             seejobs_host = \"{host}\"\nseejobs_port = {port}\n{further}\n\n",
-            identity.private().display()
+            "[[machine]]\nname = {name:?}\naddress = \"{address}\"\nuser = {user:?}\nseejobs_host = \"{host}\"\n\
+             seejobs_port = {port}\n{keys}\n\n"
         )
         .expect("writing to a string can't fail");
         self.names.push(name.to_owned());

@@ -254,6 +254,7 @@ impl Control {
             self.set_machine(&mut changing, machine, false).await?;
         }
         self.parts.board.tell(&self.parts.health).await;
+        crate::upstream::warn_of_ends(&new);
         Ok(Reloaded::between(&before, &new))
     }
 

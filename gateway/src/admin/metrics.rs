@@ -1,5 +1,7 @@
 //! What the shards counted, as Prometheus has it. Nothing is summed up before somebody asks.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use metrics::{counter, gauge, with_local_recorder};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use seeway_proto::outcome::OutcomeKind;
@@ -202,6 +204,8 @@ impl Seen<'_> {
             gauge!("seeway_tunnels", "machine" => name.clone(), "state" => state.label())
                 .set(number(of_machine().map(|machine| machine.tunnels[place]).sum()));
         }
+        gauge!("seeway_certificate_expires_timestamp_seconds", "machine" => name.clone())
+            .set(certificate_end(self.config.machines[index].identity.valid_before()));
         let counted = |of: fn(&PoolCounts) -> u64| of_machine().map(|machine| of(&machine.pool)).sum();
         counter!("seeway_tunnels_made_total", "machine" => name.clone()).absolute(counted(|pool| pool.made));
         counter!("seeway_tunnels_refused_total", "machine" => name.clone()).absolute(counted(|pool| pool.refused));
@@ -247,6 +251,11 @@ fn number(count: usize) -> f64 {
 #[allow(clippy::cast_precision_loss)]
 fn large(number: u64) -> f64 {
     number as f64
+}
+
+/// When an identity's certificate expires, in seconds since 1970; infinite where it has none, or one that never does.
+fn certificate_end(end: Option<SystemTime>) -> f64 {
+    end.map_or(f64::INFINITY, |end| end.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64())
 }
 
 fn describe() {
@@ -315,8 +324,12 @@ fn describe() {
     describe_counter!("seeway_tls_reloads_total", "Certificates read again, by whether they could be used");
     describe_counter!("seeway_jobs_total", "Jobs that ended, by what became of them");
     describe_counter!("seeway_retries_total", "Idempotent jobs sent again after an unknown outcome");
+    describe_gauge!(
+        "seeway_certificate_expires_timestamp_seconds",
+        "When the certificate expires that the machine is logged in to with; +Inf where there is none, or it never does"
+    );
     describe_counter!("seeway_tunnels_made_total", "Tunnels that were made");
-    describe_counter!("seeway_tunnels_refused_total", "Connects that failed for the host key or the login");
+    describe_counter!("seeway_tunnels_refused_total", "Connects that failed for algorithms, the host key or the login");
     describe_counter!("seeway_channels_prohibited_total", "Channels that the SSH server's policy forbade");
     describe_counter!("seeway_rekeys_total", "Key exchanges on tunnels that stood already");
     describe_counter!("seeway_connects_failed_total", "Connects that failed, for whatever reason");

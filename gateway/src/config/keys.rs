@@ -263,21 +263,49 @@ pub(super) const TABLES: &[Table] = &[
                 "identity",
                 Text,
                 Required,
-                "The file of the private key to log in with (`seeway keygen` makes one). It must not be readable by others and \
-                 must have no passphrase.",
+                "The file of the private key to log in with (`seeway keygen` makes one), which must not be readable by others; with \
+                 `agent`, the file of its public half. Ed25519, ECDSA, or RSA of 3072 bits or more. This file's name and the next \
+                 two may be `credential:NAME`: what systemd hands to the service under that name (`LoadCredential=`). A reload reads \
+                 all of them again.",
+            ),
+            key(
+                "identity_passphrase",
+                Text,
+                Optional("the key has none"),
+                "The file whose first line is the private key's passphrase. It must not be readable by others.",
+            ),
+            key(
+                "certificate",
+                Text,
+                Optional("the bare key logs in"),
+                "The file of an OpenSSH certificate for the key (`ssh-keygen -s`), for users, that permits port forwarding.",
+            ),
+            key(
+                "agent",
+                Text,
+                Optional("the key is read from its file"),
+                "The socket of an ssh-agent that has the private key and signs with it, or `\"env\"`: the one that `SSH_AUTH_SOCK` \
+                 names.",
             ),
             key(
                 "host_key",
                 Text,
-                Optional("see `known_hosts`"),
-                "The SSH server's public key, such as `\"ssh-ed25519 AAAA…\"`. One of `host_key` and `known_hosts` is required.",
+                Optional("see `host_ca`"),
+                "The SSH server's public key, such as `\"ssh-ed25519 AAAA…\"`. One of `host_key`, `known_hosts` and `host_ca` is \
+                 required.",
             ),
             key(
                 "known_hosts",
                 Text,
+                Optional("see `host_ca`"),
+                "A file in OpenSSH's `known_hosts` form that has the address's keys, or authorities' keys (`@cert-authority`).",
+            ),
+            key(
+                "host_ca",
+                Text,
                 Optional("see `host_key`"),
-                "A file in OpenSSH's `known_hosts` form that has the address's keys. One of `host_key` and `known_hosts` is \
-                 required.",
+                "The public key of the authority that signs host certificates, such as `\"ssh-ed25519 AAAA…\"`: the SSH server has to \
+                 show a certificate of it for the host's name in `address`.",
             ),
             key(
                 "seejobs_host",
@@ -496,6 +524,13 @@ pub(super) const TABLES: &[Table] = &[
                 "New SSH keys are agreed on after this many bytes in either direction. The server may ask for them earlier.",
             ),
             key("rekey_after", Duration { zero: false }, Default("1h"), "New SSH keys are agreed on after this time."),
+            key(
+                "algorithms",
+                Text,
+                Default("modern"),
+                "What tunnels may be made with: `\"modern\"`, or `\"fips\"`, what the FIPS publications approve of it. \
+                 `seeway check --algorithms` lists both.",
+            ),
         ],
     },
     Table {

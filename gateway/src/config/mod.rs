@@ -13,6 +13,7 @@ mod environment;
 mod files;
 mod keys;
 mod kind;
+mod login;
 mod permission;
 mod problem;
 mod reference;
