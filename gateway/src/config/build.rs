@@ -34,6 +34,7 @@ pub(super) fn build(document: &Document, base: &Path, gathered: &mut Gathered) -
     let balance = document.one("balance").duration("slow_start").map(|found| Balance { slow_start: found.value });
     let circuit = build.circuit(document.one("circuit"));
     let wire = build.wire(document.one("wire"));
+    let token = build.token(document.one("token"));
     Some(Config {
         listen: listen?,
         machines: machines?,
@@ -45,23 +46,35 @@ pub(super) fn build(document: &Document, base: &Path, gathered: &mut Gathered) -
         balance: balance?,
         circuit: circuit?,
         wire: wire?,
+        token: token?,
     })
 }
 
 /// What is shared by all that is made.
-struct Build<'b> {
-    base: &'b Path,
-    gathered: &'b mut Gathered,
+pub(super) struct Build<'b> {
+    pub(super) base: &'b Path,
+    pub(super) gathered: &'b mut Gathered,
 }
 
 impl Build<'_> {
     /// Notes what is wrong with a key's value, if anything is.
-    fn noted<T>(&mut self, section: &Section, key: &str, place: &Place, result: Result<T, Wrong>) -> Option<T> {
+    pub(super) fn noted<T>(
+        &mut self,
+        section: &Section,
+        key: &str,
+        place: &Place,
+        result: Result<T, Wrong>,
+    ) -> Option<T> {
         result.map_err(|Wrong { what, fix }| self.gathered.add(place, section.path(key), what, fix)).ok()
     }
 
     /// A text that `read` can make something of.
-    fn text<T>(&mut self, section: &Section, key: &str, read: impl Fn(&str) -> Result<T, Wrong>) -> Option<T> {
+    pub(super) fn text<T>(
+        &mut self,
+        section: &Section,
+        key: &str,
+        read: impl Fn(&str) -> Result<T, Wrong>,
+    ) -> Option<T> {
         let text = section.text(key)?;
         self.noted(section, key, &text.place, read(text.value))
     }
@@ -442,7 +455,7 @@ impl Build<'_> {
     }
 
     /// Notes a duration that is shorter than others together.
-    fn at_least(&mut self, section: &Section, key: &'static str, others: &[&'static str]) {
+    pub(super) fn at_least(&mut self, section: &Section, key: &'static str, others: &[&'static str]) {
         let (Some(found), Some(sum)) = (
             section.duration(key),
             others.iter().map(|other| section.duration(other).map(|found| found.value)).sum::<Option<_>>(),

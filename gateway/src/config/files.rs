@@ -121,7 +121,7 @@ pub(super) fn group(text: &str) -> Result<u32, Wrong> {
     }
 }
 
-fn readable(path: &Path) -> Result<(), Wrong> {
+pub(super) fn readable(path: &Path) -> Result<(), Wrong> {
     let file = File::open(path).map_err(|error| unreadable(path, &error))?;
     let metadata = file.metadata().map_err(|error| unreadable(path, &error))?;
     if !metadata.is_file() {
@@ -136,7 +136,7 @@ fn readable(path: &Path) -> Result<(), Wrong> {
     Ok(())
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> Wrong {
+pub(super) fn unreadable(path: &Path, error: &io::Error) -> Wrong {
     let name = path.display();
     match error.kind() {
         io::ErrorKind::NotFound => Wrong::new(format!("the file {name} is not there"), "make it, or correct its name"),

@@ -16,6 +16,7 @@ mod problem;
 mod reference;
 mod reload;
 mod statement;
+mod token;
 mod value;
 
 #[cfg(test)]
@@ -28,6 +29,7 @@ use seeway_client::tunnel::Endpoint;
 pub use duration::{duration_text, parse_duration};
 pub use problem::{Place, Problem, Problems};
 pub use reference::reference;
+pub use token::Token;
 pub use value::{
     Balance, Circuit, Config, HardserverAddress, Limits, Listen, Machine, Retry, Runtime, Ssh, Wire, World,
 };

@@ -12,6 +12,7 @@ use std::time::Duration;
 use seeway_client::tunnel::{Endpoint, HostKey, Identity, Options};
 use seeway_proto::wire::{self, Profile};
 
+use super::token::Token;
 use crate::schedule::Affinity;
 
 /// One `seeway.toml`, checked.
@@ -37,6 +38,8 @@ pub struct Config {
     pub circuit: Circuit,
     /// `[wire]`: the numbers of the SEEJob wire.
     pub wire: Wire,
+    /// `[token]`: whose tokens are taken; `None`: nobody's.
+    pub token: Option<Token>,
 }
 
 impl Config {

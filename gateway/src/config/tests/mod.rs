@@ -2,6 +2,7 @@
 
 mod problems;
 mod reload;
+mod token;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
