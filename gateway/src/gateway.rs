@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::admin::{self, Board, Control};
 use crate::config::{Config, HardserverAddress};
+use crate::harden::HardenError;
 use crate::listen::accept::{self, BindError, Listener, Refused, SocketAccess};
 use crate::listen::grpc::{Common, Health, Pipes};
 use crate::shard::{self, Budgets, CallerLimit, ShardHandle};
@@ -38,6 +39,9 @@ pub enum GatewayError {
     /// A shard has ended unasked.
     #[error(transparent)]
     Ended(#[from] shard::ShardEnded),
+    /// The process can't be confined as it has to be.
+    #[error(transparent)]
+    Harden(#[from] HardenError),
 }
 
 /// A gateway that takes jobs until it is drained. Must be used on the runtime that it was started on.
@@ -59,7 +63,17 @@ impl Gateway {
 
     /// Starts one whose configuration was read from `file`, which a reload reads again.
     pub async fn start_from(config: Arc<Config>, file: Option<PathBuf>) -> Result<Self, GatewayError> {
+        Self::start_confined(config, file, || Ok(())).await
+    }
+
+    /// Starts one and calls `confine` when every listener is bound and no thread was started yet.
+    pub async fn start_confined(
+        config: Arc<Config>,
+        file: Option<PathBuf>,
+        confine: impl FnOnce() -> Result<(), HardenError>,
+    ) -> Result<Self, GatewayError> {
         let (listeners, addresses, admin_listener) = bind(&config).await?;
+        confine()?;
         let board = Arc::new(Board::new(&config));
         let health = Health::new();
         board.tell(&health).await;

@@ -75,7 +75,7 @@ fn keys_of(problems: &Value) -> BTreeSet<&str> {
 
 /// Keys without a default: what they name is a site's own, and not here.
 const HAVE_NO_DEFAULT: &[&str] =
-    &["socket_group", "profile", "upstream_hardserver", "jwks", "issuer", "audience", "ca", "user"];
+    &["socket_group", "profile", "upstream_hardserver", "jwks", "issuer", "audience", "ca", "user", "connect_ports"];
 
 /// A line such as `#queue = 4096`: a key with its default. Prose begins with a blank after the `#`.
 fn commented_key(line: &str) -> Option<&str> {

@@ -6,11 +6,13 @@ use std::collections::BTreeMap;
 use std::hash::Hash;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::thread::available_parallelism;
 
 use seeway_client::tunnel::{Endpoint, HostKey};
 use seeway_proto::wire;
 
+use super::base::Base;
 use super::document::{Document, NAME_LIMIT, Section, is_name, line_of};
 use super::keys::probably;
 use super::kind::{Located, Wrong};
@@ -23,6 +25,7 @@ use crate::schedule::Affinity;
 
 /// Makes the configuration. Relative file names are taken from `base`.
 pub(super) fn build(document: &Document, base: &Path, gathered: &mut Gathered) -> Option<Config> {
+    let base = &Base::new(base);
     let mut build = Build { base, gathered };
     let listen = build.listen(document.one("listen"));
     let (machines, machine_names) = build.machines(document);
@@ -35,6 +38,7 @@ pub(super) fn build(document: &Document, base: &Path, gathered: &mut Gathered) -
     let circuit = build.circuit(document.one("circuit"));
     let wire = build.wire(document.one("wire"));
     let token = build.token(document.one("token"));
+    let process = build.process(document.one("process"), machines.as_deref(), listen.as_ref(), token.as_ref());
     Some(Config {
         listen: listen?,
         machines: machines?,
@@ -47,12 +51,14 @@ pub(super) fn build(document: &Document, base: &Path, gathered: &mut Gathered) -
         circuit: circuit?,
         wire: wire?,
         token: token?,
+        process: process?,
+        files: base.named(),
     })
 }
 
 /// What is shared by all that is made.
 pub(super) struct Build<'b> {
-    pub(super) base: &'b Path,
+    pub(super) base: &'b Base,
     pub(super) gathered: &'b mut Gathered,
 }
 
@@ -499,7 +505,10 @@ impl Build<'_> {
 }
 
 fn runtime(section: &Section) -> Option<Runtime> {
-    let shards = if section.is_auto("shards") { Some(auto_shards()) } else { section.number("shards") };
+    // A gateway that runs confined can't read any more how much of the computer it may use.
+    static AUTO: OnceLock<usize> = OnceLock::new();
+    let auto = || *AUTO.get_or_init(auto_shards);
+    let shards = if section.is_auto("shards") { Some(auto()) } else { section.number("shards") };
     Some(Runtime { shards: shards?, drain_timeout: section.duration("drain_timeout")?.value })
 }
 

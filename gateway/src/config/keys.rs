@@ -441,6 +441,42 @@ pub(super) const TABLES: &[Table] = &[
         )],
     },
     Table {
+        name: "process",
+        many: false,
+        doc: "What the gateway's process takes away from itself when it listens. Core files and debuggers are off in any case.",
+        keys: &[
+            key(
+                "sandbox",
+                Text,
+                Default("prefer"),
+                "Takes away files, ports (Landlock) and system calls (seccomp) that a running gateway does not need. `\"prefer\"`: as far \
+                 as the kernel can, with a warning where it can't. `\"require\"`: else it does not start. `\"off\"`: nothing. New files \
+                 are read at a reload from the folders of those that it was started with, and from no others.",
+            ),
+            key(
+                "lock_memory",
+                Text,
+                Default("prefer"),
+                "Keeps memory, in which keys and jobs are, out of swap space; needs `LimitMEMLOCK=infinity`. `\"prefer\"`: where there \
+                 is swap space, with a warning where it can't. `\"require\"`: else it does not start. `\"off\"`: never.",
+            ),
+            key(
+                "user",
+                Text,
+                Optional("the user that starts it"),
+                "The user, by name or number, that the gateway becomes when it listens, with that user's group and no other. It has to be \
+                 started as root then, and at a reload reads files as this user.",
+            ),
+            key(
+                "connect_ports",
+                List,
+                Optional("any"),
+                "The only TCP ports that the gateway may connect to, besides 53 for names: those of the machines' SSH servers, of \
+                 `listen.upstream_hardserver` and of `token.jwks`. Machines that a reload adds must be at these ports too.",
+            ),
+        ],
+    },
+    Table {
         name: "token",
         many: false,
         doc: "OAuth 2.0 access tokens and OpenID Connect ID tokens (signed JWTs) of gRPC callers, sent as `authorization: Bearer TOKEN`. \

@@ -5,6 +5,7 @@
 //! `document` turns a text into values by it, and `build` turns those into a [`Config`].
 
 mod address;
+mod base;
 mod build;
 mod document;
 mod duration;
@@ -13,6 +14,7 @@ mod files;
 mod keys;
 mod kind;
 mod problem;
+mod process;
 mod reference;
 mod reload;
 mod statement;
@@ -28,6 +30,7 @@ use seeway_client::tunnel::Endpoint;
 
 pub use duration::{duration_text, parse_duration};
 pub use problem::{Place, Problem, Problems};
+pub use process::{Policy, Process, User};
 pub use reference::reference;
 pub use token::Token;
 pub use value::{

@@ -61,8 +61,8 @@ impl Build<'_> {
         let base = self.base;
         let rsa_min_bits = section.number("rsa_min_bits");
         let keys = self.text(section, "jwks", |text| {
-            let path = files::path(text, base)?;
-            let source = KeySource::parse(text, |_| path).map_err(|(what, fix)| Wrong::new(what, fix))?;
+            let file = if text.contains("://") { PathBuf::new() } else { files::path(text, base)? };
+            let source = KeySource::parse(text, |_| file).map_err(|(what, fix)| Wrong::new(what, fix))?;
             if let (KeySource::File(path), Some(bits)) = (&source, rsa_min_bits) {
                 key_set(path, bits)?;
             }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use seeway_client::tunnel::{Endpoint, HostKey, Identity, Options};
 use seeway_proto::wire::{self, Profile};
 
+use super::process::Process;
 use super::token::Token;
 use crate::schedule::Affinity;
 
@@ -40,6 +41,10 @@ pub struct Config {
     pub wire: Wire,
     /// `[token]`: whose tokens are taken; `None`: nobody's.
     pub token: Option<Token>,
+    /// `[process]`: what the process takes away from itself.
+    pub process: Process,
+    /// Every file that the configuration names, without its own.
+    pub files: Vec<PathBuf>,
 }
 
 impl Config {
