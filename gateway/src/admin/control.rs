@@ -154,11 +154,10 @@ impl Control {
         for shard in self.parts.shards.iter() {
             reports.extend(shard.report().await);
         }
-        let terminators = self.parts.terminators.all();
-        let tls: Vec<_> = terminators.map(|terminator| (terminator.listener(), terminator.counts())).collect();
+        let tls = self.parts.terminators.counts();
         metrics::render(&metrics::Seen {
             tls: &tls,
-            tokens: self.parts.tokens.is_on().then(|| self.parts.tokens.counts()),
+            tokens: self.parts.tokens.counts(),
             config: &self.config(),
             reports: &reports,
             pipes: self.parts.pipes.open(),

@@ -36,8 +36,8 @@ pub(super) struct Seen<'a> {
     pub(super) audit: Option<audit::Status>,
     /// By listener: how handshakes went.
     pub(super) tls: &'a [(&'static str, TlsCounts)],
-    /// What became of tokens, where they are taken.
-    pub(super) tokens: Option<TokenCounts>,
+    /// What became of tokens.
+    pub(super) tokens: TokenCounts,
 }
 
 /// The text that Prometheus reads. It is written into a recorder that is made for it, so that a world or a machine that is
@@ -119,7 +119,7 @@ impl Seen<'_> {
         self.publish_passed();
         publish_audit(self.audit);
         self.publish_tls();
-        self.tokens.iter().for_each(publish_tokens);
+        publish_tokens(&self.tokens);
         self.publish_limits();
         self.worlds().for_each(|(index, name)| self.publish_world(index, name));
         self.machines().for_each(|(index, name)| self.publish_machine(index, name));
@@ -244,9 +244,7 @@ fn publish_tokens(counts: &TokenCounts) {
     counter!("seeway_token_keys_reads_total", "result" => "ok").absolute(counts.reads);
     counter!("seeway_token_keys_reads_total", "result" => "failed").absolute(counts.failed_reads);
     gauge!("seeway_token_keys").set(number(counts.keys));
-    if let Some(age) = counts.age {
-        gauge!("seeway_token_keys_age_seconds").set(age.as_secs_f64());
-    }
+    gauge!("seeway_token_keys_age_seconds").set(counts.age.unwrap_or_default().as_secs_f64());
 }
 
 /// What all shards have counted.
@@ -342,7 +340,10 @@ fn describe() {
         "How often the provider's keys were read, by whether they could be"
     );
     describe_gauge!("seeway_token_keys", "The provider's keys that are in use");
-    describe_gauge!("seeway_token_keys_age_seconds", "How long ago the provider's keys were read");
+    describe_gauge!(
+        "seeway_token_keys_age_seconds",
+        "How long ago the provider's keys were read; 0 where there are none"
+    );
     describe_counter!("seeway_tls_reloads_total", "Certificates read again, by whether they could be used");
     describe_counter!("seeway_jobs_total", "Jobs that ended, by what became of them");
     describe_counter!("seeway_retries_total", "Idempotent jobs sent again after an unknown outcome");
