@@ -642,7 +642,7 @@ pub(super) const TABLES: &[Table] = &[
                 "buffer",
                 Integer(1, 1 << 24),
                 Default("65536"),
-                "Records that may wait to be written, of about 150 bytes each. Under `\"stop\"` those of jobs in hand may come on top.",
+                "Records that may wait to be written, of about 200 bytes each. Under `\"stop\"` those of jobs in hand may come on top.",
             ),
             key(
                 "job_digest",
