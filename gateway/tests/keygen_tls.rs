@@ -90,7 +90,7 @@ fn what_is_there_stays_and_signs_what_is_missing() {
     let said = made(folder, &["--tls"]);
     for part in [
         "[tls]",
-        "[admin_tls]",
+        "[management_tls]",
         "server.pem",
         "client_ca = ",
         "admin-ca.pem",

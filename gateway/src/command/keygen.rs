@@ -115,6 +115,12 @@ identity = \"{private}\"",
     Ok(())
 }
 
+/// Makes certificates for a start: an authority, the gateway's own certificate for loopback, and one for this caller.
+pub(crate) fn make_certificates(directory: &Path, client: &str) -> Result<(), Failure> {
+    let clients = [client.to_owned()];
+    tls::make(&tls::Wanted { directory, server_names: &[], clients: &clients, days: 1 }).map(drop)
+}
+
 /// An identity that was made.
 pub(crate) struct Made {
     /// The file of the private key.

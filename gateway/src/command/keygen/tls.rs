@@ -278,7 +278,7 @@ certificate = \"{certificate}\"
 key = \"{key}\"
 client_ca = \"{}\"
 
-[admin_tls]
+[management_tls]
 certificate = \"{certificate}\"
 key = \"{key}\"
 client_ca = \"{}\"
