@@ -19,6 +19,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use super::finished::{Failure, Finished};
 use super::handles::{Handles, Meaning};
 use super::passage::{Loss, Passage, PassageWakes, Passed};
+use super::report::Late;
 use super::thread::WorldChange;
 use crate::access::{Access, Identity, Quota, Standing, Standings, Submit};
 use crate::config::Config;
@@ -44,6 +45,8 @@ pub struct Front {
     world_changes: Arc<dyn WorldChange>,
     /// Requests that were rejected before the scheduler saw them, and so are counted for no world.
     pub rejected: u64,
+    /// Whose message took too long to come.
+    pub late: Late,
     /// Commands that were passed on to the hardserver and have ended.
     pub passed: Passed,
 }
@@ -370,6 +373,7 @@ impl Front {
             channels: SecondaryMap::new(),
             world_changes,
             rejected: 0,
+            late: Late::default(),
             passed: Passed::default(),
             config: config.clone(),
         };

@@ -25,10 +25,21 @@ pub struct Report {
     pub tasks: usize,
     /// Requests rejected that were counted for no world.
     pub rejected: u64,
+    /// Connections and calls whose message took too long to come.
+    pub late: Late,
     /// Connections to the hardserver that are up.
     pub hardserver_connections: usize,
     /// Commands that were passed on to the hardserver and have ended.
     pub passed: Passed,
+}
+
+/// How often a message took longer to come than `limits.message_timeout`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Late {
+    /// Legacy connections that were closed for it.
+    pub legacy: u64,
+    /// gRPC connections that were closed for it, and calls that failed.
+    pub grpc: u64,
 }
 
 /// A world's part of a [`Report`].
@@ -101,6 +112,7 @@ impl State {
             jobs: scheduler.jobs(),
             tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks(),
             rejected: front.rejected,
+            late: front.late,
             hardserver_connections: front.hardserver_connections(),
             passed: front.passed,
         }

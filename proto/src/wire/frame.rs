@@ -117,6 +117,11 @@ impl Framer {
         }
     }
 
+    /// Whether a message that is too long is being dropped, whose end has not come.
+    pub fn is_skipping(&self) -> bool {
+        self.skipping.is_some()
+    }
+
     /// Begins to drop the message at the front of `input`, once its tag is there.
     #[cold]
     fn begin_skipping<'a>(&mut self, input: &mut &'a [u8], length: u32) -> Option<Frame<'a>> {

@@ -32,6 +32,8 @@ pub(super) enum End {
     Lost(io::Error),
     /// What came can't be followed.
     Broken(FrameError),
+    /// A message took too long to come.
+    Late,
 }
 
 /// What one call of the shard has in hand for all connections that it serves.
@@ -60,6 +62,8 @@ pub(super) struct Connection {
     partial: WipedBuffer,
     told: Told,
     is_paused: bool,
+    /// Since when a message has begun and not come to its end, by no fault of the gateway's.
+    unfinished: Option<Instant>,
     /// Whether the socket is watched for taking more.
     pub(super) is_watched_for_room: bool,
     /// What carries commands to the hardserver behind; `None` where those that are not Seeway's are refused.
@@ -90,6 +94,7 @@ impl Connection {
             partial: WipedBuffer::new(),
             told: Told::default(),
             is_paused: false,
+            unfinished: None,
             is_watched_for_room: false,
             passing,
             _count: count,
@@ -109,6 +114,11 @@ impl Connection {
     pub(super) fn readable(&mut self, is_closed_by_peer: bool) {
         self.told.is_readable = true;
         self.told.is_closed_by_peer |= is_closed_by_peer;
+    }
+
+    /// Since when a message is waited for that has begun.
+    pub(super) fn unfinished(&self) -> Option<Instant> {
+        self.unfinished
     }
 
     /// Whether [`read`](Self::read) would find something to do.
@@ -208,6 +218,7 @@ impl Connection {
         let mut rest = bytes;
         let mut broken = None;
         let mut room = 0;
+        let (mut taken, mut is_unfinished) = (0_usize, false);
         let port = loop {
             let port = state.front.legacy(self.caller_id);
             // A caller that asks faster than it reads its answers, or than the hardserver takes what is passed on, is not read
@@ -222,11 +233,17 @@ impl Connection {
             }
             room -= 1;
             match port.incoming.next_received(&mut rest, unknown) {
-                Ok(None) => break port,
-                Ok(Some(received)) => match Self::job_of(config, port, *now, &received) {
-                    Some(job) => _ = state.submit(*now, self.caller_id, job),
-                    None => self.serve(config, state, received),
-                },
+                Ok(None) => {
+                    is_unfinished = !rest.is_empty() || port.incoming.is_skipping();
+                    break port;
+                }
+                Ok(Some(received)) => {
+                    taken += 1;
+                    match Self::job_of(config, port, *now, &received) {
+                        Some(job) => _ = state.submit(*now, self.caller_id, job),
+                        None => self.serve(config, state, received),
+                    }
+                }
                 Err(error) => {
                     broken = Some(End::Broken(error));
                     break port;
@@ -234,6 +251,10 @@ impl Connection {
             }
         };
         port.batch_served();
+        self.unfinished = match self.unfinished {
+            Some(since) if is_unfinished && taken == 0 => Some(since),
+            _ => is_unfinished.then_some(*now),
+        };
         if self.is_paused {
             port.pause();
         }
@@ -329,6 +350,14 @@ impl Connection {
         turn.state.caller_left(turn.now, self.caller_id);
         match end {
             End::Gone => {}
+            // Whoever does so often must not be able to fill the log: a metric counts it.
+            End::Late => {
+                turn.state.front.late.legacy += 1;
+                tracing::debug!(
+                    peer = self.caller.socket.peer(),
+                    "a legacy connection was closed: limits.message_timeout"
+                );
+            }
             End::Lost(error) => {
                 tracing::debug!(peer = self.caller.socket.peer(), %error, "a legacy connection was lost");
             }
