@@ -106,6 +106,7 @@ impl Seen<'_> {
         let late = |of: fn(&Late) -> u64| self.reports.iter().map(|report| of(&report.late)).sum();
         counter!("seeway_callers_late_total", "listener" => "hardserver").absolute(late(|late| late.legacy));
         counter!("seeway_callers_late_total", "listener" => "grpc").absolute(late(|late| late.grpc));
+        counter!("seeway_callers_broken_total").absolute(self.reports.iter().map(|report| report.broken).sum());
         counter!("seeway_rejected_total").absolute(self.reports.iter().map(|report| report.rejected).sum());
         counter!("seeway_reloads_total", "result" => "ok").absolute(self.reloads.ok);
         counter!("seeway_reloads_total", "result" => "refused").absolute(self.reloads.refused);
@@ -285,6 +286,7 @@ fn describe() {
         "seeway_callers_late_total",
         "Connections closed, and calls failed, because a message had not come within limits.message_timeout"
     );
+    describe_counter!("seeway_callers_broken_total", "Legacy connections closed because what they sent was no message");
     describe_counter!(
         "seeway_rejected_total",
         "Requests that never became a job: no such world, or something is wrong with them"

@@ -19,7 +19,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use super::finished::{Failure, Finished};
 use super::handles::{Handles, Meaning};
 use super::passage::{Loss, Passage, PassageWakes, Passed};
-use super::report::Late;
+use super::report::{Broken, Late};
 use super::thread::WorldChange;
 use crate::access::{Access, Identity, Quota, Standing, Standings, Submit};
 use crate::config::Config;
@@ -47,6 +47,8 @@ pub struct Front {
     pub rejected: u64,
     /// Whose message took too long to come.
     pub late: Late,
+    /// Whose messages were none.
+    pub broken: Broken,
     /// Commands that were passed on to the hardserver and have ended.
     pub passed: Passed,
 }
@@ -374,6 +376,7 @@ impl Front {
             world_changes,
             rejected: 0,
             late: Late::default(),
+            broken: Broken::default(),
             passed: Passed::default(),
             config: config.clone(),
         };

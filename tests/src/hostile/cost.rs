@@ -26,7 +26,8 @@ impl Cost {
         let stat = read(process, "stat");
         // The name, in parentheses, may have blanks in it.
         let after_name = stat.rsplit_once(')').expect("the name ends").1;
-        let ticks: u64 = after_name.split_whitespace().skip(11).take(2).map(|word| word.parse::<u64>().expect("ticks")).sum();
+        let ticks: u64 =
+            after_name.split_whitespace().skip(11).take(2).map(|word| word.parse::<u64>().expect("ticks")).sum();
         let cpu = Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second());
         Self { resident: field("VmRSS:"), peak: field("VmHWM:"), cpu }
     }

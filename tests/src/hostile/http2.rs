@@ -193,7 +193,8 @@ impl Heard {
     }
 
     fn note(&self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        let code = |at: usize| payload.get(at..at + 4).map_or(0, |code| u32::from_be_bytes(code.try_into().expect("four")));
+        let code =
+            |at: usize| payload.get(at..at + 4).map_or(0, |code| u32::from_be_bytes(code.try_into().expect("four")));
         match kind {
             kind::DATA => _ = self.data.fetch_add(payload.len() as u64, Ordering::Relaxed),
             kind::GOAWAY => self.goaway.store(code(4) + 1, Ordering::Relaxed),
@@ -251,13 +252,13 @@ impl Http2 {
                 }
                 let (kind, flags) = (head[3], head[4]);
                 let stream = u32::from_be_bytes(head[5..].try_into().expect("four"));
-                noting.note(kind, flags, stream, &payload);
                 if matches!(kind, kind::SETTINGS | kind::PING) && flags & flag::ACK == 0 {
                     let mut answer = Vec::new();
                     frame(&mut answer, kind, flag::ACK, 0, if kind == kind::PING { &payload } else { &[] });
                     // It may have no use for them any more.
                     let _ = owe.send(answer);
                 }
+                noting.note(kind, flags, stream, &payload);
             }
             noting.closed.store(true, Ordering::Relaxed);
         });
@@ -281,10 +282,12 @@ impl Http2 {
     /// has to be large enough.
     pub async fn data(&mut self, flags: u8, stream: u32, part: &[u8]) -> io::Result<()> {
         let length = i64::try_from(part.len()).expect("a frame's length fits");
+        // The stream's window is as the gateway says only once that was acknowledged.
+        self.answer().await?;
         while !self.heard.has_settings.load(Ordering::Relaxed) || self.heard.window.load(Ordering::Relaxed) < length {
-            self.answer().await?;
             self.send(&[]).await?;
             tokio::time::sleep(Duration::from_millis(1)).await;
+            self.answer().await?;
         }
         self.heard.window.fetch_sub(length, Ordering::Relaxed);
         let mut bytes = Vec::new();
@@ -313,7 +316,9 @@ mod tests {
 
     #[test]
     fn lengths_of_every_size() {
-        for (value, bytes) in [(0, &[0][..]), (126, &[126]), (127, &[127, 0]), (254, &[127, 127]), (255, &[127, 128, 1])] {
+        for (value, bytes) in
+            [(0, &[0][..]), (126, &[126]), (127, &[127, 0]), (254, &[127, 127]), (255, &[127, 128, 1])]
+        {
             let mut written = Vec::new();
             integer(&mut written, value);
             assert_eq!(written, bytes, "{value}");

@@ -10,7 +10,7 @@ use super::victim::{Latencies, Victim};
 use crate::{Config, Gateway, Identity, Machine, wait};
 
 /// How long callers are measured at a time, without the attack and then with it.
-const WINDOW: Duration = Duration::from_millis(500);
+const WINDOW: Duration = Duration::from_millis(250);
 /// How often. What counts is the median over these.
 const ROUNDS: usize = 3;
 /// Measurements before the claim is given up: somebody else's work may slow any one of them.
@@ -120,7 +120,7 @@ impl Scene {
     ) -> Figures {
         let victims = [self.gateway.unix(), self.gateway.grpc()].map(|target| Victim::start(target, WORLD));
         // Connections, caches, and whatever else there is to warm up.
-        window(&victims, Duration::from_millis(200)).await;
+        window(&victims, Duration::from_millis(100)).await;
         let process = self.gateway.id();
         let rest = Cost::of(process);
         forget_peak(process);
@@ -161,10 +161,24 @@ impl Scene {
             let [legacy, grpc] = noticed.map(|noticed| noticed.to_string());
             println!(
                 "| {} | {} | +{grown} KiB | {} % → {} % of a core | +{more_files} | {legacy} | {grpc} |\n  ({} blows, {jobs} jobs, try {tries})",
-                assault.name, assault.rate, cores[0], cores[1], tally.count()
+                assault.name,
+                assault.rate,
+                cores[0],
+                cores[1],
+                tally.count()
             );
-            assert!(grown <= assault.memory, "{}: memory grew by {grown} KiB; {} are allowed", assault.name, assault.memory);
-            assert!(more_files <= assault.files, "{}: {more_files} more files; {} are allowed", assault.name, assault.files);
+            assert!(
+                grown <= assault.memory,
+                "{}: memory grew by {grown} KiB; {} are allowed",
+                assault.name,
+                assault.memory
+            );
+            assert!(
+                more_files <= assault.files,
+                "{}: {more_files} more files; {} are allowed",
+                assault.name,
+                assault.files
+            );
             let cpu = cores[1].saturating_sub(cores[0]);
             assert!(cpu <= assault.cpu.into(), "{}: {cpu} % of a core; {} are allowed", assault.name, assault.cpu);
             if is_borne {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use seeway_client::grpc::{Gateway as Client, SubmitOptions};
 use seeway_tests::hostile::ssh::{Abuse, HostileServer};
 use seeway_tests::hostile::{Assault, Scene, Tally};
-use seeway_tests::{turn::Turn, wait};
+use seeway_tests::turn::Turn;
 
 use crate::ssh::with_bad;
 
@@ -38,10 +38,6 @@ async fn bad_replies(abuse: Abuse, name: &'static str, rate: &'static str) {
 
     // Its caller learns in time that nobody knows; and a job for the machine that behaves is answered.
     let serving = tokio::spawn(Arc::clone(&server).serve(abuse, Tally::default()));
-    wait::until_async("the machine has a channel", wait::BOUND, || {
-        std::future::ready((scene.metric("seeway_channels", "machine=\"bad\"") > 0.5).then_some(()))
-    })
-    .await;
     let client = Client::connect(&address).await.expect("let in");
     let options = SubmitOptions { timeout: Some(Duration::from_secs(1)), ..SubmitOptions::default() };
     let begun = Instant::now();

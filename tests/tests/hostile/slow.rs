@@ -42,12 +42,12 @@ async fn trickle(address: String, bytes: Arc<[u8]>, tally: Tally) {
 }
 
 /// How long the gateway keeps a connection on which these bytes came, one in every `between`; panics where it does not close it.
-async fn kept_for(address: &str, bytes: &[u8], between: Duration) -> Duration {
+async fn kept_for(address: String, bytes: Vec<u8>, between: Duration) -> Duration {
     let mut stream = TcpStream::connect(address).await.expect("accepted");
     let begun = Instant::now();
     let closed = async {
         for byte in bytes {
-            if stream.write_all(&[*byte]).await.is_err() {
+            if stream.write_all(&[byte]).await.is_err() {
                 return;
             }
             let mut said = [0; 256];
@@ -61,6 +61,17 @@ async fn kept_for(address: &str, bytes: &[u8], between: Duration) -> Duration {
     };
     tokio::time::timeout(wait::BOUND, closed).await.expect("the gateway closes it");
     begun.elapsed()
+}
+
+/// [`kept_for`] for connections side by side, of which each has to be closed after a second.
+async fn closed_after_a_second(address: &str, all: &[&[u8]]) {
+    let mut closed = tokio::task::JoinSet::new();
+    for bytes in all {
+        closed.spawn(kept_for(address.to_owned(), bytes.to_vec(), Duration::from_millis(50)));
+    }
+    for kept in closed.join_all().await {
+        assert!(kept >= Duration::from_millis(990) && kept < Duration::from_millis(2500), "kept for {kept:?}");
+    }
 }
 
 /// A legacy message of 64 bytes, as far as its 60th.
@@ -81,12 +92,10 @@ async fn a_legacy_header_byte_by_byte() {
     // Not one, however slow: it has said nothing, and may do so for as long as it likes.
     let mut idle = WireCaller::connect(&scene.gateway.tcp4(), 1).await.expect("accepted");
     let begun = Instant::now();
-    for bytes in [&unfinished_command()[..], &[1], &16_000_000_u32.to_le_bytes()] {
-        let kept = kept_for(&scene.legacy(), bytes, Duration::from_millis(50)).await;
-        assert!(kept >= Duration::from_millis(990) && kept < Duration::from_millis(2500), "kept for {kept:?}");
-    }
+    let too_long = [&16_000_000_u32.to_le_bytes()[..], &[0; 60]].concat();
+    closed_after_a_second(&scene.legacy(), &[&unfinished_command(), &[1], &too_long]).await;
     assert!((scene.metric("seeway_callers_late_total", "hardserver") - 3.0).abs() < 0.5);
-    assert!(begun.elapsed() > Duration::from_secs(2), "twice as long as a message may take");
+    assert!(begun.elapsed() > Duration::from_millis(990), "as long as a message may take");
     let world = idle.open_world("w", 0).await.expect("an idle caller keeps its connection");
     idle.stage(world, b"job", 1).expect("room");
     idle.exchange(|_, reply| assert!(matches!(reply, ReplyBody::Job(_)))).await.expect("answered");
@@ -102,25 +111,24 @@ async fn an_http2_preface_byte_by_byte() {
     let _turn = Turn::alone();
     let scene = Scene::new(|config, _| config.line("limits", "message_timeout = \"1s\""));
     let preface = http2::PREFACE;
-    for bytes in [preface, &preface[..1], &[preface, &[0; 8]].concat()] {
-        let kept = kept_for(&scene.grpc(), bytes, Duration::from_millis(50)).await;
-        assert!(kept >= Duration::from_millis(990) && kept < Duration::from_millis(2500), "kept for {kept:?}");
-    }
-    // Nothing at all: whoever speaks HTTP/2 speaks first.
-    let kept = kept_for(&scene.grpc(), &[], Duration::ZERO).await;
-    assert!(kept >= Duration::from_millis(990) && kept < Duration::from_millis(2500), "kept for {kept:?}");
+    // Slowly, with the beginning of a frame, and nothing at all: whoever speaks HTTP/2 speaks first.
+    closed_after_a_second(&scene.grpc(), &[preface, &preface[..1], &[preface, &[0; 8]].concat(), &[]]).await;
     assert!((scene.metric("seeway_callers_late_total", "grpc") - 4.0).abs() < 0.5);
     // Within a frame nobody can answer a PING: the connection is closed after one and the time for its answer.
-    for headers in [true, false] {
+    let mut within = Vec::new();
+    for is_whole in [true, false] {
         let mut caller = Http2::open(&scene.grpc(), &[]).await.expect("accepted");
         let mut bytes = Vec::new();
         frame(&mut bytes, kind::HEADERS, 0, 1, &http2::call(http2::SUBMIT));
-        caller.send(&bytes[..if headers { bytes.len() } else { 20 }]).await.expect("open");
-        let begun = Instant::now();
-        let heard = caller.heard().clone();
-        wait::until_async("it is closed", wait::BOUND, || std::future::ready(heard.is_closed().then_some(()))).await;
-        assert!(begun.elapsed() < Duration::from_secs(4), "kept for {:?}", begun.elapsed());
+        caller.send(&bytes[..if is_whole { bytes.len() } else { 20 }]).await.expect("open");
+        within.push(caller);
     }
+    let begun = Instant::now();
+    wait::until_async("they are closed", wait::BOUND, || {
+        std::future::ready(within.iter().all(|caller| caller.heard().is_closed()).then_some(()))
+    })
+    .await;
+    assert!(begun.elapsed() < Duration::from_secs(4), "kept for {:?}", begun.elapsed());
     let (address, bytes) = (scene.grpc(), Arc::from(preface));
     scene
         .under(&assault("HTTP/2 preface byte by byte"), |tally| trickle(address.clone(), Arc::clone(&bytes), tally))
@@ -221,10 +229,7 @@ async fn a_tls_hello_byte_by_byte() {
     let address = scene.gateway.management().trim_start_matches("tls:").to_owned();
     // A record of a ClientHello, and no more than its beginning.
     let hello = [0x16, 3, 1, 1, 0, 1, 0, 0, 0xfc, 3, 3, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7];
-    for bytes in [&hello[..], &hello[..1], &[]] {
-        let kept = kept_for(&address, bytes, Duration::from_millis(50)).await;
-        assert!(kept >= Duration::from_millis(990) && kept < Duration::from_millis(2500), "kept for {kept:?}");
-    }
+    closed_after_a_second(&address, &[&hello, &hello[..1], &[]]).await;
     let late = scene.metric("seeway_tls_handshakes_total", "listener=\"management\",result=\"late\"");
     assert!((late - 3.0).abs() < 0.5, "{late}");
     let bytes = Arc::from(hello);
@@ -238,7 +243,7 @@ async fn an_admin_request_byte_by_byte() {
     let address = scene.gateway.admin().to_string();
     let request =
         b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Padding: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
-    let kept = kept_for(&address, request, Duration::from_millis(100)).await;
+    let kept = kept_for(address.clone(), request.to_vec(), Duration::from_millis(100)).await;
     assert!(kept > Duration::from_millis(4500) && kept < Duration::from_secs(8), "kept for {kept:?}");
     let bytes = Arc::from(&request[..]);
     scene

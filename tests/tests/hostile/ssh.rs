@@ -11,7 +11,10 @@ use seeway_tests::{Config, Identity, turn::Turn, wait};
 pub fn with_bad(config: Config, server: &HostileServer, identity: &Identity) -> Config {
     config
         .machine("bad", &server.door(), "127.0.0.1:8888".parse().expect("an address"), identity, "channels = 1")
-        .line("ssh", "connect_timeout = \"1s\"\nconnect_retry = \"50ms\"\nretry_max = \"100ms\"\nconnect_pace = \"0s\"")
+        .line(
+            "ssh",
+            "connect_timeout = \"500ms\"\nconnect_retry = \"50ms\"\nretry_max = \"100ms\"\nconnect_pace = \"0s\"",
+        )
         .line("ssh", "refused_retry = \"100ms\"")
 }
 
@@ -111,7 +114,8 @@ async fn login_banners_without_end() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn data_past_the_window() {
     let _turn = Turn::alone();
-    on_a_tunnel(Abuse::PastWindow, "SSH: data past the channel's window", "1 000 packets/s, 16 MB/s").await;
+    on_a_tunnel(Abuse::PastWindow, "SSH: data past the channel's window of 8 MiB", "12 MiB at once, then 16 MB/s")
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use seeway_proto::mux::{Incoming, Received, UnknownCommands};
 use seeway_proto::outcome::{Outcome, Rejected};
@@ -22,6 +22,9 @@ use crate::shard::{CallerCount, LegacyPort, Meaning, Shard, State, Written};
 /// What one read takes at most: enough for a few hundred small jobs, small enough to stay in a core's cache, and for a large job
 /// not to keep the others waiting.
 pub(super) const READ_BYTES: usize = 64 * 1024;
+
+/// How often a connection that was closed for what it sent is told of.
+const BETWEEN_WARNINGS: Duration = Duration::from_secs(1);
 
 /// Why a connection ended.
 #[derive(Debug)]
@@ -218,7 +221,7 @@ impl Connection {
         let mut rest = bytes;
         let mut broken = None;
         let mut room = 0;
-        let (mut taken, mut is_unfinished) = (0_usize, false);
+        let mut taken = 0_usize;
         let port = loop {
             let port = state.front.legacy(self.caller_id);
             // A caller that asks faster than it reads its answers, or than the hardserver takes what is passed on, is not read
@@ -233,10 +236,7 @@ impl Connection {
             }
             room -= 1;
             match port.incoming.next_received(&mut rest, unknown) {
-                Ok(None) => {
-                    is_unfinished = !rest.is_empty() || port.incoming.is_skipping();
-                    break port;
-                }
+                Ok(None) => break port,
                 Ok(Some(received)) => {
                     taken += 1;
                     match Self::job_of(config, port, *now, &received) {
@@ -251,14 +251,15 @@ impl Connection {
             }
         };
         port.batch_served();
-        self.unfinished = match self.unfinished {
-            Some(since) if is_unfinished && taken == 0 => Some(since),
-            _ => is_unfinished.then_some(*now),
-        };
         if self.is_paused {
             port.pause();
         }
         let refused = port.incoming.take_refused();
+        let is_unfinished = !self.is_paused && (!rest.is_empty() || port.incoming.is_skipping());
+        self.unfinished = match self.unfinished {
+            Some(since) if is_unfinished && taken == 0 && refused == 0 => Some(since),
+            _ => is_unfinished.then_some(*now),
+        };
         if port.incoming.output_len() > 0 {
             state.front.answered(self.caller_id);
         }
@@ -362,7 +363,15 @@ impl Connection {
                 tracing::debug!(peer = self.caller.socket.peer(), %error, "a legacy connection was lost");
             }
             End::Broken(error) => {
-                tracing::warn!(peer = self.caller.socket.peer(), %error, "a legacy connection was closed");
+                let (peer, broken) = (self.caller.socket.peer(), &mut turn.state.front.broken);
+                broken.count += 1;
+                // Whoever sends garbage must not be able to fill the log; a metric has them all.
+                if broken.said.is_none_or(|said| turn.now.saturating_duration_since(said) >= BETWEEN_WARNINGS) {
+                    broken.said = Some(turn.now);
+                    tracing::warn!(peer, %error, "a legacy connection was closed; more within the next second are not told");
+                } else {
+                    tracing::debug!(peer, %error, "a legacy connection was closed");
+                }
             }
         }
     }

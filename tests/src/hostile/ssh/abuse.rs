@@ -34,7 +34,7 @@ pub enum Abuse {
     SilentLogin,
     /// Texts to be shown to whoever logs in, without end.
     LoginBanners,
-    /// Data beyond what the channel's window allows, 16 MB a second.
+    /// Data beyond what the channel's window allows: 12 MiB at once, and then 16 MB a second.
     PastWindow,
     /// Data for channels that there are not.
     NoSuchChannel,
@@ -140,10 +140,28 @@ impl Server<'_> {
                         has_begun = true;
                         self.to.send(&Transport::offer()).await?;
                     }
+                    if self.abuse == Abuse::PastWindow && !has_begun {
+                        has_begun = true;
+                        self.burst().await?;
+                    }
                     self.blows(due).await?;
                 }
             }
         }
+    }
+
+    /// More than the window has room for, in one go: the beginning of a message of 16 MiB, which is read and dropped.
+    async fn burst(&mut self) -> io::Result<()> {
+        let channel = self.channels.keys().next().copied().unwrap_or_default();
+        let mut part = vec![0; 32_000];
+        part[..4].copy_from_slice(&(16 * 1024 * 1024 - 64_u32).to_le_bytes());
+        part[4..8].copy_from_slice(&0x5a5a_0000_u32.to_le_bytes());
+        for _ in 0..12 * 1024 * 1024 / 32_000 {
+            self.say(channel, &part).await?;
+            self.tally.add(1);
+            part[..8].fill(0);
+        }
+        Ok(())
     }
 
     async fn blows(&mut self, due: u32) -> io::Result<()> {
@@ -161,7 +179,7 @@ impl Server<'_> {
                 string(&mut banner, b"");
                 banner
             }
-            // A reply's beginning would be taken for one; this is within the largest message that is skipped.
+            // What follows is within a message that is skipped.
             Abuse::PastWindow | Abuse::HalfRekey => data(channel, &[0x00; 16_000]),
             Abuse::NoSuchChannel => data(0x7777, &[7; 1000]),
             Abuse::Opens => {
@@ -279,7 +297,8 @@ impl Server<'_> {
         while let Some((length, rest)) = channel.input.split_first_chunk::<4>()
             && let Some(body) = rest.get(..u32::from_le_bytes(*length) as usize)
         {
-            let word = |at: usize| body.get(at..at + 4).map_or(0, |word| u32::from_le_bytes(word.try_into().expect("four")));
+            let word =
+                |at: usize| body.get(at..at + 4).map_or(0, |word| u32::from_le_bytes(word.try_into().expect("four")));
             let tag = word(0);
             if word(4) == profile.commands.no_op {
                 reply_no_op(&profile, &mut replies, tag);

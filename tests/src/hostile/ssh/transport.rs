@@ -121,11 +121,15 @@ impl Transport {
         let mut packet: Vec<u8> = self.inbox.drain(..whole).skip(4).collect();
         if let Some(cipher) = &mut self.incoming {
             let nonce = cipher.nonce();
-            cipher.key.open_in_place(nonce, Aad::from(head), &mut packet).map_err(|_| broken("a packet can't be read"))?;
+            cipher
+                .key
+                .open_in_place(nonce, Aad::from(head), &mut packet)
+                .map_err(|_| broken("a packet can't be read"))?;
         }
         packet.truncate(length);
         let padding = usize::from(*packet.first().ok_or_else(|| broken("an empty packet"))?);
-        let end = packet.len().checked_sub(padding).filter(|end| *end > 1).ok_or_else(|| broken("nothing but padding"))?;
+        let end =
+            packet.len().checked_sub(padding).filter(|end| *end > 1).ok_or_else(|| broken("nothing but padding"))?;
         Ok(Some(packet[1..end].to_vec()))
     }
 
@@ -193,9 +197,10 @@ impl Transport {
         let their_point = take_string(&mut &begin[1..]).ok_or_else(|| broken("no point"))?.to_vec();
         let private = EphemeralPrivateKey::generate(&X25519, &SystemRandom::new()).expect("a key");
         let point = private.compute_public_key().expect("a point").as_ref().to_vec();
-        let secret = agree_ephemeral(private, UnparsedPublicKey::new(&X25519, &their_point), broken("no secret"), |secret| {
-            Ok(mpint(secret))
-        })?;
+        let secret =
+            agree_ephemeral(private, UnparsedPublicKey::new(&X25519, &their_point), broken("no secret"), |secret| {
+                Ok(mpint(secret))
+            })?;
         let host_key = public_blob(key.public_key().as_ref());
         let mut said = Vec::new();
         for part in [&self.version[..], VERSION, &theirs, &ours, &host_key, &their_point, &point] {
