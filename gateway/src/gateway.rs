@@ -109,7 +109,7 @@ impl Gateway {
             .map_err(GatewayError::Shard)?;
 
         let refused = Arc::new(Refused::recorded_in(audit.clone()));
-        let callers = CallerLimit::new(config.limits.callers);
+        let callers = CallerLimit::new(config.limits.callers, config.limits.peer_callers);
         let mut acceptors = JoinSet::new();
         let (shards_too, limit, users) = (shards.clone(), callers.clone(), Users::default());
         let acceptor = Acceptor { shards: shards_too, limit, refused: refused.clone(), users: users.clone() };

@@ -238,7 +238,7 @@ impl Control {
         let new = read.map_err(|_| ShardEnded)?.map_err(ReloadError::Problems)?;
         let new = Arc::new(new);
 
-        self.parts.callers.set_limit(new.limits.callers);
+        self.parts.callers.set_limit(new.limits.callers, new.limits.peer_callers);
         self.parts.pipes.set_limit(new.limits.pipes);
         self.parts.terminators.reload(&new);
         self.parts.tokens.reconfigure(new.token.clone());

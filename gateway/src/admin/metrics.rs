@@ -13,7 +13,7 @@ use crate::audit;
 use crate::config::Config;
 use crate::listen::tls::TlsCounts;
 use crate::schedule::{Histogram, MachineState};
-use crate::shard::{MachineReport, Passed, PoolCounts, Report, TunnelState, WorldReport};
+use crate::shard::{Late, MachineReport, Passed, PoolCounts, Report, TunnelState, WorldReport};
 
 const QUEUE_SECONDS: &str = "seeway_queue_seconds";
 const MACHINE_SECONDS: &str = "seeway_machine_seconds";
@@ -111,6 +111,10 @@ impl Seen<'_> {
         gauge!("seeway_pipes").set(number(self.pipes));
         gauge!("seeway_draining").set(f64::from(u8::from(self.is_draining)));
         counter!("seeway_callers_refused_total").absolute(self.callers_refused);
+        let late = |of: fn(&Late) -> u64| self.reports.iter().map(|report| of(&report.late)).sum();
+        counter!("seeway_callers_late_total", "listener" => "hardserver").absolute(late(|late| late.legacy));
+        counter!("seeway_callers_late_total", "listener" => "grpc").absolute(late(|late| late.grpc));
+        counter!("seeway_callers_broken_total").absolute(self.reports.iter().map(|report| report.broken).sum());
         counter!("seeway_rejected_total").absolute(self.reports.iter().map(|report| report.rejected).sum());
         counter!("seeway_reloads_total", "result" => "ok").absolute(self.reloads.ok);
         counter!("seeway_reloads_total", "result" => "refused").absolute(self.reloads.refused);
@@ -157,6 +161,7 @@ impl Seen<'_> {
             ("queue", limits.queue),
             ("queue_bytes", limits.queue_bytes),
             ("callers", limits.callers),
+            ("peer_callers", limits.peer_callers),
             ("caller_jobs", limits.caller_jobs),
             ("caller_queued", limits.caller_queued),
             ("caller_in_flight", limits.caller_in_flight),
@@ -171,6 +176,7 @@ impl Seen<'_> {
         }
         gauge!("seeway_limit_seconds", "limit" => "hold").set(limits.hold.as_secs_f64());
         gauge!("seeway_limit_seconds", "limit" => "default_timeout").set(limits.default_timeout.as_secs_f64());
+        gauge!("seeway_limit_seconds", "limit" => "message_timeout").set(limits.message_timeout.as_secs_f64());
     }
 
     fn publish_world(&self, index: usize, name: &str) {
@@ -321,7 +327,15 @@ fn describe() {
     describe_gauge!("seeway_max_in_flight", "The machine's max_in_flight");
     describe_gauge!("seeway_channels", "SEEJob streams that are up");
     describe_gauge!("seeway_tunnels", "Tunnels, by what they are doing");
-    describe_counter!("seeway_callers_refused_total", "Connections closed at once because of limits.callers");
+    describe_counter!(
+        "seeway_callers_refused_total",
+        "Connections closed at once because of limits.callers or limits.peer_callers"
+    );
+    describe_counter!(
+        "seeway_callers_late_total",
+        "Connections closed, and calls failed, because a message had not come within limits.message_timeout"
+    );
+    describe_counter!("seeway_callers_broken_total", "Legacy connections closed because what they sent was no message");
     describe_counter!(
         "seeway_rejected_total",
         "Requests that never became a job: no such world, or something is wrong with them"
