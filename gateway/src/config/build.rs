@@ -499,7 +499,7 @@ impl Build<'_> {
             default_timeout: section.duration("default_timeout")?.value,
             callers: section.number("callers")?,
             peer_callers: match section.number("peer_callers")? {
-                0 => section.number::<usize>("callers").map(|callers| callers - callers / 10)?,
+                0 => section.number("callers")?,
                 callers => callers,
             },
             caller_jobs: section.number("caller_jobs")?,

@@ -420,8 +420,8 @@ pub(super) const TABLES: &[Table] = &[
                 "peer_callers",
                 Integer(0, 1 << 20),
                 Default("0"),
-                "Those of one IP address (of IPv6: of one /64), or of one Unix user. 0: nine tenths of `callers`, so that whoever takes all \
-                 that there are leaves some for others.",
+                "Those of one IP address (of IPv6: of one /64), or of one Unix user. Below `callers`, so that whoever takes all that it can \
+                 get leaves some for others. 0: as many as `callers`.",
             ),
             key(
                 "caller_jobs",
