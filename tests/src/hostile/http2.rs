@@ -147,9 +147,9 @@ pub struct Heard {
     /// GOAWAY's error code, plus one.
     goaway: AtomicU32,
     closed: AtomicBool,
-    /// Streams that ended well or badly, but by RST_STREAM.
+    /// Streams that ended well or badly, but not by `RST_STREAM`.
     ended: AtomicU64,
-    /// RST_STREAM frames.
+    /// `RST_STREAM` frames.
     resets: AtomicU64,
     /// The last one's code.
     reset_code: AtomicU32,

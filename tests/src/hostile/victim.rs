@@ -87,13 +87,14 @@ impl Drop for Victim {
 
 enum Caller {
     Wire(Box<WireCaller<u64>>, u32),
-    Grpc(GrpcCaller, &'static str),
+    Grpc(Box<GrpcCaller>, &'static str),
 }
 
 impl Caller {
     async fn connect(target: &Target, world: &'static str) -> Self {
         if let Target::Grpc(address) = target {
-            return Self::Grpc(GrpcCaller::connect(address, 4).await.unwrap_or_else(|error| panic!("{error}")), world);
+            let caller = GrpcCaller::connect(address, 4).await.unwrap_or_else(|error| panic!("{error}"));
+            return Self::Grpc(Box::new(caller), world);
         }
         let mut caller = WireCaller::connect(target, 4).await.unwrap_or_else(|error| panic!("{error}"));
         let handle = caller.open_world(world, 0).await.unwrap_or_else(|error| panic!("{error}"));

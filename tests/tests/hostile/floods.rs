@@ -140,7 +140,7 @@ async fn jobs_of_no_bytes_on_the_legacy_wire() {
                         }
                     });
                 }
-                pending().await
+                pending::<()>().await;
             }
         })
         .await;

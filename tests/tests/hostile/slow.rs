@@ -38,7 +38,7 @@ async fn trickle(address: String, bytes: Arc<[u8]>, tally: Tally) {
             }
         });
     }
-    pending().await
+    pending::<()>().await;
 }
 
 /// How long the gateway keeps a connection on which these bytes came, one in every `between`; panics where it does not close it.
@@ -52,9 +52,8 @@ async fn kept_for(address: String, bytes: Vec<u8>, between: Duration) -> Duratio
             }
             let mut said = [0; 256];
             // What it says is of no interest, only that it ends.
-            match tokio::time::timeout(between, stream.read(&mut said)).await {
-                Ok(Ok(0) | Err(_)) => return,
-                Ok(Ok(_)) | Err(_) => {}
+            if let Ok(Ok(0) | Err(_)) = tokio::time::timeout(between, stream.read(&mut said)).await {
+                return;
             }
         }
         while stream.read(&mut [0; 256]).await.is_ok_and(|count| count > 0) {}
@@ -183,7 +182,7 @@ async fn a_grpc_message_byte_by_byte() {
                     let (address, message, tally) = (address.clone(), message.clone(), tally.clone());
                     senders.spawn(async move { trickle_calls(&address, &message, &tally).await });
                 }
-                pending().await
+                pending::<()>().await;
             }
         })
         .await;

@@ -230,7 +230,7 @@ impl Messages {
     async fn more(&mut self) -> Result<bool, Status> {
         std::future::poll_fn(|cx| match self.poll_more(cx) {
             Poll::Pending => self.poll_late(cx).map(Err),
-            ready => ready,
+            ready @ Poll::Ready(_) => ready,
         })
         .await
     }

@@ -189,7 +189,7 @@ impl hyper::body::Body for Answering {
                 std::mem::swap(&mut answers.ids, ids);
                 Some(std::mem::replace(&mut answers.messages, spares.take()))
             });
-            *taken = answers.as_ref().map_or(0, |messages| messages.len());
+            *taken = answers.as_ref().map_or(0, seeway_proto::wiped::WipedBuffer::len);
             (answers, state.scheduler.is_draining())
         });
         lock(&shared.unread).set(*taken);
