@@ -10,7 +10,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use russh::Limits;
 use russh::keys::Algorithm;
-use seeway_client::tunnel::{ChannelRefusal, ErrorKind, HostKey, Identity, Options, ReadHalf, Tunnel, TunnelError};
+use seeway_client::tunnel::{
+    Algorithms, ChannelRefusal, ErrorKind, HostKey, Identity, Options, ReadHalf, Tunnel, TunnelError,
+};
 use support::proxy::Proxy;
 use support::ssh_server::{
     CLOSING, ECHO, LATE, NOBODY, PROHIBITED, STUCK, SshServer, fingerprint, new_key, write_identity,
@@ -188,6 +190,26 @@ async fn a_server_with_several_host_keys_shows_the_pinned_one() {
     let host_key = HostKey::from_line(&pinned.public_key().to_openssh().unwrap()).unwrap();
     let error = refusal(&Options { host_key, ..server.options() }).await;
     assert!(matches!(error, TunnelError::HostKeyMismatch { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn the_key_exchange_is_post_quantum_where_the_server_knows_it_and_strict() {
+    let server = SshServer::start();
+    let tunnel = connect(&server.options()).await;
+    let agreed = tunnel.negotiated().expect("it was agreed on").clone();
+    assert_eq!(agreed.key_exchange, "mlkem768x25519-sha256");
+    assert_eq!(agreed.host_key, "ssh-ed25519");
+    assert!(agreed.cipher.contains("gcm") || agreed.cipher.contains("chacha20"), "{agreed:?}");
+    assert!(agreed.is_strict);
+
+    // This server has no key exchange that is approved.
+    let error = refusal(&Options { algorithms: Algorithms::Fips, ..server.options() }).await;
+    assert!(matches!(error, TunnelError::NoCommonAlgorithm { policy: "fips", kind: "key exchange", .. }), "{error}");
+    assert!(error.is_permanent());
+    let text = error.to_string();
+    assert!(text.contains("it has mlkem768x25519-sha256") && text.contains("allowed are ecdh-sha2-nistp256"), "{text}");
+    drop(tunnel);
+    until_no_task_is_left().await;
 }
 
 #[tokio::test]

@@ -11,11 +11,13 @@ use tokio::task::JoinSet;
 
 use crate::access::{Access, Users};
 use crate::admin::{self, Board, Control};
+use crate::audit::{Audit, AuditError};
 use crate::config::{Config, HardserverAddress, Tls, TlsFileError};
 use crate::listen::accept::{self, Acceptor, BindError, Listener, Refused, SocketAccess};
 use crate::listen::grpc::{Common, Health, Pipes};
 use crate::listen::tls::Terminator;
 use crate::shard::{self, Budgets, CallerLimit, ShardHandle};
+use crate::upstream;
 
 /// Where a gateway listens.
 #[derive(Clone, Debug)]
@@ -42,6 +44,9 @@ pub enum GatewayError {
     /// The system gave no thread or no event queue.
     #[error("a shard does not start: {0}")]
     Shard(io::Error),
+    /// The audit log can not be opened.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// A shard has ended unasked.
     #[error(transparent)]
     Ended(#[from] shard::ShardEnded),
@@ -69,7 +74,9 @@ impl Gateway {
         let now = Instant::now();
         let terminators = Terminators::new(&config)?;
         let Bound { listeners, addresses, admin: admin_listeners } = bind(&config, &terminators).await?;
+        let audit = Audit::start(&config)?;
         let access = Access::new(now);
+        upstream::warn_of_ends(&config);
         let board = Arc::new(Board::new(&config));
         let health = Health::new();
         board.tell(&health).await;
@@ -79,12 +86,13 @@ impl Gateway {
         let shards: Arc<[ShardHandle]> = (0..config.runtime.shards)
             .map(|index| {
                 let (config, budgets, access) = (config.clone(), budgets.clone(), access.clone());
-                shard::spawn(index, config, budgets, access, board.clone(), common.clone())
+                let recorder = audit.as_ref().map(|audit| audit.recorder(index));
+                shard::spawn(index, config, budgets, access, board.clone(), common.clone(), recorder)
             })
             .collect::<io::Result<_>>()
             .map_err(GatewayError::Shard)?;
 
-        let refused = Arc::new(Refused::default());
+        let refused = Arc::new(Refused::recorded_in(audit.clone()));
         let callers = CallerLimit::new(config.limits.callers);
         let mut acceptors = JoinSet::new();
         let (shards_too, limit, users) = (shards.clone(), callers.clone(), Users::default());
@@ -100,6 +108,7 @@ impl Gateway {
             callers,
             pipes,
             refused,
+            audit,
             terminators: terminators.clone(),
         };
         let control = Arc::new(Control::new(parts, config, budgets));
@@ -166,6 +175,10 @@ impl Gateway {
         }
         teller.shutdown().await;
         admin.shutdown().await;
+        if let Some(audit) = control.audit().cloned() {
+            // After the last job has ended, so that each has its record.
+            let _ = tokio::task::spawn_blocking(move || audit.end()).await;
+        }
         result
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod access;
 mod admin;
+pub mod audit;
 pub mod command;
 pub mod config;
 mod forward;

@@ -1,10 +1,16 @@
 //! The binary `seeway`: reads the command line, starts logging, runs the command, and ends with its exit status.
 
+use std::alloc::System;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use seeway::command::{Cli, logging};
+use zeroizing_alloc::ZeroAlloc;
+
+/// Wipes what is freed, whoever had it: the buffers of the libraries that carry jobs (SSH, TLS, HTTP/2) as well as our own.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

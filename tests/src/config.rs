@@ -11,6 +11,7 @@ pub struct Config {
     names: Vec<String>,
     worlds: String,
     permissions: String,
+    has_tls_listener: bool,
     sections: BTreeMap<&'static str, Vec<String>>,
 }
 
@@ -27,14 +28,21 @@ impl Config {
 
     /// A machine behind `door` that takes SEEJobs at `seejobs`, with further lines for its section.
     #[must_use]
-    pub fn machine(mut self, name: &str, door: &Door, seejobs: SocketAddr, identity: &Identity, further: &str) -> Self {
-        let Door { address, user, host_key } = door;
+    pub fn machine(self, name: &str, door: &Door, seejobs: SocketAddr, identity: &Identity, further: &str) -> Self {
+        let host_key = &door.host_key;
+        let further = format!("identity = \"{}\"\nhost_key = {host_key:?}\n{further}", identity.private().display());
+        self.machine_with(name, door, seejobs, &further)
+    }
+
+    /// A machine of which all lines about keys, ours and the server's, are in `keys`.
+    #[must_use]
+    pub fn machine_with(mut self, name: &str, door: &Door, seejobs: SocketAddr, keys: &str) -> Self {
+        let Door { address, user, .. } = door;
         let (host, port) = (seejobs.ip(), seejobs.port());
         write!(
             self.machines,
-            "[[machine]]\nname = {name:?}\naddress = \"{address}\"\nuser = {user:?}\nidentity = \"{}\"\nhost_key = {host_key:?}\n\
-             seejobs_host = \"{host}\"\nseejobs_port = {port}\n{further}\n\n",
-            identity.private().display()
+            "[[machine]]\nname = {name:?}\naddress = \"{address}\"\nuser = {user:?}\nseejobs_host = \"{host}\"\n\
+             seejobs_port = {port}\n{keys}\n\n"
         )
         .expect("writing to a string can't fail");
         self.names.push(name.to_owned());
@@ -54,6 +62,13 @@ impl Config {
         self
     }
 
+    /// It listens for legacy callers over TLS as well; `[tls]` says with what certificate.
+    #[must_use]
+    pub fn tls_listener(mut self) -> Self {
+        self.has_tls_listener = true;
+        self
+    }
+
     /// A rule with these lines.
     #[must_use]
     pub fn permission(mut self, lines: &str) -> Self {
@@ -70,8 +85,9 @@ impl Config {
 
     /// The file's text. `socket` is the Unix socket's path.
     pub fn text(&self, socket: &str) -> String {
+        let tls = if self.has_tls_listener { ", \"tls:127.0.0.1:0\"" } else { "" };
         let mut text = format!(
-            "[listen]\ngrpc = \"127.0.0.1:0\"\nhardserver = [\"unix:{socket}\", \"tcp:127.0.0.1:0\", \"tcp:[::1]:0\"]\nadmin = \"127.0.0.1:0\"\n"
+            "[listen]\ngrpc = \"127.0.0.1:0\"\nhardserver = [\"unix:{socket}\", \"tcp:127.0.0.1:0\", \"tcp:[::1]:0\"{tls}]\nadmin = \"127.0.0.1:0\"\n"
         );
         let listen = self.sections.get("listen").map(|lines| lines.join("\n")).unwrap_or_default();
         writeln!(text, "{listen}\n\n{}{}{}", self.machines, self.worlds, self.permissions)

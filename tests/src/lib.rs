@@ -4,6 +4,8 @@
 //! fails, and ends with the guard. Nothing is simulated here; a part of the machine that is missing (OpenSSH, dropbear,
 //! the binary itself) fails the test with a sentence that says what to install or to build.
 
+pub mod agent;
+pub mod audit;
 pub mod authority;
 pub mod callers;
 pub mod chaos;
@@ -13,6 +15,7 @@ pub mod gateway;
 pub mod hardserver;
 pub mod journal;
 pub mod keys;
+pub mod load;
 pub mod machine;
 pub mod network;
 pub mod ports;
@@ -24,6 +27,7 @@ pub mod turn;
 pub mod wait;
 pub mod within;
 
+pub use agent::Agent;
 pub use config::Config;
 pub use dropbear::Dropbear;
 pub use gateway::Gateway;

@@ -133,7 +133,7 @@ pub(crate) fn ready(process: &mut Process, address: SocketAddr) -> bool {
 }
 
 /// Who runs the tests: the one user that an SSH server without root's rights can log in.
-pub(crate) fn user() -> String {
+pub fn user() -> String {
     keys::run(Command::new("id").arg("-un")).trim().to_owned()
 }
 

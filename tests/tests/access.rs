@@ -1,5 +1,6 @@
 //! Who gets in, and what they may do: certificates, Unix users and rules, at every listener.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use seeway_bench::wire::WireCaller;
 use seeway_client::grpc::{Credentials, Gateway as Client, SubmitOptions};
 use seeway_tests::authority::{Authority, Certified};
 use seeway_tests::machine::seeway;
-use seeway_tests::{Config, Gateway, Identity, Machine, turn::Turn, wait};
+use seeway_tests::{Config, Gateway, Identity, Machine, python, turn::Turn, wait};
 
 const PAY: &str = "spiffe://bank.example/pay";
 const AUDIT: &str = "spiffe://bank.example/audit";
@@ -114,6 +115,34 @@ async fn a_world_that_one_may_not_use_is_one_that_is_not_there() {
     let options = SubmitOptions::default();
     assert!(stream.submit("vault", "job", &options).await.is_err());
     assert_eq!(stream.submit("pay", "job", &options).await.expect("allowed").reply.as_bytes(), b"job");
+}
+
+#[test]
+fn callers_in_another_language_speak_tls() {
+    let _turn = Turn::beside_others();
+    let rule = format!("who = [\"certificate:{PAY}\"]\nmay = [\"submit\"]\nworlds = [\"pay\"]");
+    let scene = Scene::new(|config, _| config.tls_listener().permission(&rule));
+    let certified = scene.authority.client(PAY);
+    let schema = Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto");
+    let at_localhost = |address: &str| address.replace("127.0.0.1", "localhost");
+    let path = |path: &Path| path.display().to_string();
+    python::run(
+        "tls_test.py",
+        [
+            "--grpc",
+            &at_localhost(&scene.address().replace("grpcs://", "")),
+            "--hardserver",
+            &at_localhost(scene.gateway.tls()),
+            "--ca",
+            &path(&scene.authority.certificate()),
+            "--certificate",
+            &path(&certified.certificate),
+            "--key",
+            &path(&certified.key),
+            "--schema",
+            &path(&schema),
+        ],
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,19 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::process::Output;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use seeway_bench::Target;
 use seeway_bench::grpc::{GrpcCaller, connect};
 use seeway_bench::wire::WireCaller;
 use seeway_proto::v1::pipe_request::Message;
 use seeway_proto::v1::stream_response::Result as JobResult;
 use seeway_proto::v1::{ListWorldsRequest, PipeOpen, PipeRequest, SubmitRequest};
 use seeway_proto::wire::{Profile, ReplyBody};
-use seeway_tests::callers::{self, Told};
+use seeway_tests::load::Load;
 use seeway_tests::machine::seeway;
 use seeway_tests::{Config, Gateway, Identity, Machine, Sshd, turn::Turn, wait};
 use tokio::task::JoinSet;
@@ -59,51 +56,6 @@ fn reload(gateway: &Gateway, config: &Config) {
     gateway.rewrite(config);
     let (status, said) = gateway.post("/reload");
     assert_eq!(status, 200, "{said}");
-}
-
-/// Callers of both kinds who send jobs to a world until they are told to stop, and whose every job has to be replied to.
-struct Load {
-    stop: Arc<AtomicBool>,
-    callers: JoinSet<u64>,
-}
-
-impl Load {
-    fn start(gateway: &Gateway, world: &'static str) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let mut callers = JoinSet::new();
-        for (caller, target) in [gateway.unix(), gateway.tcp4(), gateway.grpc()].into_iter().enumerate() {
-            callers.spawn(keep_sending(caller as u64, target, world, stop.clone()));
-        }
-        Self { stop, callers }
-    }
-
-    /// Lets them finish; how many jobs they had replied to.
-    async fn finish(self) -> u64 {
-        self.stop.store(true, Ordering::Relaxed);
-        let all = tokio::time::timeout(wait::BOUND, self.callers.join_all());
-        all.await.expect("every job is answered").into_iter().sum()
-    }
-}
-
-async fn keep_sending(caller: u64, target: Target, world: &'static str, stop: Arc<AtomicBool>) -> u64 {
-    let (mut sent, mut replied) = (0, 0);
-    let next = || {
-        let wanted = !stop.load(Ordering::Relaxed);
-        wanted.then(|| {
-            sent += 1;
-            (sent, callers::payload(caller, sent, 64))
-        })
-    };
-    let on_answer = |number, told: Told<'_>| match told {
-        Told::Replied(bytes) => {
-            assert_eq!(bytes, callers::payload(caller, number, 64), "job {number} of caller {caller}");
-            replied += 1;
-        }
-        Told::Failed { reason, .. } => panic!("job {number} of caller {caller} on {target}: {reason}"),
-    };
-    callers::run(&target, world, 16, next, on_answer).await.unwrap_or_else(|error| panic!("{target}: {error}"));
-    assert_eq!(replied, sent);
-    replied
 }
 
 /// One job on a connection of its own.

@@ -5,16 +5,15 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use russh::client::{self, AuthResult, Handle};
-use russh::keys::{Algorithm, HashAlg, PrivateKeyWithHashAlg};
-use russh::{MethodSet, Preferred, SshId, cipher};
+use russh::client::{self, Handle};
+use russh::{AlgorithmKind, Preferred, SshId};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::algorithms::is_signature_allowed;
 use super::error::{Attempt, TunnelError};
 use super::handler::Events;
 use super::host_key::Verdict;
-use super::identity::fingerprint;
 use super::options::{MAX_REKEY_BYTES, Options};
 use super::shared::Shared;
 use super::socket::{Pulse, Socket};
@@ -33,30 +32,14 @@ const MAX_PACKET_SIZE: u32 = 32 * 1024;
 /// The library's own queue for each channel, which is not used (see `inbox`).
 const UNUSED_QUEUE: usize = 1;
 
-/// The fastest first, where the processor has instructions for AES. The last is for servers that have none of the others.
-const CIPHERS: &[cipher::Name] =
-    &[cipher::AES_128_GCM, cipher::AES_256_GCM, cipher::CHACHA20_POLY1305, cipher::AES_256_CTR];
-
-/// The fastest first, where it has none.
-const CIPHERS_WITHOUT_AES: &[cipher::Name] =
-    &[cipher::CHACHA20_POLY1305, cipher::AES_128_GCM, cipher::AES_256_GCM, cipher::AES_256_CTR];
-
-fn ciphers() -> &'static [cipher::Name] {
-    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-    let has_aes = std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq");
-    #[cfg(target_arch = "aarch64")]
-    let has_aes = std::arch::is_aarch64_feature_detected!("aes");
-    #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
-    let has_aes = false;
-    if has_aes { CIPHERS } else { CIPHERS_WITHOUT_AES }
-}
-
 pub(super) async fn connect(options: &Options) -> Result<Tunnel, TunnelError> {
     let attempt = Attempting { options, server: options.server.to_string().into(), deadline: deadline(options) };
+    // First what needs no server: one that we could not log in to is left alone.
+    let credentials = attempt.credentials().await?;
     let (stream, round_trip) = attempt.tcp().await?;
-    let (cut, handle) = attempt.handshake(stream, round_trip).await?;
+    let (cut, mut handle) = attempt.handshake(stream, round_trip).await?;
     let shared = Arc::clone(&cut.0);
-    let handle = attempt.login(&shared, handle).await?;
+    attempt.login(&shared, &mut handle, credentials).await?;
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     // Makes an OpenSSH server set TCP_NODELAY, which cures the stall that `window_adjusted` tells of. It may refuse.
     let stall_cure = handle.channel_open_session().await.ok();
@@ -79,14 +62,15 @@ fn deadline(options: &Options) -> Instant {
     Instant::now() + options.connect_timeout
 }
 
-struct Attempting<'a> {
-    options: &'a Options,
-    server: Arc<str>,
-    deadline: Instant,
+/// One try to make a tunnel.
+pub(super) struct Attempting<'a> {
+    pub(super) options: &'a Options,
+    pub(super) server: Arc<str>,
+    pub(super) deadline: Instant,
 }
 
 impl Attempting<'_> {
-    fn timed_out(&self, what: &'static str) -> TunnelError {
+    pub(super) fn timed_out(&self, what: &'static str) -> TunnelError {
         TunnelError::TimedOut { server: self.server.to_string(), what, limit: self.options.connect_timeout }
     }
 
@@ -130,7 +114,8 @@ impl Attempting<'_> {
         let shared = Shared::new(Arc::clone(&self.server), socket, Pulse::new());
         // The library's task would outlive a handshake that is given up.
         let cut = CutOnDrop(Arc::clone(&shared));
-        let events = Events { shared: Arc::clone(&shared), host_key: self.options.host_key.clone() };
+        let (host_key, server) = (self.options.host_key.clone(), self.options.server.clone());
+        let events = Events { shared: Arc::clone(&shared), host_key, server };
         let mut socket = Socket::new(stream, Arc::clone(&shared.pulse));
         if self.options.gives_way {
             socket.acknowledge_at_once();
@@ -139,7 +124,10 @@ impl Attempting<'_> {
         match timeout_at(self.deadline, connected).await {
             Err(_) => Err(self.timed_out("the SSH handshake")),
             Ok(Err(error)) => Err(self.handshake_error(&shared, &error)),
-            Ok(Ok(handle)) => Ok((cut, handle)),
+            Ok(Ok(handle)) => {
+                self.check_signature(&shared, &handle)?;
+                Ok((cut, handle))
+            }
         }
     }
 
@@ -148,16 +136,19 @@ impl Attempting<'_> {
             if self.options.gives_way { super::pace::window(round_trip, WINDOW_SIZE) } else { WINDOW_SIZE };
         let rekey_bytes = self.options.rekey_bytes.min(MAX_REKEY_BYTES);
         let rekey_bytes = usize::try_from(rekey_bytes).expect("the most of them fit in 32 bits");
+        let policy = self.options.algorithms;
         client::Config {
             client_id: SshId::Standard(Cow::Borrowed(concat!("SSH-2.0-Seeway_", env!("CARGO_PKG_VERSION")))),
             window_size,
             maximum_packet_size: MAX_PACKET_SIZE,
             channel_buffer_size: UNUSED_QUEUE,
             preferred: Preferred {
-                key: Cow::Owned(self.options.host_key.algorithms()),
-                cipher: Cow::Borrowed(ciphers()),
+                kex: Cow::Owned(policy.key_exchanges()),
+                key: Cow::Owned(self.options.host_key.algorithms(policy)),
+                host_key_certificates: Cow::Owned(self.options.host_key.certificate_algorithms(policy)),
+                cipher: Cow::Owned(policy.ciphers()),
+                mac: Cow::Owned(policy.macs()),
                 compression: Cow::Borrowed(&[russh::compression::NONE]),
-                ..Preferred::default()
             },
             // The watchdog does this: the library has one interval where we have three, and does not look at it while a
             // write waits.
@@ -170,11 +161,12 @@ impl Attempting<'_> {
 
     fn handshake_error(&self, shared: &Shared, error: &russh::Error) -> TunnelError {
         let server = self.server.to_string();
-        if let Some(shown) = shared.shown_key.get() {
-            let got = fingerprint(shown);
-            match self.options.host_key.judge(shown) {
+        if let Some((verdict, got)) = shared.judged.get() {
+            let got = got.clone();
+            match verdict {
                 Verdict::Accepted => {}
                 Verdict::Revoked => return TunnelError::HostKeyRevoked { server, got },
+                Verdict::NotTaken(why) => return TunnelError::HostKeyNotTaken { server, got, why: why.clone() },
                 Verdict::Mismatch => {
                     let expected = self.options.host_key.fingerprints();
                     return TunnelError::HostKeyMismatch { server, expected, got };
@@ -187,7 +179,16 @@ impl Attempting<'_> {
         }
         let why = match error {
             russh::Error::NoCommonAlgo { kind, ours, theirs } => {
-                format!("nothing in common for {kind:?}: here {}, there {}", ours.join(","), theirs.join(","))
+                let kind = match kind {
+                    AlgorithmKind::Kex => "key exchange",
+                    AlgorithmKind::Key => "host key",
+                    AlgorithmKind::Cipher => "cipher",
+                    AlgorithmKind::Mac => "MAC",
+                    AlgorithmKind::Compression => "(absent) compression",
+                };
+                let (offered, allowed) = (listed(theirs), listed(ours));
+                let policy = self.options.algorithms.name();
+                return TunnelError::NoCommonAlgorithm { server, policy, kind, offered, allowed };
             }
             russh::Error::Disconnect | russh::Error::HUP if greeting.is_empty() => {
                 "the server closed the connection before it said anything; it may have too many connections \
@@ -199,52 +200,36 @@ impl Attempting<'_> {
         TunnelError::Handshake { server, why }
     }
 
-    async fn login(&self, shared: &Shared, mut handle: Handle<Events>) -> Result<Handle<Events>, TunnelError> {
-        let key = Arc::clone(self.options.identity.key());
-        let login = async {
-            // An RSA key signs with SHA-2, whatever the server thinks of it.
-            let hash = match key.algorithm() {
-                Algorithm::Rsa { .. } => {
-                    let supported = handle.best_supported_rsa_hash().await.ok().flatten().flatten();
-                    Some(supported.unwrap_or(HashAlg::Sha512))
-                }
-                _ => None,
-            };
-            let key = PrivateKeyWithHashAlg::new(key, hash);
-            handle.authenticate_publickey(self.options.user.clone(), key).await
-        };
-        let result = timeout_at(self.deadline, login).await.map_err(|_| self.timed_out("the login"))?;
-        match result {
-            Ok(AuthResult::Success) => Ok(handle),
-            Ok(AuthResult::Failure { remaining_methods, partial_success }) if !remaining_methods.is_empty() => {
-                let methods = names(&remaining_methods);
-                let after = if partial_success { " besides the key, which it accepted" } else { "" };
-                Err(self.login_refused(format!("{methods}{after}")))
-            }
-            // No methods: either the server offers none, or it hung up. What it said comes with the end.
-            Ok(AuthResult::Failure { .. }) | Err(_) => {
-                timeout_at(self.deadline, shared.session_end()).await.map_err(|_| self.timed_out("the login"))?;
-                match shared.farewell.get() {
-                    Some(farewell) => Err(self.login_refused(format!("nothing else ({farewell})"))),
-                    None => Err(shared.closed().await.into()),
-                }
-            }
+    /// The library takes whatever algorithm the server's signature says it is made with, not only the one that was agreed on: with
+    /// the SHA-1 of old RSA signatures, too. So it is looked at before anything is sent to the server.
+    fn check_signature(&self, shared: &Shared, handle: &Handle<Events>) -> Result<(), TunnelError> {
+        let signed_with = handle.agent_session_binding().and_then(|binding| first_word(binding.signature()));
+        let signed_with = signed_with.unwrap_or("nothing that is known");
+        if is_signature_allowed(self.options.algorithms, signed_with) {
+            return Ok(());
         }
-    }
-
-    fn login_refused(&self, offered: String) -> TunnelError {
-        TunnelError::LoginRefused {
-            server: self.server.to_string(),
-            user: self.options.user.clone(),
-            key: self.options.identity.fingerprint(),
-            offered,
-        }
+        let server = self.server.to_string();
+        let got = shared.judged.get().map(|(_, got)| got.clone()).unwrap_or_default();
+        let why = format!("it was proven with {}, which no policy allows", signed_with.escape_debug());
+        Err(TunnelError::HostKeyNotTaken { server, got, why })
     }
 }
 
-fn names(methods: &MethodSet) -> String {
-    let names: Vec<&str> = methods.iter().map(<&str>::from).collect();
-    names.join(", ")
+/// The first string of what SSH encodes: of a signature, its algorithm.
+fn first_word(encoded: &[u8]) -> Option<&str> {
+    let (length, rest) = encoded.split_first_chunk::<4>()?;
+    let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+    std::str::from_utf8(rest.get(..length)?).ok()
+}
+
+/// Algorithms' names for a message; a server may send thousands.
+fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 24;
+    let is_algorithm = |name: &&String| !name.starts_with("ext-info-") && !name.starts_with("kex-strict-");
+    let shown = names.iter().filter(is_algorithm).take(SHOWN);
+    let shown: Vec<String> = shown.map(|name| name.chars().take(64).flat_map(char::escape_debug).collect()).collect();
+    let more = if names.len() > SHOWN { ", …" } else { "" };
+    format!("{}{more}", shown.join(", "))
 }
 
 impl From<&Options> for watchdog::Times {
@@ -256,5 +241,28 @@ impl From<&Options> for watchdog::Times {
             interval: options.keepalive.max(shortest),
             broken_after: options.broken_after.max(shortest),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signature_begins_with_its_algorithm() {
+        assert_eq!(first_word(b"\0\0\0\x07ssh-rsa\0\0\x01\x80"), Some("ssh-rsa"));
+        for garbled in [&b""[..], b"\0\0\0", b"\0\0\0\x08ssh-rsa", b"\xff\xff\xff\xff", b"\0\0\0\x01\xff"] {
+            assert_eq!(first_word(garbled), None, "{garbled:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_server_lists_is_shown_in_part_and_cannot_break_a_line() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert_eq!(listed(&names(&["one", "ext-info-s", "kex-strict-s-v00@openssh.com", "two"])), "one, two");
+        assert_eq!(listed(&names(&["a\nb\u{1b}[31m"])), "a\\nb\\u{1b}[31m");
+        let many = listed(&vec!["x".repeat(1000); 1000]);
+        assert!(many.len() < 24 * 70 && many.ends_with(", …"), "{}", many.len());
+        assert_eq!(listed(&[]), "");
     }
 }

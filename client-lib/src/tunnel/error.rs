@@ -75,18 +75,70 @@ pub enum TunnelError {
         /// Type and SHA-256 fingerprint of the key that was shown.
         got: String,
     },
+    /// The host key or certificate that the server showed is not good enough, though it may be the right one.
+    #[error("{server} showed the host key {got}, which is not accepted: {why}; nothing was sent to it")]
+    HostKeyNotTaken {
+        /// The SSH server.
+        server: String,
+        /// Type and SHA-256 fingerprint of the key that was shown, and the certificate that came with it.
+        got: String,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// The server has nothing of a kind that the policy for algorithms allows.
+    #[error(
+        "{server} offers no {kind} that the policy \"{policy}\" allows: it has {offered}; allowed are {allowed}. Allow one of these \
+         in the server's configuration"
+    )]
+    NoCommonAlgorithm {
+        /// The SSH server.
+        server: String,
+        /// The policy's name.
+        policy: &'static str,
+        /// What they could not agree on.
+        kind: &'static str,
+        /// What the server has, its control characters escaped.
+        offered: String,
+        /// What the policy allows.
+        allowed: String,
+    },
+    /// What we would log in with has become useless since it was read.
+    #[error("no login at {server}: {why}; a reload reads the file again")]
+    IdentityOutdated {
+        /// The SSH server.
+        server: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The ssh-agent that has the key did not sign with it.
+    #[error("no login at {server}: the ssh-agent at {} {why}", .socket.display())]
+    Agent {
+        /// The SSH server.
+        server: String,
+        /// The agent's socket.
+        socket: PathBuf,
+        /// What it did, and what to do.
+        why: String,
+    },
     /// The server does not let this user in with this key.
     #[error(
-        "{server} refused the login of user {user:?} with the key {key}; it offers: {offered}. Check the user, and that \
-         the key's public half is among the user's authorized keys"
+        "{server} refused the login of user {user:?} with the key {key}; it offers: {offered}. Check the user, and {}",
+        if *.has_certificate {
+            "that the server trusts the certificate's authority (OpenSSH: TrustedUserCAKeys) and that the user is among the \
+             certificate's principals"
+        } else {
+            "that the key's public half is among the user's authorized keys"
+        }
     )]
     LoginRefused {
         /// The SSH server.
         server: String,
         /// The user.
         user: String,
-        /// Type and SHA-256 fingerprint of the key that was offered.
+        /// Type and SHA-256 fingerprint of the key that was offered, and its certificate.
         key: String,
+        /// Whether a certificate was offered with it.
+        has_certificate: bool,
         /// The methods the server offers instead, or what it said when it hung up.
         offered: String,
     },
@@ -121,9 +173,12 @@ impl TunnelError {
     /// Whether trying again can help.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::HostKeyMismatch { .. } | Self::HostKeyRevoked { .. } | Self::LoginRefused { .. } => {
-                ErrorKind::Permanent
-            }
+            Self::HostKeyMismatch { .. }
+            | Self::HostKeyRevoked { .. }
+            | Self::HostKeyNotTaken { .. }
+            | Self::NoCommonAlgorithm { .. }
+            | Self::IdentityOutdated { .. }
+            | Self::LoginRefused { .. } => ErrorKind::Permanent,
             Self::ChannelRefused { reason, .. } => match reason {
                 ChannelRefusal::Prohibited | ChannelRefusal::NotSupported => ErrorKind::Permanent,
                 ChannelRefusal::ConnectFailed | ChannelRefusal::ResourceShortage | ChannelRefusal::Other(_) => {
@@ -134,6 +189,7 @@ impl TunnelError {
             | Self::Connect { .. }
             | Self::NotSsh { .. }
             | Self::Handshake { .. }
+            | Self::Agent { .. }
             | Self::TimedOut { .. }
             | Self::Lost(_) => ErrorKind::Transient,
         }
@@ -238,8 +294,10 @@ impl Lost {
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// The file can not be read.
-    #[error("the private key {} can not be read: {error}", .path.display())]
+    #[error("the {what} {} can not be read: {error}", .path.display())]
     Unreadable {
+        /// What the file was to hold.
+        what: &'static str,
         /// The file.
         path: PathBuf,
         /// Why.
@@ -247,22 +305,40 @@ pub enum IdentityError {
     },
     /// Others than its owner can read or write the file.
     #[error(
-        "the private key {} is open to others (mode {mode:04o}) and is not used; close it with: chmod 600 {}",
+        "the {what} {} is open to others (mode {mode:04o}) and is not used; close it with: chmod 600 {}",
         .path.display(), .path.display()
     )]
     OpenToOthers {
+        /// What the file was to hold.
+        what: &'static str,
         /// The file.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
     },
-    /// The key needs a passphrase.
+    /// The key needs a passphrase, and none was given.
     #[error(
-        "the private key {} is encrypted, and there is nobody to ask for the passphrase; use a key without one, in a \
-         file with mode 600 (remove it with: ssh-keygen -p -N '' -f {})",
+        "the private key {} is encrypted, and there is nobody to ask for the passphrase; name a file that has it, or use a key \
+         without one, in a file with mode 600 (remove it with: ssh-keygen -p -N '' -f {})",
         .path.display(), .path.display()
     )]
     Encrypted {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A passphrase was given for a key that has none.
+    #[error(
+        "the private key {} is not encrypted, though a passphrase is given for it; give it that one (ssh-keygen -p -f {}), or \
+         give none here",
+        .path.display(), .path.display()
+    )]
+    NotEncrypted {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The key has another passphrase.
+    #[error("the private key {} is encrypted, and not with the passphrase that is given for it", .path.display())]
+    WrongPassphrase {
         /// The file.
         path: PathBuf,
     },
@@ -278,6 +354,36 @@ pub enum IdentityError {
         /// What the parser says; never a part of the file.
         why: String,
     },
+    /// The file holds a private key where a public one is asked for.
+    #[error("{} is a private key; where an agent has that, the file of the public half is named", .path.display())]
+    NotPublic {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file holds no public key.
+    #[error("{} holds no public key ({why}); it is a line like `ssh-ed25519 AAAA…`, as `ssh-add -L` prints it", .path.display())]
+    NotAPublicKey {
+        /// The file.
+        path: PathBuf,
+        /// What the parser says.
+        why: String,
+    },
+    /// No tunnel is made with such a key, whatever the policy.
+    #[error("the key {} is not used: {why}", .path.display())]
+    NotTaken {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// The certificate is of no use for this key.
+    #[error("the certificate {} is of no use: {why}", .path.display())]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
 }
 
 /// A host key pin that can not be used.
@@ -290,6 +396,14 @@ pub enum HostKeyError {
     )]
     NotAKey {
         /// What the parser says.
+        why: String,
+    },
+    /// No server is trusted by such a key, whatever the policy.
+    #[error("the key {key} is no host key to trust: {why}")]
+    NotTaken {
+        /// Type and SHA-256 fingerprint of the key.
+        key: String,
+        /// Why.
         why: String,
     },
     /// The `known_hosts` file can not be read.

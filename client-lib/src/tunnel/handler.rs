@@ -9,14 +9,17 @@ use russh::keys::PublicKeyOrCertificate;
 use russh::{ChannelId, Error, Names};
 
 use super::error::Lost;
-use super::host_key::{HostKey, Verdict};
-use super::shared::Shared;
+use super::host_key::{self, HostKey, Verdict};
+use super::options::Endpoint;
+use super::shared::{Negotiated, Shared};
+use super::utc;
 
 /// Lives in the SSH library's task; when it is dropped, that task has ended, for whatever reason.
 #[derive(Debug)]
 pub(super) struct Events {
     pub(super) shared: Arc<Shared>,
     pub(super) host_key: HostKey,
+    pub(super) server: Endpoint,
 }
 
 impl Drop for Events {
@@ -30,14 +33,15 @@ impl Handler for Events {
     type Error = Error;
 
     async fn check_server_key(&mut self, shown: &PublicKeyOrCertificate) -> Result<bool, Error> {
-        let key = shown.public_key();
-        let verdict = self.host_key.judge(&key);
-        self.shared.shown_key.get_or_init(|| key);
-        // Certificates are not asked for, so a server that shows one is not what was pinned.
-        Ok(shown.certificate().is_none() && verdict == Verdict::Accepted)
+        let verdict = self.host_key.judge(shown, &self.server, utc::now());
+        let is_accepted = verdict == Verdict::Accepted;
+        // Asked once: the library does not ask again when keys are exchanged anew.
+        self.shared.judged.get_or_init(|| (verdict, host_key::describe(shown)));
+        Ok(is_accepted)
     }
 
-    async fn kex_done(&mut self, _secret: Option<&[u8]>, _names: &Names, _session: &mut Session) -> Result<(), Error> {
+    async fn kex_done(&mut self, _secret: Option<&[u8]>, names: &Names, _session: &mut Session) -> Result<(), Error> {
+        self.shared.negotiated.get_or_init(|| Negotiated::from(names));
         self.shared.keys_exchanged.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }

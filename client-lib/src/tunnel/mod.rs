@@ -1,7 +1,7 @@
 //! One SSH connection to a machine's SSH server, and channels in it to the ports of the machine behind.
 //!
 //! The gateway's pools and [`direct`](crate::direct) are made of it. [`Tunnel::connect`] resolves, connects, checks the
-//! pinned host key and logs in with a private key; [`Tunnel::open`] opens a channel (`direct-tcpip`). A tunnel notices by
+//! host key and logs in; [`Tunnel::open`] opens a channel (`direct-tcpip`). A tunnel notices by
 //! itself that the other side has gone silent, and it has none of the 40 ms stalls that forwarded ports are known for.
 //!
 //! Everything runs on the caller's runtime. Two tasks belong to a tunnel, the SSH library's and a watchdog; both end with it,
@@ -21,6 +21,7 @@
 //! # }
 //! ```
 
+mod algorithms;
 mod channel;
 mod connect;
 mod error;
@@ -28,10 +29,13 @@ mod handler;
 mod host_key;
 mod identity;
 mod inbox;
+mod login;
 mod options;
 mod pace;
 mod shared;
+mod signer;
 mod socket;
+mod utc;
 mod watchdog;
 
 use std::fmt;
@@ -40,15 +44,19 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use russh::client::Handle;
+use russh::keys::HashAlg;
+use russh::keys::ssh_key::public::KeyData;
 use russh::{ChannelOpenFailure, Disconnect};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+pub use algorithms::{Algorithms, AlgorithmsError, Allowed};
 pub use channel::{Channel, ChannelStream, ReadHalf, WriteHalf};
 pub use error::{Attempt, ChannelRefusal, EndpointError, ErrorKind, HostKeyError, IdentityError, Lost, TunnelError};
 pub use host_key::HostKey;
-pub use identity::Identity;
+pub use identity::{Identity, Passphrase, SecretFile};
 pub use options::{Endpoint, Options};
+pub use shared::Negotiated;
 
 use handler::Events;
 use pace::Pace;
@@ -151,6 +159,11 @@ impl Tunnel {
         self.shared.pulse.greeting()
     }
 
+    /// What it was made with.
+    pub fn negotiated(&self) -> Option<&Negotiated> {
+        self.shared.negotiated.get()
+    }
+
     /// How often new keys were agreed on since it was connected.
     pub fn rekeys(&self) -> u64 {
         self.shared.keys_exchanged.load(Ordering::Relaxed).saturating_sub(1)
@@ -166,6 +179,11 @@ impl fmt::Debug for Tunnel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tunnel").field("server", &self.server()).field("lost", &self.lost()).finish_non_exhaustive()
     }
+}
+
+/// A key's type and SHA-256 fingerprint, as `ssh-keygen -l` has it.
+fn fingerprint(key: &KeyData) -> String {
+    format!("{} {}", key.algorithm().as_str(), key.fingerprint(HashAlg::Sha256))
 }
 
 fn refusal(failure: ChannelOpenFailure) -> ChannelRefusal {

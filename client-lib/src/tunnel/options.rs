@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::error::EndpointError;
-use super::{HostKey, Identity};
+use super::{Algorithms, HostKey, Identity};
 
 /// Where an SSH server listens: `name:port`, `192.0.2.1:port` or `[2001:db8::1]:port`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -72,10 +72,12 @@ pub struct Options {
     pub server: Endpoint,
     /// The user to log in as.
     pub user: String,
-    /// The private key to log in with.
+    /// The key to log in with.
     pub identity: Identity,
     /// The host keys to accept, and no other.
     pub host_key: HostKey,
+    /// What the tunnel may be made with. [`Algorithms::Modern`].
+    pub algorithms: Algorithms,
     /// How long connecting may take in all: name, TCP, handshake and login; and how long opening a channel may. 10 s.
     pub connect_timeout: Duration,
     /// How long nothing may be heard before the first keepalive is sent. 30 s.
@@ -101,6 +103,7 @@ impl Options {
             user: user.into(),
             identity,
             host_key,
+            algorithms: Algorithms::default(),
             connect_timeout: Duration::from_secs(10),
             keepalive_idle: Duration::from_secs(30),
             keepalive: Duration::from_secs(10),

@@ -5,13 +5,40 @@ use std::net::Shutdown;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use russh::ChannelId;
-use russh::keys::PublicKey;
+use russh::{ChannelId, Names};
 use tokio::sync::watch;
 
 use super::error::Lost;
+use super::host_key::Verdict;
 use super::inbox::Inbox;
 use super::socket::Pulse;
+
+/// What the two sides of a tunnel have agreed on, by the names on the wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Negotiated {
+    /// How keys are exchanged.
+    pub key_exchange: String,
+    /// What the server's host key signs with.
+    pub host_key: String,
+    /// What encrypts.
+    pub cipher: String,
+    /// What authenticates; `none` where the cipher does.
+    pub mac: String,
+    /// Whether the handshake can not be tampered with by leaving packets out ("Terrapin").
+    pub is_strict: bool,
+}
+
+impl From<&Names> for Negotiated {
+    fn from(names: &Names) -> Self {
+        Self {
+            key_exchange: names.kex.as_ref().to_owned(),
+            host_key: names.key.to_string(),
+            cipher: names.cipher.as_ref().to_owned(),
+            mac: names.client_mac.as_ref().to_owned(),
+            is_strict: names.strict_kex(),
+        }
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -20,8 +47,10 @@ pub(super) struct Shared {
     /// The tunnel's socket once more: to send an ACK, and to cut the connection off whoever holds it.
     socket: socket2::Socket,
     pub(super) pulse: Arc<Pulse>,
-    /// The host key that the server has shown.
-    pub(super) shown_key: OnceLock<PublicKey>,
+    /// What is to be thought of the host key that the server has shown, and what that was.
+    pub(super) judged: OnceLock<(Verdict, String)>,
+    /// What the first key exchange agreed on.
+    pub(super) negotiated: OnceLock<Negotiated>,
     /// What the server said when it ended the connection.
     pub(super) farewell: OnceLock<String>,
     /// How often keys were agreed on, the first time included.
@@ -38,7 +67,8 @@ impl Shared {
             server,
             socket,
             pulse,
-            shown_key: OnceLock::new(),
+            judged: OnceLock::new(),
+            negotiated: OnceLock::new(),
             farewell: OnceLock::new(),
             keys_exchanged: AtomicU64::new(0),
             lost: watch::Sender::new(None),

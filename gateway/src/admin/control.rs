@@ -11,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::Mutex;
 
 use super::{Board, metrics};
+use crate::audit::{Actor, Audit, Event};
 use crate::config::{Config, Problems};
 use crate::gateway::Terminators;
 use crate::listen::accept::Refused;
@@ -46,6 +47,8 @@ pub struct Parts {
     pub refused: Arc<Refused>,
     /// Where TLS is spoken.
     pub terminators: Terminators,
+    /// Where what is done is recorded.
+    pub audit: Option<Arc<Audit>>,
 }
 
 struct Changing {
@@ -158,7 +161,36 @@ impl Control {
             callers_refused: self.parts.refused.count(),
             is_draining: self.parts.board.is_draining(),
             reloads: &self.reloads.counts(),
+            audit: self.parts.audit.as_ref().map(|audit| audit.status()),
         })
+    }
+
+    /// The audit log, where there is one.
+    pub fn audit(&self) -> Option<&Arc<Audit>> {
+        self.parts.audit.as_ref()
+    }
+
+    /// Records that an operator had something changed, or asked for it in vain: `None` where it was a signal.
+    pub fn record(
+        &self,
+        change: &'static str,
+        machine: Option<&str>,
+        by: Option<&Arc<Actor>>,
+        result: Result<(), String>,
+    ) {
+        let Some(audit) = &self.parts.audit else { return };
+        let mut event = Event::new(change);
+        event = match by {
+            Some(actor) => event.by(actor),
+            None => event.text("by", "signal"),
+        };
+        if let Some(machine) = machine {
+            event = event.text("machine", machine);
+        }
+        audit.event(match result {
+            Ok(()) => event.text("result", "ok"),
+            Err(why) => event.text("result", "refused").text("why", &why),
+        });
     }
 
     /// Reads the configuration file again and has everything go by it; or changes nothing, and says why. Jobs in hand notice
@@ -167,6 +199,10 @@ impl Control {
     /// # Errors
     /// The file has problems or changes what can't change, or the gateway is stopping.
     pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
+        if let Some(audit) = &self.parts.audit {
+            // Whatever becomes of the file: who rotates logs asks for it like this.
+            audit.reopen();
+        }
         let result = self.try_reload().await;
         match &result {
             Ok(reloaded) => {
@@ -203,6 +239,9 @@ impl Control {
         self.parts.pipes.set_limit(new.limits.pipes);
         self.parts.terminators.reload(&new);
         self.parts.board.reconfigure(&new);
+        if let Some(audit) = &self.parts.audit {
+            audit.reconfigure(&new);
+        }
         changing.budgets = changing.budgets.reconfigured(&new);
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = new.clone();
         for shard in self.parts.shards.iter() {
@@ -215,6 +254,7 @@ impl Control {
             self.set_machine(&mut changing, machine, false).await?;
         }
         self.parts.board.tell(&self.parts.health).await;
+        crate::upstream::warn_of_ends(&new);
         Ok(Reloaded::between(&before, &new))
     }
 

@@ -1,11 +1,14 @@
 //! What the shards counted, as Prometheus has it. Nothing is summed up before somebody asks.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use metrics::{counter, gauge, with_local_recorder};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use seeway_proto::outcome::OutcomeKind;
 
 use super::control::ReloadCounts;
 use super::histogram::HistogramText;
+use crate::audit;
 use crate::config::Config;
 use crate::listen::tls::TlsCounts;
 use crate::schedule::{Histogram, MachineState};
@@ -28,6 +31,8 @@ pub(super) struct Seen<'a> {
     pub(super) is_draining: bool,
     /// How reloads ended.
     pub(super) reloads: &'a ReloadCounts,
+    /// How the audit log is, where there is one.
+    pub(super) audit: Option<audit::Status>,
     /// By listener: how handshakes went.
     pub(super) tls: &'a [(&'static str, TlsCounts)],
 }
@@ -106,9 +111,10 @@ impl Seen<'_> {
         counter!("seeway_rejected_total").absolute(self.reports.iter().map(|report| report.rejected).sum());
         counter!("seeway_reloads_total", "result" => "ok").absolute(self.reloads.ok);
         counter!("seeway_reloads_total", "result" => "refused").absolute(self.reloads.refused);
-        gauge!("seeway_config_loaded_timestamp_seconds").set(seconds(self.reloads.loaded));
+        gauge!("seeway_config_loaded_timestamp_seconds").set(large(self.reloads.loaded));
         gauge!("seeway_upstream_hardserver_connections").set(sum(|report| report.hardserver_connections));
         self.publish_passed();
+        publish_audit(self.audit);
         self.publish_tls();
         self.publish_limits();
         self.worlds().for_each(|(index, name)| self.publish_world(index, name));
@@ -198,6 +204,8 @@ impl Seen<'_> {
             gauge!("seeway_tunnels", "machine" => name.clone(), "state" => state.label())
                 .set(number(of_machine().map(|machine| machine.tunnels[place]).sum()));
         }
+        gauge!("seeway_certificate_expires_timestamp_seconds", "machine" => name.clone())
+            .set(certificate_end(self.config.machines[index].identity.valid_before()));
         let counted = |of: fn(&PoolCounts) -> u64| of_machine().map(|machine| of(&machine.pool)).sum();
         counter!("seeway_tunnels_made_total", "machine" => name.clone()).absolute(counted(|pool| pool.made));
         counter!("seeway_tunnels_refused_total", "machine" => name.clone()).absolute(counted(|pool| pool.refused));
@@ -213,6 +221,19 @@ impl Seen<'_> {
     }
 }
 
+/// How the audit log is; all zero where there is none.
+fn publish_audit(status: Option<audit::Status>) {
+    let of = |read: fn(&audit::Status) -> u64| status.as_ref().map_or(0, read);
+    counter!("seeway_audit_records_total", "result" => "written").absolute(of(|status| status.written));
+    counter!("seeway_audit_records_total", "result" => "dropped").absolute(of(|status| status.dropped));
+    counter!("seeway_audit_failures_total").absolute(of(|status| status.failures));
+    counter!("seeway_audit_jobs_refused_total").absolute(of(|status| status.jobs_refused));
+    gauge!("seeway_audit_sequence").set(large(of(|status| status.head.sequence)));
+    gauge!("seeway_audit_waiting").set(large(of(|status| status.waiting as u64)));
+    gauge!("seeway_audit_buffer").set(large(of(|status| status.limit as u64)));
+    gauge!("seeway_audit_failing").set(large(of(|status| status.is_failing.into())));
+}
+
 /// What all shards have counted.
 fn merged<'a>(shards: impl Iterator<Item = &'a Histogram>) -> Histogram {
     let mut all = Histogram::default();
@@ -226,10 +247,15 @@ fn number(count: usize) -> f64 {
     count as f64
 }
 
-/// Seconds since 1970 are below 2^52 for a hundred million years.
+/// Seconds since 1970 are below 2^52 for a hundred million years, and records at a million in a second for a hundred.
 #[allow(clippy::cast_precision_loss)]
-fn seconds(since_1970: u64) -> f64 {
-    since_1970 as f64
+fn large(number: u64) -> f64 {
+    number as f64
+}
+
+/// When an identity's certificate expires, in seconds since 1970; infinite where it has none, or one that never does.
+fn certificate_end(end: Option<SystemTime>) -> f64 {
+    end.map_or(f64::INFINITY, |end| end.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64())
 }
 
 fn describe() {
@@ -247,6 +273,16 @@ fn describe() {
     describe_gauge!("seeway_draining", "Whether the gateway takes no new jobs");
     describe_counter!("seeway_reloads_total", "Reloads, by whether the file was taken or refused");
     describe_gauge!("seeway_config_loaded_timestamp_seconds", "When the configuration that is in force was read");
+    describe_counter!(
+        "seeway_audit_records_total",
+        "Records of the audit log, by whether they were written or dropped"
+    );
+    describe_counter!("seeway_audit_failures_total", "How often the audit log's target took no records");
+    describe_counter!("seeway_audit_jobs_refused_total", "Jobs refused because nobody could record them");
+    describe_gauge!("seeway_audit_sequence", "The number of the last record that was written");
+    describe_gauge!("seeway_audit_waiting", "Records that wait or are being written");
+    describe_gauge!("seeway_audit_buffer", "How many records may wait: audit.buffer");
+    describe_gauge!("seeway_audit_failing", "Whether the audit log's target takes no records now");
     describe_gauge!("seeway_jobs", "Jobs in hand: queued, or sent and waited for");
     describe_gauge!("seeway_tasks", "Tasks on the shards");
     describe_gauge!("seeway_pipes", "Pipes that are open");
@@ -288,8 +324,12 @@ fn describe() {
     describe_counter!("seeway_tls_reloads_total", "Certificates read again, by whether they could be used");
     describe_counter!("seeway_jobs_total", "Jobs that ended, by what became of them");
     describe_counter!("seeway_retries_total", "Idempotent jobs sent again after an unknown outcome");
+    describe_gauge!(
+        "seeway_certificate_expires_timestamp_seconds",
+        "When the certificate expires that the machine is logged in to with; +Inf where there is none, or it never does"
+    );
     describe_counter!("seeway_tunnels_made_total", "Tunnels that were made");
-    describe_counter!("seeway_tunnels_refused_total", "Connects that failed for the host key or the login");
+    describe_counter!("seeway_tunnels_refused_total", "Connects that failed for algorithms, the host key or the login");
     describe_counter!("seeway_channels_prohibited_total", "Channels that the SSH server's policy forbade");
     describe_counter!("seeway_rekeys_total", "Key exchanges on tunnels that stood already");
     describe_counter!("seeway_connects_failed_total", "Connects that failed, for whatever reason");

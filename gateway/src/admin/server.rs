@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 
 use super::{Board, Control, DrainError, Draining, ReloadError};
 use crate::access::{Action, Identity, Means, Users};
+use crate::audit::{Actor, ListenerKind};
 use crate::listen::accept::UnixSocket;
 use crate::listen::tls::Terminator;
 
@@ -51,7 +52,7 @@ pub enum Listener {
 /// Who asks, at which listener.
 #[derive(Clone)]
 struct Operator {
-    identity: Identity,
+    actor: Arc<Actor>,
     takes_changes: bool,
 }
 
@@ -103,20 +104,26 @@ async fn serve_connection(listener: &Listener, stream: Incoming, control: Arc<Co
             match terminator.shake_hands(stream).await {
                 Ok((mut stream, identity)) => {
                     if stream.get_mut().0.arrive().is_ok() {
-                        answer_all(stream, Operator { identity, takes_changes: true }, control).await;
+                        let from = stream.get_ref().0.peer().map(|peer| peer.to_string());
+                        let actor = Actor::new(identity, ListenerKind::Management, from.as_deref()).into();
+                        answer_all(stream, Operator { actor, takes_changes: true }, control).await;
                     }
                 }
                 Err(error) => tracing::debug!(%error, "no TLS was agreed on at listen.management"),
             }
         }
         (Listener::Plain { takes_changes, .. }, Incoming::Tcp(stream)) => {
-            let operator = Operator { identity: Identity::anonymous(), takes_changes: *takes_changes };
+            let from = stream.peer_addr().map(|peer| peer.to_string()).ok();
+            let actor = Actor::new(Identity::anonymous(), ListenerKind::Admin, from.as_deref()).into();
+            let operator = Operator { actor, takes_changes: *takes_changes };
             answer_all(stream, operator, control).await;
         }
         (_, Incoming::Unix(stream)) => {
             let Ok(peer) = stream.peer_cred() else { return };
             let identity = users.identity(peer.uid(), peer.gid()).await;
-            answer_all(stream, Operator { identity, takes_changes: true }, control).await;
+            let process = peer.pid().map(|pid| format!("pid {pid} uid {}", peer.uid()));
+            let actor = Actor::new(identity, ListenerKind::Management, process.as_deref()).into();
+            answer_all(stream, Operator { actor, takes_changes: true }, control).await;
         }
         (Listener::Unix(_), Incoming::Tcp(_)) => unreachable!("a Unix socket accepts no TCP"),
     }
@@ -143,7 +150,7 @@ fn may_change(operator: &Operator, control: &Control) -> Result<(), String> {
     if !operator.takes_changes {
         return Err("changes are asked for at listen.management; name it with --admin\n".into());
     }
-    let identity = &operator.identity;
+    let identity = operator.actor.identity();
     if control.config().permissions.allow(identity, Action::Admin, None).is_some() {
         return Ok(());
     }
@@ -160,6 +167,8 @@ async fn answer(request: &Request<Body>, operator: &Operator, control: &Arc<Cont
                 return only(&Method::POST);
             }
             if !is_read && let Err(why) = may_change(operator, control).and_then(|()| from_here(request, operator)) {
+                let asked = Err(format!("{path}: {}", why.trim_end()));
+                control.record("admin_refused", None, Some(&operator.actor), asked);
                 return text(StatusCode::FORBIDDEN, why);
             }
             let machine = match machine(request) {
@@ -168,13 +177,20 @@ async fn answer(request: &Request<Body>, operator: &Operator, control: &Arc<Cont
             };
             match path {
                 "/reload" if machine.is_some() => text(StatusCode::BAD_REQUEST, "a reload is of everything\n".into()),
-                "/reload" => finished(control, |control| async move { reload(&control).await }).await,
+                "/reload" => {
+                    let actor = operator.actor.clone();
+                    finished(control, |control| async move { reload(&control, &actor).await }).await
+                }
                 "/drain" if is_read => draining(machine.as_deref(), control.draining(machine.as_deref()).await),
                 _ => {
                     let drains = path == "/drain";
-                    let change = |control: Arc<Control>| async move {
-                        let changed = control.set_draining(machine.as_deref(), drains).await;
-                        draining(machine.as_deref(), changed)
+                    let actor = operator.actor.clone();
+                    let change = move |control: Arc<Control>| async move {
+                        let machine = machine.as_deref();
+                        let changed = control.set_draining(machine, drains).await;
+                        let result = changed.as_ref().map(|_| ()).map_err(ToString::to_string);
+                        control.record(if drains { "drain" } else { "resume" }, machine, Some(&actor), result);
+                        draining(machine, changed)
                     };
                     finished(control, change).await
                 }
@@ -184,9 +200,11 @@ async fn answer(request: &Request<Body>, operator: &Operator, control: &Arc<Cont
         "/metrics" => text(StatusCode::OK, control.metrics().await),
         "/healthz" => text(StatusCode::OK, "ok\n".into()),
         "/readyz" => ready(control.board()),
+        "/audit" => audit(control),
         _ => text(
             StatusCode::NOT_FOUND,
-            "there are /metrics, /healthz, /readyz and /drain, and to POST to /reload, /drain and /resume\n".into(),
+            "there are /metrics, /healthz, /readyz, /audit and /drain, and to POST to /reload, /drain and /resume\n"
+                .into(),
         ),
     }
 }
@@ -206,7 +224,7 @@ fn from_here(request: &Request<Body>, operator: &Operator) -> Result<(), String>
     if request.headers().contains_key(header::ORIGIN) {
         return Err("a page in a browser may not change this gateway\n".into());
     }
-    if operator.identity.means() != Means::Anonymous {
+    if operator.actor.identity().means() != Means::Anonymous {
         // A browser has shown nobody who it is, by whatever name it came.
         return Ok(());
     }
@@ -252,11 +270,27 @@ fn unescaped(value: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-async fn reload(control: &Control) -> Response<Full<Bytes>> {
+/// How far the audit log has come: what somebody keeps elsewhere who wants to see later that its end was not cut off.
+fn audit(control: &Control) -> Response<Full<Bytes>> {
+    let Some(audit) = control.audit() else {
+        return text(StatusCode::NOT_FOUND, "there is no audit log; audit.to makes one\n".into());
+    };
+    let status = audit.status();
+    let head = json!({
+        "head": status.head.to_string(), "sequence": status.head.sequence, "hash": status.head.hash.to_string(),
+        "to": audit.target().to_string(), "waiting": status.waiting, "dropped": status.dropped,
+        "failing": status.is_failing, "jobs_refused": status.jobs_refused, "refuses_jobs": status.refuses_jobs,
+    });
+    json(StatusCode::OK, &head)
+}
+
+async fn reload(control: &Control, actor: &Arc<Actor>) -> Response<Full<Bytes>> {
     let refused = |status, problems: Value, why: String| {
         json(status, &json!({ "result": "refused", "problems": problems, "message": why }))
     };
-    match control.reload().await {
+    let reloaded = control.reload().await;
+    control.record("reload", None, Some(actor), reloaded.as_ref().map(|_| ()).map_err(ToString::to_string));
+    match reloaded {
         Ok(reloaded) => json(
             StatusCode::OK,
             &json!({

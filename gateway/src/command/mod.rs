@@ -3,6 +3,7 @@
 //! A command is a module with its `Args` and a `run` that writes data to the output it is given and says in a [`Failure`] why it did
 //! not do what it was asked to. `main` turns that into the exit status: 0 done, 1 failed, 2 asked wrongly.
 
+pub mod audit;
 pub mod check;
 #[cfg(feature = "emulator")]
 pub mod demo;
@@ -42,6 +43,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 #[allow(missing_docs)] // A text here would hide that one.
 pub enum Command {
+    Audit(audit::Args),
     Check(check::Args),
     #[cfg(feature = "emulator")]
     Demo(demo::Args),
@@ -60,7 +62,7 @@ impl Command {
     /// The log lines that are shown where `SEEWAY_LOG` does not say.
     pub fn default_log(&self) -> &'static str {
         match self {
-            Self::Check(_) | Self::Job(_) | Self::Keygen(_) => "warn",
+            Self::Audit(_) | Self::Check(_) | Self::Job(_) | Self::Keygen(_) => "warn",
             Self::Drain(_) | Self::Reload(_) | Self::Resume(_) => "warn",
             #[cfg(feature = "emulator")]
             Self::Emulate(_) => "warn",
@@ -75,6 +77,7 @@ impl Command {
     /// Does it; data goes to `out`.
     pub fn run(&self, out: &mut dyn Write) -> Result<(), Failure> {
         match self {
+            Self::Audit(args) => audit::run(args, out),
             Self::Check(args) => check::run(args, out),
             #[cfg(feature = "emulator")]
             Self::Demo(args) => demo::run(args, out),

@@ -75,7 +75,10 @@ async fn until_stopped(gateway: &mut Gateway, signals: &mut Signals) -> Result<(
                 Wanted::Reload => {
                     let control = gateway.control().clone();
                     // It says itself what came of it, and a signal to stop is heard meanwhile.
-                    tokio::spawn(async move { control.reload().await });
+                    tokio::spawn(async move {
+                        let reloaded = control.reload().await;
+                        control.record("reload", None, None, reloaded.map(|_| ()).map_err(|error| error.to_string()));
+                    });
                 }
             },
             error = gateway.failed() => return Err(Failure::Failed(error.to_string())),

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 
-use seeway_client::tunnel::{Endpoint, HostKey};
+use seeway_client::tunnel::{Endpoint, HostKey, Identity};
 use seeway_proto::wire;
 
 use super::document::{Document, NAME_LIMIT, Section, is_name, line_of};
@@ -18,7 +18,7 @@ use super::problem::{Gathered, Place};
 use super::value::{
     Balance, Circuit, Config, HardserverAddress, Limits, Listen, Machine, Retry, Runtime, Ssh, Wire, World,
 };
-use super::{address, files, permission};
+use super::{address, audit, files, login, permission};
 use crate::schedule::Affinity;
 
 /// Makes the configuration. Relative file names are taken from `base`.
@@ -41,6 +41,7 @@ pub(super) fn build(document: &Document, base: &Path, gathered: &mut Gathered) -
     let balance = document.one("balance").duration("slow_start").map(|found| Balance { slow_start: found.value });
     let circuit = build.circuit(document.one("circuit"));
     let wire = build.wire(document.one("wire"));
+    let audit = audit::build(document.one("audit"), base, build.gathered).ok();
     Some(Config {
         listen: listen?,
         tls: tls?,
@@ -55,6 +56,7 @@ pub(super) fn build(document: &Document, base: &Path, gathered: &mut Gathered) -
         balance: balance?,
         circuit: circuit?,
         wire: wire?,
+        audit: audit?,
     })
 }
 
@@ -227,7 +229,6 @@ impl Build<'_> {
     }
 
     fn machine(&mut self, section: &Section) -> Option<Machine> {
-        let base = self.base;
         let address = self.text(section, "address", address::machine);
         let user = self.text(section, "user", |text| {
             if text.is_empty() || text.chars().any(|letter| letter.is_control() || letter.is_whitespace()) {
@@ -235,7 +236,7 @@ impl Build<'_> {
             }
             Ok(text.to_owned())
         });
-        let identity = self.text(section, "identity", |text| files::identity(&files::path(text, base)?));
+        let identity = self.identity(section);
         let host_key = self.host_key(section, address.as_ref());
         let seejobs_host = self.text(section, "seejobs_host", |text| {
             if !address::is_host(text) {
@@ -262,34 +263,61 @@ impl Build<'_> {
         })
     }
 
-    fn host_key(&mut self, section: &Section, address: Option<&Endpoint>) -> Option<HostKey> {
-        const FIX: &str = "write host_key = \"ssh-ed25519 AAAA…\" or known_hosts = \"FILE\"";
+    /// What a machine is logged in to with.
+    fn identity(&mut self, section: &Section) -> Option<Identity> {
         let base = self.base;
-        match (section.given("host_key"), section.given("known_hosts")) {
-            (None, None) => {
-                self.gathered.add(
-                    &section.place,
-                    section.path("host_key"),
-                    "is missing, and known_hosts too: nothing says which server is the right one",
-                    FIX,
-                );
-                None
+        let agent = match section.given("agent") {
+            Some(_) => Some(self.text(section, "agent", |text| login::agent(text, base))?),
+            None => None,
+        };
+        let passphrase = match (section.given("identity_passphrase"), &agent) {
+            (Some(place), Some(_)) => {
+                let what = "is given for a key that an agent has, and which is not read";
+                self.gathered.add(place, section.path("identity_passphrase"), what, "take it out, or agent");
+                return None;
             }
-            (Some(one), Some(other)) => {
-                let later = one.max(other);
-                self.gathered.add(
-                    later,
-                    section.path(if later == one { "host_key" } else { "known_hosts" }),
-                    format!("host_key and known_hosts are both there, the first in {}", line_of(one.min(other))),
-                    "keep one of them",
-                );
-                self.text(section, "host_key", files::host_key)
-            }
-            (Some(_), None) => self.text(section, "host_key", files::host_key),
-            (None, Some(_)) => self.text(section, "known_hosts", |text| {
+            (Some(_), None) => Some(self.text(section, "identity_passphrase", |text| login::passphrase(text, base))?),
+            (None, _) => None,
+        };
+        let identity = self.text(section, "identity", |text| match &agent {
+            Some(socket) => login::of_agent(text, base, socket),
+            None => login::identity(text, base, passphrase.as_ref()),
+        })?;
+        match section.given("certificate") {
+            Some(_) => self.text(section, "certificate", |text| login::certified(text, base, &identity)),
+            None => Some(identity),
+        }
+    }
+
+    fn host_key(&mut self, section: &Section, address: Option<&Endpoint>) -> Option<HostKey> {
+        const FIX: &str =
+            "write host_key = \"ssh-ed25519 AAAA…\", known_hosts = \"FILE\" or host_ca = \"ssh-ed25519 AAAA…\"";
+        let base = self.base;
+        let mut given: Vec<_> = ["host_key", "known_hosts", "host_ca"]
+            .into_iter()
+            .filter_map(|key| section.given(key).map(|place| (place, key)))
+            .collect();
+        given.sort();
+        let Some((_, key)) = given.first() else {
+            self.gathered.add(
+                &section.place,
+                section.path("host_key"),
+                "is missing, and known_hosts and host_ca too: nothing says which server is the right one",
+                FIX,
+            );
+            return None;
+        };
+        for (place, other) in &given[1..] {
+            let what = format!("{key} and {other} are both there, the first in {}", line_of(given[0].0));
+            self.gathered.add(place, section.path(other), what, "keep one of them");
+        }
+        match *key {
+            "host_key" => self.text(section, "host_key", login::host_key),
+            "host_ca" => self.text(section, "host_ca", login::host_ca),
+            _ => self.text(section, "known_hosts", |text| {
                 let path = files::path(text, base)?;
                 match address {
-                    Some(address) => files::known_hosts(&path, address).map(Some),
+                    Some(address) => login::known_hosts(&path, address).map(Some),
                     // The address's problem is noted already; without it there is no entry to look for.
                     None => Ok(None),
                 }
@@ -466,6 +494,7 @@ impl Build<'_> {
     fn ssh(&mut self, section: &Section) -> Option<Ssh> {
         self.at_least(section, "retry_max", &["connect_retry"]);
         self.at_least(section, "broken_after", &["keepalive_idle", "keepalive"]);
+        let algorithms = self.text(section, "algorithms", login::algorithms);
         Some(Ssh {
             connect_timeout: section.duration("connect_timeout")?.value,
             connect_retry: section.duration("connect_retry")?.value,
@@ -478,6 +507,7 @@ impl Build<'_> {
             connect_pace: section.duration("connect_pace")?.value,
             rekey_bytes: section.number("rekey_bytes")?,
             rekey_after: section.duration("rekey_after")?.value,
+            algorithms: algorithms?,
         })
     }
 

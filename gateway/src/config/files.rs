@@ -1,4 +1,4 @@
-//! Looks at the files that a configuration names: private keys, known host keys, the wire's numbers; and at groups.
+//! Looks at the files that a configuration names, and at groups.
 //!
 //! Errors name files, never what is in them.
 
@@ -7,7 +7,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use seeway_client::tunnel::{Endpoint, HostKey, HostKeyError, Identity, IdentityError};
 use seeway_proto::wire::Profile;
 
 use super::kind::Wrong;
@@ -28,72 +27,6 @@ pub(super) fn path(text: &str, base: &Path) -> Result<PathBuf, Wrong> {
         ));
     }
     Ok(base.join(text))
-}
-
-/// Reads the private key that a machine is logged in to with.
-pub(super) fn identity(path: &Path) -> Result<Identity, Wrong> {
-    let name = path.display();
-    readable(path)?;
-    Identity::load(path).map_err(|error| match &error {
-        IdentityError::Unreadable { error, .. } if error.kind() != io::ErrorKind::InvalidData => {
-            unreadable(path, error)
-        }
-        IdentityError::Unreadable { .. } | IdentityError::NotAKey { .. } => {
-            let what = if is_public_key(path) {
-                format!("{name} is the public half of a key")
-            } else {
-                format!("{name} is not a private key in OpenSSH form")
-            };
-            Wrong::new(what, "name the file of a private key; `seeway keygen DIR` makes one")
-        }
-        IdentityError::OpenToOthers { mode, .. } => Wrong::new(
-            format!("the private key {name} can be read or written by others (mode {mode:04o})"),
-            format!("run: chmod 600 {name}"),
-        ),
-        IdentityError::Encrypted { .. } => Wrong::new(
-            format!("the private key {name} has a passphrase, and nobody is there to type it"),
-            "use a key without one; `seeway keygen DIR` makes one",
-        ),
-    })
-}
-
-fn is_public_key(path: &Path) -> bool {
-    std::fs::read_to_string(path).is_ok_and(|text| HostKey::from_line(&text).is_ok())
-}
-
-/// Reads a host key as it stands in the configuration.
-pub(super) fn host_key(text: &str) -> Result<HostKey, Wrong> {
-    let what = match text.trim() {
-        text if text.contains("PRIVATE KEY") => "is a private key",
-        text if text.starts_with("SHA256:") || text.starts_with("MD5:") => "is a fingerprint, not a key",
-        _ => "is not a public key",
-    };
-    HostKey::from_line(text).map_err(|_| {
-        Wrong::new(
-            what,
-            "copy the server's public key, such as \"ssh-ed25519 AAAA…\", from its /etc/ssh/ssh_host_ed25519_key.pub",
-        )
-    })
-}
-
-/// Reads the keys that a `known_hosts` file has for an address.
-pub(super) fn known_hosts(path: &Path, address: &Endpoint) -> Result<HostKey, Wrong> {
-    let name = path.display();
-    readable(path)?;
-    HostKey::from_known_hosts(path, address).map_err(|error| match &error {
-        HostKeyError::Unreadable { error, .. } => unreadable(path, error),
-        HostKeyError::BadLine { line, .. } => Wrong::new(
-            format!("line {line} of {name} is about {address} and has no key that can be read"),
-            "correct that line",
-        ),
-        HostKeyError::NotListed { .. } | HostKeyError::NotAKey { .. } => Wrong::new(
-            format!("{name} has no host key of {address}"),
-            format!(
-                "add it: `ssh-keyscan -p {} {}` shows it, and the server's administrator can say whether it is right",
-                address.port, address.host
-            ),
-        ),
-    })
 }
 
 /// Reads a profile of the wire.
@@ -121,9 +54,9 @@ pub(super) fn group(text: &str) -> Result<u32, Wrong> {
     }
 }
 
-fn readable(path: &Path) -> Result<(), Wrong> {
-    let file = File::open(path).map_err(|error| unreadable(path, &error))?;
-    let metadata = file.metadata().map_err(|error| unreadable(path, &error))?;
+pub(super) fn readable(path: &Path) -> Result<(), Wrong> {
+    // Looked at before it is opened: a pipe would wait for somebody to write to it.
+    let metadata = std::fs::metadata(path).map_err(|error| unreadable(path, &error))?;
     if !metadata.is_file() {
         return Err(Wrong::new(format!("{} is not a file", path.display()), "name a file"));
     }
@@ -133,10 +66,11 @@ fn readable(path: &Path) -> Result<(), Wrong> {
             "name the right file",
         ));
     }
+    File::open(path).map_err(|error| unreadable(path, &error))?;
     Ok(())
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> Wrong {
+pub(super) fn unreadable(path: &Path, error: &io::Error) -> Wrong {
     let name = path.display();
     match error.kind() {
         io::ErrorKind::NotFound => Wrong::new(format!("the file {name} is not there"), "make it, or correct its name"),

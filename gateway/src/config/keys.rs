@@ -263,21 +263,49 @@ pub(super) const TABLES: &[Table] = &[
                 "identity",
                 Text,
                 Required,
-                "The file of the private key to log in with (`seeway keygen` makes one). It must not be readable by others and \
-                 must have no passphrase.",
+                "The file of the private key to log in with (`seeway keygen` makes one), which must not be readable by others; with \
+                 `agent`, the file of its public half. Ed25519, ECDSA, or RSA of 3072 bits or more. This file's name and the next \
+                 two may be `credential:NAME`: what systemd hands to the service under that name (`LoadCredential=`). A reload reads \
+                 all of them again.",
+            ),
+            key(
+                "identity_passphrase",
+                Text,
+                Optional("the key has none"),
+                "The file whose first line is the private key's passphrase. It must not be readable by others.",
+            ),
+            key(
+                "certificate",
+                Text,
+                Optional("the bare key logs in"),
+                "The file of an OpenSSH certificate for the key (`ssh-keygen -s`), for users, that permits port forwarding.",
+            ),
+            key(
+                "agent",
+                Text,
+                Optional("the key is read from its file"),
+                "The socket of an ssh-agent that has the private key and signs with it, or `\"env\"`: the one that `SSH_AUTH_SOCK` \
+                 names.",
             ),
             key(
                 "host_key",
                 Text,
-                Optional("see `known_hosts`"),
-                "The SSH server's public key, such as `\"ssh-ed25519 AAAA…\"`. One of `host_key` and `known_hosts` is required.",
+                Optional("see `host_ca`"),
+                "The SSH server's public key, such as `\"ssh-ed25519 AAAA…\"`. One of `host_key`, `known_hosts` and `host_ca` is \
+                 required.",
             ),
             key(
                 "known_hosts",
                 Text,
+                Optional("see `host_ca`"),
+                "A file in OpenSSH's `known_hosts` form that has the address's keys, or authorities' keys (`@cert-authority`).",
+            ),
+            key(
+                "host_ca",
+                Text,
                 Optional("see `host_key`"),
-                "A file in OpenSSH's `known_hosts` form that has the address's keys. One of `host_key` and `known_hosts` is \
-                 required.",
+                "The public key of the authority that signs host certificates, such as `\"ssh-ed25519 AAAA…\"`: the SSH server has to \
+                 show a certificate of it for the host's name in `address`.",
             ),
             key(
                 "seejobs_host",
@@ -496,6 +524,13 @@ pub(super) const TABLES: &[Table] = &[
                 "New SSH keys are agreed on after this many bytes in either direction. The server may ask for them earlier.",
             ),
             key("rekey_after", Duration { zero: false }, Default("1h"), "New SSH keys are agreed on after this time."),
+            key(
+                "algorithms",
+                Text,
+                Default("modern"),
+                "What tunnels may be made with: `\"modern\"`, or `\"fips\"`, what the FIPS publications approve of it. \
+                 `seeway check --algorithms` lists both.",
+            ),
         ],
     },
     Table {
@@ -575,6 +610,61 @@ pub(super) const TABLES: &[Table] = &[
             Optional("the built-in `open-1`"),
             "A TOML file with the wire's numbers, for a site that owns the vendor's headers.",
         )],
+    },
+    Table {
+        name: "audit",
+        many: false,
+        doc: "The audit log: a record of each job's end, of each refusal, and of what operators do; hash-chained, so that a change shows \
+              ([what it proves](design/audit.md)).",
+        keys: &[
+            key(
+                "to",
+                Text,
+                Optional("there is no audit log"),
+                "Where records go: `\"file:PATH\"`, `\"journald\"` or `\"syslog\"`; the last two with another socket than the usual one as \
+                 `\"journald:PATH\"` and `\"syslog:PATH\"`. SIGHUP opens a file anew, so that it can be rotated.",
+            ),
+            key(
+                "when_full",
+                Text,
+                Default("stop"),
+                "What a full disk, or a server that takes no records, means to jobs: `\"stop\"` refuses new ones (not sent, NotAvailable) \
+                 until records can be written again; `\"drop\"` lets them run, and drops and counts records that `buffer` has no room for.",
+            ),
+            key(
+                "sync",
+                Text,
+                Default("batch"),
+                "Whether each batch of records is synced to the disk (`\"batch\"`), so that a power cut costs no more than the last few \
+                 milliseconds, or that is left to the system (`\"never\"`). No job waits for it.",
+            ),
+            key(
+                "buffer",
+                Integer(1, 1 << 24),
+                Default("65536"),
+                "Records that may wait to be written, of about 150 bytes each. Under `\"stop\"` those of jobs in hand may come on top.",
+            ),
+            key(
+                "job_digest",
+                Boolean,
+                Default("false"),
+                "Whether each record has the SHA-256 of its job. Short or guessable jobs can be found out from it.",
+            ),
+            key(
+                "rotate_bytes",
+                Integer(0, 1 << 50),
+                Default("0"),
+                "A file that has become this large is renamed to `PATH.N`, N being its last record's number, and another one begins. \
+                 0: only whoever else rotates files does.",
+            ),
+            key(
+                "key",
+                Text,
+                Optional("hashes are plain SHA-256, which whoever can write the file can make, too"),
+                "A file with a secret of at least 16 bytes, for this user only: hashes are HMAC-SHA-256 then, and nobody makes them who \
+                 does not have it. `openssl rand -hex 32` makes one.",
+            ),
+        ],
     },
 ];
 

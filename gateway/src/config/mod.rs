@@ -5,6 +5,7 @@
 //! `document` turns a text into values by it, and `build` turns those into a [`Config`].
 
 mod address;
+mod audit;
 mod build;
 mod document;
 mod duration;
@@ -12,6 +13,7 @@ mod environment;
 mod files;
 mod keys;
 mod kind;
+mod login;
 mod permission;
 mod problem;
 mod reference;
@@ -27,6 +29,7 @@ use std::path::Path;
 
 use seeway_client::tunnel::Endpoint;
 
+pub use audit::read_audit_key;
 pub use duration::{duration_text, parse_duration};
 pub use problem::{Place, Problem, Problems};
 pub use reference::reference;

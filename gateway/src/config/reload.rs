@@ -6,6 +6,7 @@
 
 use std::path::Path;
 
+use super::audit::same;
 use super::document::Document;
 use super::problem::Gathered;
 use super::tls::Tls;
@@ -37,6 +38,15 @@ const FIXED: &[(&str, &str, IsSame)] = &[
     ("limits", "max_job_bytes", |new, running| new.limits.max_job_bytes == running.limits.max_job_bytes),
     ("limits", "caller_jobs", |new, running| new.limits.caller_jobs == running.limits.caller_jobs),
     ("wire", "profile", |new, running| new.wire.profile == running.wire.profile),
+    ("audit", "to", |new, running| {
+        new.audit.as_ref().map(|audit| &audit.to) == running.audit.as_ref().map(|audit| &audit.to)
+    }),
+    ("audit", "when_full", |new, running| same(new, running, |audit| &audit.when_full)),
+    ("audit", "sync", |new, running| same(new, running, |audit| &audit.must_sync)),
+    ("audit", "buffer", |new, running| same(new, running, |audit| &audit.buffer)),
+    ("audit", "job_digest", |new, running| same(new, running, |audit| &audit.job_digest)),
+    ("audit", "rotate_bytes", |new, running| same(new, running, |audit| &audit.rotate_bytes)),
+    ("audit", "key", |new, running| same(new, running, |audit| &audit.key_file)),
 ];
 
 /// Whether both have the same value, where both have one.

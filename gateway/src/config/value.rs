@@ -1,7 +1,7 @@
 //! The checked configuration: what `seeway.toml` says once every default is filled in and every problem is ruled out.
 //!
 //! Built by [`Config::load`](super::Config::load) only, so whoever holds one need not doubt it: names are unique, worlds name
-//! machines that are there, identities are private keys that nobody else can read.
+//! machines that are there, identities are keys that nobody else can read.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -9,11 +9,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use seeway_client::tunnel::{Endpoint, HostKey, Identity, Options};
+use seeway_client::tunnel::{Algorithms, Endpoint, HostKey, Identity, Options};
 use seeway_proto::wire::{self, Profile};
 
 use super::tls::Tls;
 use crate::access::Rules;
+use crate::audit;
 use crate::schedule::Affinity;
 
 /// One `seeway.toml`, checked.
@@ -45,6 +46,8 @@ pub struct Config {
     pub circuit: Circuit,
     /// `[wire]`: the numbers of the SEEJob wire.
     pub wire: Wire,
+    /// `[audit]`: what is recorded of jobs and operators; `None`: nothing.
+    pub audit: Option<audit::Settings>,
 }
 
 impl Config {
@@ -113,9 +116,10 @@ pub struct Machine {
     pub address: Endpoint,
     /// `machine.user`: the login at the SSH server.
     pub user: String,
-    /// `machine.identity`: the private key to log in with, read from a file that nobody else could read.
+    /// `machine.identity`, `identity_passphrase`, `certificate` and `agent`: what to log in with. Its private key was read from a
+    /// file that nobody else could read, or is in an ssh-agent.
     pub identity: Identity,
-    /// `machine.host_key` or `machine.known_hosts`: the host keys that its SSH server may show, and no others.
+    /// `machine.host_key`, `machine.known_hosts` or `machine.host_ca`: the host keys that its SSH server may show, and no others.
     pub host_key: HostKey,
     /// `machine.seejobs_host`: where the machine's SEEJobs port is, as the SSH server sees it.
     pub seejobs_host: String,
@@ -142,6 +146,7 @@ impl Machine {
             user: self.user.clone(),
             identity: self.identity.clone(),
             host_key: self.host_key.clone(),
+            algorithms: ssh.algorithms,
             connect_timeout: ssh.connect_timeout,
             keepalive_idle: ssh.keepalive_idle,
             keepalive: ssh.keepalive,
@@ -240,6 +245,8 @@ pub struct Ssh {
     pub rekey_bytes: u64,
     /// `ssh.rekey_after`: time after which new keys are agreed on.
     pub rekey_after: Duration,
+    /// `ssh.algorithms`: what tunnels may be made with.
+    pub algorithms: Algorithms,
 }
 
 /// `[retry]`: how often an idempotent job is tried.

@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 
 use super::tls::Terminator;
 use crate::access::{Identity, Users};
+use crate::audit::Audit;
 use crate::config::HardserverAddress;
 use crate::shard::{Accepted, CallerCount, CallerLimit, Handed, ShardEnded, ShardHandle, Way, prepared};
 
@@ -145,13 +146,29 @@ pub fn bind_unix(path: &Path, access: SocketAccess) -> Result<UnixSocket, BindEr
 }
 
 /// Connections that were closed at once because there were too many.
-#[derive(Debug, Default)]
-pub struct Refused(AtomicU64);
+#[derive(Default)]
+pub struct Refused {
+    count: AtomicU64,
+    audit: Option<Arc<Audit>>,
+}
 
 impl Refused {
+    /// None yet. They are recorded, too, where there is an audit log.
+    pub fn recorded_in(audit: Option<Arc<Audit>>) -> Self {
+        Self { count: AtomicU64::new(0), audit }
+    }
+
+    /// One more; returns how many there were before.
+    fn add(&self) -> u64 {
+        if let Some(audit) = &self.audit {
+            audit.refused_caller();
+        }
+        self.count.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// How many there were.
     pub fn count(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.count.load(Ordering::Relaxed)
     }
 }
 
@@ -244,7 +261,7 @@ impl Acceptor {
         let (index, shard) = shards.min_by_key(|(_, shard)| shard.callers()).ok_or(ShardEnded)?;
         let place = shard.reserve(&self.limit).map(|count| (index, count));
         // Said once for the first of many; the metric has the rest.
-        if place.is_none() && self.refused.0.fetch_add(1, Ordering::Relaxed) == 0 {
+        if place.is_none() && self.refused.add() == 0 {
             let limit = self.limit.limit();
             tracing::warn!(limit, "a connection was closed: `limits.callers` is reached");
         }

@@ -1,7 +1,7 @@
 //! A caller's TCP connection, with TLS or without.
 
 use std::io::{self, IoSlice};
-use std::net::TcpStream as StdTcpStream;
+use std::net::{SocketAddr, TcpStream as StdTcpStream};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -51,6 +51,15 @@ impl Movable {
             self.0 = Place::Here(TcpStream::from_std(stream)?);
         }
         Ok(())
+    }
+
+    /// The other end's address.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        match &self.0 {
+            Place::Here(stream) => stream.peer_addr().ok(),
+            Place::Between(stream) => stream.peer_addr().ok(),
+            Place::Lost => None,
+        }
     }
 
     fn here(&mut self) -> io::Result<Pin<&mut TcpStream>> {

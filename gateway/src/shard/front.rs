@@ -1,5 +1,7 @@
 //! Where the scheduler's effects go: into callers' out-buffers, and as wake-ups to whoever writes them out.
 
+mod recording;
+
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use super::handles::{Handles, Meaning};
 use super::passage::{Loss, Passage, PassageWakes, Passed};
 use super::thread::WorldChange;
 use crate::access::{Access, Identity, Quota, Standing, Standings, Submit};
+use crate::audit::Recorder;
 use crate::config::Config;
 use crate::schedule::{Abandoned, CallerId, ChannelId, Concluded, Effects, MachineId, NewJob, WorldId};
 
@@ -46,6 +49,8 @@ pub struct Front {
     pub rejected: u64,
     /// Commands that were passed on to the hardserver and have ended.
     pub passed: Passed,
+    /// Where there is an audit log.
+    recorder: Option<Box<Recorder>>,
 }
 
 /// Where a caller's outcomes go.
@@ -371,6 +376,7 @@ impl Front {
             world_changes,
             rejected: 0,
             passed: Passed::default(),
+            recorder: None,
             config: config.clone(),
         };
         front.reconfigure(now, config);
@@ -576,6 +582,9 @@ impl Front {
     /// A caller has gone, and its jobs have been given up.
     pub fn forget(&mut self, caller: CallerId) {
         self.standing_of.remove(caller);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.left(caller);
+        }
     }
 
     /// `wake` is notified when there is something to write to the channel.
@@ -589,9 +598,11 @@ impl Front {
     }
 
     /// The failure of a job that never reached the scheduler.
-    pub fn reject(&mut self, world: &str, rejected: Rejected) -> Failure {
+    pub fn reject(&mut self, caller: CallerId, world: &str, rejected: Rejected) -> Failure {
         self.rejected += 1;
-        Failure::new(&self.config.wire.profile, world, None, Outcome::Rejected(rejected))
+        let outcome = Outcome::Rejected(rejected);
+        self.record_refusal(caller, Some(world), outcome.reason());
+        Failure::new(&self.config.wire.profile, world, None, outcome)
     }
 
     /// Whether every caller has been sent what there is for it, and the hardserver owes it nothing.
@@ -664,11 +675,11 @@ impl Front {
     }
 }
 
-impl Effects for Front {
+impl Front {
+    /// Tells a job's caller what became of it.
     #[inline(always)]
     #[allow(clippy::inline_always)] // As in the scheduler, of whose way of a reply this is the end.
-    fn concluded(&mut self, concluded: Concluded<'_>) {
-        self.uncount(concluded.caller, concluded.ticket);
+    fn tell(&mut self, concluded: &Concluded<'_>) {
         match self.ports.get_mut(concluded.caller) {
             Some(Port::Legacy(port)) => {
                 let tag = u32::try_from(concluded.ticket).expect("a legacy caller's ticket is its tag");
@@ -677,13 +688,28 @@ impl Effects for Front {
                     self.answered.push(concluded.caller);
                 }
             }
-            Some(_) => self.finished(&concluded),
+            Some(_) => self.finished(concluded),
             None => {}
         }
+    }
+}
+
+impl Effects for Front {
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // See `tell`.
+    fn concluded(&mut self, concluded: Concluded<'_>) {
+        self.uncount(concluded.caller, concluded.ticket);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.concluded(&concluded);
+        }
+        self.tell(&concluded);
     }
 
     fn abandoned(&mut self, abandoned: Abandoned) {
         self.uncount(abandoned.caller, abandoned.ticket);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.abandoned(&abandoned);
+        }
     }
 
     #[inline]

@@ -20,6 +20,7 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use crate::access::Access;
+use crate::audit::Recorder;
 use crate::config::{self, Config};
 use crate::schedule::{
     Budget, CallerId, CallerQuota, ChannelId, CircuitSettings, JobId, MachineId, MachineSettings, NewJob,
@@ -129,6 +130,15 @@ impl Shard {
         Self { shared: Arc::new(Shared { config, state: Mutex::new(state), timer: Notify::new() }) }
     }
 
+    /// The same shard, with what happens on it recorded. To be called before anything does.
+    #[must_use]
+    pub fn recorded_by(self, recorder: Option<Recorder>) -> Self {
+        if let Some(recorder) = recorder {
+            self.lock().front.record_with(recorder);
+        }
+        self
+    }
+
     /// The configuration as it is now. Positions of machines and worlds mean the same in each that follows.
     pub fn config(&self) -> Arc<Config> {
         self.shared.config.read().unwrap_or_else(PoisonError::into_inner).clone()
@@ -151,6 +161,7 @@ impl Shard {
         let mut state = self.lock();
         let result = act(&mut state, now);
         state.front.write_answers();
+        state.front.hand_records_over();
         let next = state.scheduler.poll_timeout(now);
         if next.is_some_and(|next| state.armed.is_none_or(|armed| next < armed)) {
             state.armed = next;
@@ -238,9 +249,12 @@ impl State {
         self.scheduler.reconfigure(now, settings(config, budgets), &mut self.front);
     }
 
-    /// Hands a job to the scheduler, if its caller may submit it. All jobs come this way.
+    /// Hands a job to the scheduler, if its caller may submit it and it can be recorded. All jobs come this way.
     #[inline]
     pub fn submit(&mut self, now: Instant, caller: CallerId, job: NewJob<'_>) -> Option<JobId> {
+        if !self.front.can_record(caller, &job) {
+            return None;
+        }
         match self.front.admit(now, caller, &job) {
             Ok(()) => self.scheduler.submit(now, caller, job, &mut self.front),
             Err(outcome) => {

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Budgets, Report, Shard};
 use crate::access::{Access, Identity};
+use crate::audit::{Actor, ListenerKind, Recorder};
 use crate::config::Config;
 use crate::listen::stream::{Stream, Tls};
 use crate::listen::{grpc, hardserver};
@@ -46,6 +47,32 @@ pub enum Way {
     Grpc(StdTcpStream),
     /// A connection to the gRPC front end, over TLS.
     GrpcTls(Box<Tls>),
+}
+
+impl Way {
+    fn listener(&self) -> ListenerKind {
+        match self {
+            Self::LegacyTcp(_) => ListenerKind::HardserverTcp,
+            Self::LegacyUnix(_) => ListenerKind::HardserverUnix,
+            Self::LegacyTls(_) => ListenerKind::HardserverTls,
+            Self::Grpc(_) | Self::GrpcTls(_) => ListenerKind::Grpc,
+        }
+    }
+
+    /// The other end: its address, or its process.
+    fn from(&self) -> Option<String> {
+        match self {
+            Self::LegacyTcp(stream) | Self::Grpc(stream) => Some(stream.peer_addr().ok()?.to_string()),
+            Self::LegacyTls(stream) | Self::GrpcTls(stream) => Some(stream.get_ref().0.peer()?.to_string()),
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            Self::LegacyUnix(stream) => {
+                let peer = rustix::net::sockopt::socket_peercred(stream).ok()?;
+                Some(format!("pid {} uid {}", peer.pid.as_raw_nonzero(), peer.uid.as_raw()))
+            }
+            #[cfg(not(any(target_os = "linux", target_os = "android")))]
+            Self::LegacyUnix(_) => None,
+        }
+    }
 }
 
 /// What the control plane hands to a shard.
@@ -193,6 +220,7 @@ pub fn spawn(
     access: Arc<Access>,
     world_changes: Arc<dyn WorldChange>,
     common: grpc::Common,
+    recorder: Option<Recorder>,
 ) -> io::Result<ShardHandle> {
     let (inbox, messages) = mpsc::channel(INBOX);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -204,7 +232,7 @@ pub fn spawn(
     let last = last_report.clone();
     std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
         runtime.block_on(async move {
-            let shard = Shard::new(config, &budgets, access, world_changes);
+            let shard = Shard::new(config, &budgets, access, world_changes).recorded_by(recorder);
             run(shard, poller, messages, common, &last).await;
         });
         // Whatever still runs is dropped with the runtime, and not waited for.
@@ -265,23 +293,24 @@ async fn serve(
     count: CallerCount,
 ) -> io::Result<()> {
     let Accepted { way, identity } = accepted;
+    let actor = Arc::new(Actor::new(identity, way.listener(), way.from().as_deref()));
     match way {
-        Way::LegacyTcp(stream) => legacy.adopt(hardserver::Socket::Tcp(prepared(stream)?), &identity, count),
+        Way::LegacyTcp(stream) => legacy.adopt(hardserver::Socket::Tcp(prepared(stream)?), &actor, count),
         Way::LegacyUnix(stream) => {
             stream.set_nonblocking(true)?;
-            legacy.adopt(hardserver::Socket::Unix(stream), &identity, count)
+            legacy.adopt(hardserver::Socket::Unix(stream), &actor, count)
         }
         Way::LegacyTls(mut stream) => {
             stream.get_mut().0.arrive()?;
-            legacy.adopt(hardserver::unsealed(*stream)?, &identity, count)
+            legacy.adopt(hardserver::unsealed(*stream)?, &actor, count)
         }
         Way::Grpc(stream) => {
-            grpc.serve(Stream::Plain(TcpStream::from_std(prepared(stream)?)?), identity, count).await;
+            grpc.serve(Stream::Plain(TcpStream::from_std(prepared(stream)?)?), actor, count).await;
             Ok(())
         }
         Way::GrpcTls(mut stream) => {
             stream.get_mut().0.arrive()?;
-            grpc.serve(Stream::Tls(stream), identity, count).await;
+            grpc.serve(Stream::Tls(stream), actor, count).await;
             Ok(())
         }
     }

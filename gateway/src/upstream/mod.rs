@@ -9,6 +9,7 @@
 
 mod aside;
 mod backoff;
+mod certificates;
 mod channel;
 mod keeper;
 mod life;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+pub use certificates::warn_of_ends;
 pub use pipe::{PipeError, open_pipe};
 
 use crate::config::{Config, Machine, Ssh};

@@ -85,10 +85,14 @@ impl Serving {
         let (shard, id) = (life.shard.clone(), life.machine);
         let Orders { config, version, .. } = orders.borrow().clone();
         let machine = &config.machines[id.0];
+        let agreed = tunnel.negotiated();
         tracing::info!(
             machine = machine.name,
             server = tunnel.server(),
             version = tunnel.server_version(),
+            key_exchange = agreed.map(|agreed| agreed.key_exchange.as_str()),
+            host_key = agreed.map(|agreed| agreed.host_key.as_str()),
+            cipher = agreed.map(|agreed| agreed.cipher.as_str()),
             "tunnel up"
         );
         let tunnel = Arc::new(tunnel);

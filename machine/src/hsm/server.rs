@@ -1,5 +1,6 @@
 //! The SSH server: who may log in, and which channels they may open.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use russh::keys::{Algorithm, HashAlg, PrivateKey, PublicKey};
 use russh::server::{self, Auth, ChannelOpenHandle, Msg, PublicKeyOffer, Session, VerifiedPublicKey};
-use russh::{Channel, ChannelOpenFailure, Disconnect, MethodKind, MethodSet, SshId};
+use russh::{Channel, ChannelOpenFailure, Disconnect, MethodKind, MethodSet, Preferred, SshId, kex};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 
@@ -42,6 +43,18 @@ const CONNECTION_MESSAGES: usize = 64;
 
 /// How long the word of goodbye may take.
 const GOODBYE_GRACE: Duration = Duration::from_secs(1);
+
+/// Key exchanges: the SSH library's own choice, and ECDH on the curves that callers under a FIPS policy are held to.
+const KEY_EXCHANGES: &[kex::Name] = &[
+    kex::MLKEM768X25519_SHA256,
+    kex::CURVE25519,
+    kex::CURVE25519_PRE_RFC_8731,
+    kex::ECDH_SHA2_NISTP256,
+    kex::ECDH_SHA2_NISTP384,
+    kex::ECDH_SHA2_NISTP521,
+    kex::EXTENSION_SUPPORT_AS_SERVER,
+    kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
+];
 
 /// What all connections of an HSM share.
 pub(super) struct Shared {
@@ -78,6 +91,7 @@ pub(super) fn ssh_config(host_key: PrivateKey, limits: &HsmLimits) -> server::Co
         // OpenSSH's client always asks without a key first, to learn what it may try; that tells it nothing of a user.
         auth_rejection_time_initial: Some(Duration::ZERO),
         keys: vec![host_key],
+        preferred: Preferred { kex: Cow::Borrowed(KEY_EXCHANGES), ..Preferred::default() },
         limits: russh::Limits::new(rekey_bytes, rekey_bytes, REKEY_AFTER),
         window_size: CHANNEL_WINDOW,
         channel_buffer_size: CHANNEL_MESSAGES,

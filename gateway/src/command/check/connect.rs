@@ -156,11 +156,19 @@ fn stage_of(error: &TunnelError) -> Stage {
     match error {
         TunnelError::Resolve { .. } | TunnelError::Connect { .. } => Stage::Tcp,
         TunnelError::TimedOut { what, .. } if what.contains("name") => Stage::Tcp,
-        TunnelError::NotSsh { .. } | TunnelError::Handshake { .. } => Stage::Ssh,
-        TunnelError::HostKeyMismatch { .. } | TunnelError::HostKeyRevoked { .. } => Stage::HostKey,
+        TunnelError::NotSsh { .. } | TunnelError::Handshake { .. } | TunnelError::NoCommonAlgorithm { .. } => {
+            Stage::Ssh
+        }
+        TunnelError::HostKeyMismatch { .. }
+        | TunnelError::HostKeyRevoked { .. }
+        | TunnelError::HostKeyNotTaken { .. } => Stage::HostKey,
         TunnelError::TimedOut { what, .. } if !what.contains("login") => Stage::Ssh,
         // A connection that is lost between the handshake and the login's end was cut by a server that did not want it.
-        TunnelError::LoginRefused { .. } | TunnelError::TimedOut { .. } | TunnelError::Lost(_) => Stage::Login,
+        TunnelError::LoginRefused { .. }
+        | TunnelError::IdentityOutdated { .. }
+        | TunnelError::Agent { .. }
+        | TunnelError::TimedOut { .. }
+        | TunnelError::Lost(_) => Stage::Login,
         TunnelError::ChannelRefused { .. } => Stage::Port,
     }
 }

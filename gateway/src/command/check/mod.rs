@@ -1,12 +1,14 @@
 //! `seeway check`: says every problem in a configuration file; with `--connect`, tries each machine that it names.
 
 mod access;
+mod algorithms;
 mod connect;
 #[cfg(test)]
 mod tests;
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
@@ -22,16 +24,18 @@ use connect::Trial;
 /// With --connect, also tries each machine, all at once: TCP, SSH, host key, login, port, NoOp; and says which of them failed and why.
 /// Nothing but a NoOp is sent to a machine, so it can be done beside a gateway that is at work.
 #[allow(clippy::doc_markdown)] // These texts are help on a terminal.
+#[allow(clippy::struct_excessive_bools)] // Each is a switch.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   seeway check --config /etc/seeway/seeway.toml
   seeway check --config seeway.toml --connect
   seeway check --config seeway.toml --as certificate:spiffe://bank.example/payments
-  seeway check --config seeway.toml --json | jq '.problems[].line'")]
+  seeway check --config seeway.toml --json | jq '.problems[].line'
+  seeway check --algorithms")]
 pub struct Args {
     /// The configuration file
-    #[arg(long, value_name = "FILE", required_unless_present = "reference")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["reference", "algorithms"])]
     config: Option<PathBuf>,
     /// Try each machine
     #[arg(long)]
@@ -45,6 +49,9 @@ pub struct Args {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    /// Print what each policy of ssh.algorithms allows, in Markdown; or, with --json, as one JSON object
+    #[arg(long)]
+    algorithms: bool,
     /// Print the reference of the configuration file, in Markdown
     #[arg(long, hide = true)]
     reference: bool,
@@ -52,6 +59,13 @@ pub struct Args {
 
 /// Checks, and prints what it found.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
+    if args.algorithms {
+        if args.json {
+            return write_json(out, &algorithms::json());
+        }
+        write!(out, "{}", algorithms::page())?;
+        return Ok(());
+    }
     let Some(file) = args.config.as_ref().filter(|_| !args.reference) else {
         write!(out, "{}", config::reference())?;
         return Ok(());
@@ -111,6 +125,10 @@ fn config_json(config: &Config) -> Value {
                 "address": machine.address.to_string(),
                 "user": machine.user,
                 "identity": machine.identity.path(),
+                "identity_key": machine.identity.fingerprint(),
+                "agent": machine.identity.agent(),
+                "certificate": machine.identity.certificate_text(),
+                "certificate_valid_before": seconds(machine.identity.valid_before()),
                 "host_keys": machine.host_key.fingerprints(),
                 "seejobs_host": machine.seejobs_host,
                 "seejobs_port": machine.seejobs_port,
@@ -130,7 +148,12 @@ fn config_json(config: &Config) -> Value {
             })
         })
         .collect();
-    json!({ "machines": machines, "worlds": worlds })
+    json!({ "machines": machines, "worlds": worlds, "algorithms": config.ssh.algorithms.name() })
+}
+
+/// Seconds since 1970.
+fn seconds(time: Option<SystemTime>) -> Option<u64> {
+    time?.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
 }
 
 fn worlds_of(config: &Config, machine: usize) -> Vec<&str> {
@@ -186,6 +209,11 @@ fn write_summary(out: &mut dyn Write, config: &Config) -> Result<(), Failure> {
     .into_iter()
     .flatten()
     .collect();
+    for (name, text) in
+        config.machines.iter().filter_map(|machine| Some((&machine.name, machine.identity.certificate_text()?)))
+    {
+        writeln!(out, "{name}: logs in with the {text}")?;
+    }
     writeln!(
         out,
         "listens on {}; {}; wire profile {}",

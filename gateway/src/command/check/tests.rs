@@ -24,8 +24,9 @@ impl Site {
 
 fn check(file: PathBuf, connect: bool, json: bool) -> (Result<(), Failure>, String) {
     let mut out = Vec::new();
-    let done =
-        run(&Args { config: Some(file), connect, json, reference: false, who: None, groups: Vec::new() }, &mut out);
+    let (who, groups) = (None, Vec::new());
+    let args = Args { config: Some(file), connect, json, reference: false, algorithms: false, who, groups };
+    let done = run(&args, &mut out);
     (done, String::from_utf8(out).expect("text"))
 }
 
@@ -151,4 +152,21 @@ fn a_machine_that_answers_ends_with_success() {
     let (done, out) = check(site.write(&text), true, false);
     assert_eq!(done, Ok(()), "{out}");
     assert!(out.ends_with("1 of 1 machine reached\n"), "{out}");
+}
+
+#[test]
+fn the_page_of_algorithms_is_what_the_policies_allow() {
+    let page =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/algorithms.md")).expect("the page");
+    let mut out = Vec::new();
+    let args = Args { config: None, connect: false, json: false, reference: false, algorithms: true };
+    assert_eq!(run(&args, &mut out), Ok(()));
+    let hint = "write it anew: cargo run -p seeway -- check --algorithms > docs/algorithms.md";
+    assert!(page.as_bytes() == out, "{hint}");
+
+    let mut out = Vec::new();
+    assert_eq!(run(&Args { json: true, ..args }, &mut out), Ok(()));
+    let found: Value = serde_json::from_slice(&out).expect("JSON");
+    assert_eq!(found["modern"]["key exchange"][0], "mlkem768x25519-sha256");
+    assert_eq!(found["fips"]["key exchange"][0], "ecdh-sha2-nistp256");
 }

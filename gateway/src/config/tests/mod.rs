@@ -1,5 +1,6 @@
 //! What is wrong with a file is said with its exact line, and everything at once.
 
+mod audit;
 mod problems;
 mod reload;
 

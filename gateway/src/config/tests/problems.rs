@@ -2,7 +2,10 @@
 
 use std::fs;
 
-use super::{HOST_KEY, Site, good, with};
+use russh::keys::ssh_key::LineEnding;
+use russh::keys::{Algorithm, PrivateKey};
+
+use super::{HOST_KEY, Site, good, rng, with};
 
 #[test]
 fn each_problem_has_its_line_its_key_and_what_to_do() {
@@ -71,7 +74,7 @@ fn each_problem_has_its_line_its_key_and_what_to_do() {
         (with("identity = \"id\"\n", ""), "6: machine[hsm-a].identity: is missing", "add identity"),
         (
             with(&format!("{host_key}\n"), ""),
-            "6: machine[hsm-a].host_key: is missing, and known_hosts too",
+            "6: machine[hsm-a].host_key: is missing, and known_hosts and host_ca too",
             "known_hosts",
         ),
         (
@@ -226,4 +229,62 @@ fn each_problem_has_its_line_its_key_and_what_to_do() {
         let problem = site.problem(text);
         assert!(problem.starts_with(begins) && problem.contains(contains), "{problem}\n{begins} … {contains}\n{text}");
     }
+}
+
+#[test]
+fn what_is_said_of_logging_in_has_to_fit_together() {
+    let site = Site::new();
+    let key = PrivateKey::random(&mut rng(), Algorithm::Ed25519).expect("a key");
+    let encrypted = key.encrypt(&mut rng(), "secret").expect("encrypted");
+    site.write("locked", &encrypted.to_openssh(LineEnding::LF).expect("encoded"), 0o600);
+    site.write("right", "secret\n", 0o600);
+    site.write("wrong", "Secret\n", 0o600);
+    site.write("open", "secret\n", 0o644);
+    let identity = |lines: &str| with("identity = \"id\"", lines);
+    site.read(&identity("identity = \"locked\"\nidentity_passphrase = \"right\"")).expect("no problems");
+    let of_agent = site.read(&identity("identity = \"id.pub\"\nagent = \"agent\"")).expect("no problems");
+    assert_eq!(of_agent.machines[0].identity.agent(), Some(site.path("agent").as_path()));
+    for (lines, begins, contains) in [
+        (
+            "identity = \"locked\"\nidentity_passphrase = \"wrong\"",
+            "9: machine[hsm-a].identity: ",
+            "another passphrase",
+        ),
+        (
+            "identity = \"locked\"\nidentity_passphrase = \"open\"",
+            "10: machine[hsm-a].identity_passphrase: ",
+            "mode 0644",
+        ),
+        (
+            "identity = \"locked\"\nidentity_passphrase = \"none\"",
+            "10: machine[hsm-a].identity_passphrase: ",
+            "not there",
+        ),
+        ("identity = \"id\"\nidentity_passphrase = \"right\"", "9: machine[hsm-a].identity: ", "has no passphrase"),
+        ("identity = \"id\"\nagent = \"agent\"", "9: machine[hsm-a].identity: ", "is a private key"),
+        ("identity = \"id.pub\"", "9: machine[hsm-a].identity: ", "public half"),
+        (
+            "identity = \"id.pub\"\nagent = \"agent\"\nidentity_passphrase = \"right\"",
+            "11: machine[hsm-a].identity_passphrase: ",
+            "an agent has",
+        ),
+        ("identity = \"id\"\ncertificate = \"id.pub\"", "10: machine[hsm-a].certificate: ", "does not parse"),
+        ("identity = \"id\"\ncertificate = \"none\"", "10: machine[hsm-a].certificate: ", "not there"),
+        ("identity = \"credential:../id\"", "9: machine[hsm-a].identity: ", "names no credential"),
+    ] {
+        let problem = site.problem(&identity(lines));
+        assert!(problem.starts_with(begins) && problem.contains(contains), "{lines}: {problem}");
+        assert!(!problem.contains("ecret\n"), "{problem}");
+    }
+    let host_key = format!("host_key = \"{HOST_KEY}\"");
+    let trusting = site.read(&with(&host_key, &format!("host_ca = \"{HOST_KEY}\""))).expect("no problems");
+    assert!(trusting.machines[0].host_key.fingerprints()[0].starts_with("@cert-authority "));
+    let problem = site.problem(&with(&host_key, &format!("{host_key}\nhost_ca = \"{HOST_KEY}\"")));
+    assert!(
+        problem.starts_with("11: machine[hsm-a].host_ca: host_key and host_ca are both there, the first in line 10")
+    );
+    let problem = site.problem(&with(&host_key, "host_ca = \"SHA256:abc\""));
+    assert!(problem.starts_with("10: machine[hsm-a].host_ca: is a fingerprint"), "{problem}");
+    let problem = site.problem(&format!("{}[ssh]\nalgorithms = \"FIPS\"\n", good()));
+    assert!(problem.contains("ssh.algorithms: `FIPS` is no policy") && problem.contains("\"fips\""), "{problem}");
 }

@@ -66,12 +66,12 @@ impl Call<'_> {
         somebody: &Somebody,
         deadline: Option<Instant>,
     ) -> Result<oneshot::Receiver<Finished>, Status> {
-        check_affinity_key(self.shard, request.world, request.affinity_key)?;
+        check_affinity_key(self.shard, self.caller.id(), request.world, request.affinity_key)?;
         let default_timeout = self.shard.config().limits.default_timeout;
         self.shard.with(|state, now| {
             let standing = somebody.standing(state, now);
             let Some(world) = state.front.world(&standing, request.world) else {
-                return Err(state.front.reject(request.world, Rejected::NoSuchWorld).into());
+                return Err(state.front.reject(self.caller.id(), request.world, Rejected::NoSuchWorld).into());
             };
             let of_call = somebody.is_of_call().then_some(standing);
             let outcome = state.front.add_call(self.caller.id(), self.ticket, of_call);

@@ -12,6 +12,7 @@ use tonic::transport::server::Connected;
 
 use super::messages::Holding;
 use crate::access::Identity;
+use crate::audit::Actor;
 use crate::listen::stream::Stream;
 use crate::schedule::CallerId;
 use crate::shard::{CallerCount, Shard};
@@ -34,7 +35,7 @@ pub(super) struct Caller {
     shard: Shard,
     id: CallerId,
     /// Who connected. A call may be somebody else's, who is named by a token.
-    identity: Identity,
+    actor: Arc<Actor>,
     holding: Arc<Holding>,
     next_ticket: AtomicU64,
 }
@@ -46,7 +47,7 @@ impl Caller {
 
     /// Who connected.
     pub(super) fn identity(&self) -> &Identity {
-        &self.identity
+        self.actor.identity()
     }
 
     /// What the connection holds of messages that are not taken yet.
@@ -68,14 +69,15 @@ impl Drop for Caller {
 }
 
 impl Connection {
-    pub(super) fn new(shard: &Shard, stream: Stream, identity: Identity, count: CallerCount) -> Self {
+    pub(super) fn new(shard: &Shard, stream: Stream, actor: Arc<Actor>, count: CallerCount) -> Self {
         let id = shard.with(|state, now| {
             let id = state.scheduler.caller_joined();
-            state.front.add_calls(now, id, &identity);
+            state.front.add_calls(now, id, actor.identity());
+            state.front.introduce(id, &actor);
             id
         });
         let (shard, holding, next_ticket) = (shard.clone(), Arc::default(), AtomicU64::new(0));
-        let caller = Arc::new(Caller { shard, id, identity, holding, next_ticket });
+        let caller = Arc::new(Caller { shard, id, actor, holding, next_ticket });
         Self { stream, head: WipedBuffer::new(), caller, _count: count }
     }
 }

@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 
-use crate::access::Identity;
+use crate::audit::Actor;
 use crate::listen::stream::Stream;
 use crate::shard::{CallerCount, Shard};
 use connection::Connection;
@@ -113,8 +113,8 @@ impl Server {
     }
 
     /// Serves a connection until its caller goes away.
-    pub async fn serve(&self, stream: Stream, identity: Identity, count: CallerCount) {
-        let connection = Connection::new(&self.shard, stream, identity, count);
+    pub async fn serve(&self, stream: Stream, actor: Arc<Actor>, count: CallerCount) {
+        let connection = Connection::new(&self.shard, stream, actor, count);
         if self.connections.send(Ok(connection)).await.is_err() {
             tracing::error!("the gRPC server has ended; a connection is closed");
         }

@@ -19,6 +19,7 @@ use tonic::{Status, Streaming};
 
 use super::limits::{PipePlace, Pipes, check_affinity_key};
 use super::somebody::Somebody;
+use crate::audit::Event;
 use crate::shard::{Failure, Shard};
 use crate::upstream::{self, PipeError};
 
@@ -55,7 +56,7 @@ pub(super) async fn open(
     };
     // Not before it is known that the caller means it.
     let place = pipes.take().ok_or_else(|| too_many(shard, &open.world))?;
-    check_affinity_key(shard, &open.world, &open.affinity_key)?;
+    check_affinity_key(shard, somebody.caller().id(), &open.world, &open.affinity_key)?;
     let (tunnel, channel) = connect(shard, &somebody, &open).await?;
     let (read, write) = channel.split();
     let uplink = tokio::spawn(send(requests, write)).abort_handle();
@@ -71,22 +72,34 @@ fn too_many(shard: &Shard, world: &str) -> Status {
 }
 
 async fn connect(shard: &Shard, somebody: &Somebody, open: &PipeOpen) -> Result<(Arc<Tunnel>, Channel), Status> {
+    let caller = somebody.caller().id();
     let world = shard.with(|state, now| {
         let standing = somebody.standing(state, now);
         match state.front.world(&standing, &open.world) {
             Some(world) if standing.may_pipe(world) => Ok(world),
-            Some(_) => Err(state.front.reject(&open.world, Rejected::AccessDenied)),
-            None => Err(state.front.reject(&open.world, Rejected::NoSuchWorld)),
+            Some(_) => Err(state.front.reject(caller, &open.world, Rejected::AccessDenied)),
+            None => Err(state.front.reject(caller, &open.world, Rejected::NoSuchWorld)),
         }
     })?;
     let port = u16::try_from(open.port)
         .map_err(|_| Status::invalid_argument(format!("there is no port {}; 65535 is the last", open.port)))?;
     let key = open.affinity_key.as_bytes();
-    upstream::open_pipe(shard, world, key, (port != 0).then_some(port)).await.map_err(|error| match error {
-        PipeError::Draining | PipeError::NoMachine { .. } => {
-            let outcome = Outcome::NotSent(NotSent::NowhereToGo);
-            Failure::new(&shard.config().wire.profile, &open.world, None, outcome).into()
-        }
+    let nowhere_to_go = || {
+        let outcome = Outcome::NotSent(NotSent::NowhereToGo);
+        Failure::new(&shard.config().wire.profile, &open.world, None, outcome)
+    };
+    if shard.with(|state, _| state.front.refuses_jobs()) {
+        return Err(nowhere_to_go().into());
+    }
+    let piped = upstream::open_pipe(shard, world, key, (port != 0).then_some(port)).await;
+    shard.with(|state, _| {
+        state.front.record(somebody.caller().id(), somebody.identity(), || {
+            let event = Event::new("pipe").text("world", &open.world).number("port", port.into());
+            event.flag("opened", piped.is_ok())
+        });
+    });
+    piped.map_err(|error| match error {
+        PipeError::Draining | PipeError::NoMachine { .. } => nowhere_to_go().into(),
         PipeError::Tunnel { .. } => Status::failed_precondition(error.to_string()),
     })
 }

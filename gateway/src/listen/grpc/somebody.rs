@@ -24,6 +24,8 @@ impl Somebody {
         let is_nobody = somebody.identity().means() == Means::Anonymous
             && shard.with(|state, now| somebody.standing(state, now).is_nobody());
         if is_nobody {
+            let caller = somebody.caller.id();
+            shard.with(|state, _| state.front.record_refusal(caller, None, "UNAUTHENTICATED"));
             return Err(Status::unauthenticated("show who you are: by a client certificate"));
         }
         Ok(somebody)

@@ -102,6 +102,7 @@ impl Answering {
         let caller = shard.with(|state, now| {
             let caller = state.scheduler.caller_joined();
             state.front.add_stream(now, caller, somebody.identity(), room.clone());
+            state.front.introduce_over(caller, somebody.caller().id(), somebody.identity());
             caller
         });
         let shared = Arc::new(Shared { open: Mutex::default(), room, reading: Mutex::new(Reading::Goes) });
@@ -326,7 +327,7 @@ fn submit(
     let world = match malformed.map_or(world, |detail| Err((Rejected::Malformed, detail))) {
         Ok(world) => world,
         Err((rejected, detail)) => {
-            let mut failure = state.front.reject(last_world, rejected);
+            let mut failure = state.front.reject(caller, last_world, rejected);
             failure.message.push_str(&detail);
             let answered = if is_in_use { Answered::InUse } else { Answered::Job(request.id) };
             if let Some(answers) = state.front.stream(caller) {

@@ -13,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 use super::caller::{Caller, Socket};
 use super::chores::{Chore, Chores};
 use super::connection::{Connection, End, READ_BYTES, Turn};
-use crate::access::Identity;
+use crate::audit::Actor;
 use crate::shard::{CallerCount, Shard, Written};
 
 /// How many connections are served in one call of the shard at most. What they say is dated with the call's beginning; with
@@ -79,13 +79,13 @@ impl Callers {
     }
 
     /// Serves a connection until its caller goes away. The socket does not block.
-    pub fn adopt(&self, socket: Socket, identity: &Identity, count: CallerCount) -> io::Result<()> {
+    pub fn adopt(&self, socket: Socket, actor: &Arc<Actor>, count: CallerCount) -> io::Result<()> {
         let Shared { shard, registry, chores, .. } = &*self.shared;
         let mut connections = self.shared.connections();
         let place = connections.next_place();
         registry.register(&mut SourceFd(&socket.as_fd().as_raw_fd()), Token(place), Interest::READABLE)?;
         let caller = Arc::new(Caller { socket, place, chores: chores.clone() });
-        connections.add(place, Connection::new(shard, caller, identity, count));
+        connections.add(place, Connection::new(shard, caller, actor, count));
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ use zeroize::Zeroize;
 use super::caller::{Caller, Socket};
 use super::pass::Passing;
 use super::socket::{KEPT_BYTES, decode_partial};
-use crate::access::Identity;
+use crate::audit::Actor;
 use crate::config::Config;
 use crate::schedule::{CallerId, NewJob, Priority};
 use crate::shard::{CallerCount, LegacyPort, Meaning, Shard, State, Written};
@@ -69,7 +69,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Joins the shard's callers.
-    pub(super) fn new(shard: &Shard, caller: Arc<Caller>, identity: &Identity, count: CallerCount) -> Self {
+    pub(super) fn new(shard: &Shard, caller: Arc<Caller>, actor: &Arc<Actor>, count: CallerCount) -> Self {
         let config = shard.config();
         let large_buffers = shard.with(|state, _| state.scheduler.large_buffers().clone());
         let incoming = Incoming::new(config.wire.profile.clone(), config.wire_limits(), config.limits.caller_jobs);
@@ -80,7 +80,8 @@ impl Connection {
         }
         let caller_id = shard.with(|state, now| {
             let caller = state.scheduler.caller_joined();
-            state.front.add_legacy(now, caller, identity, port);
+            state.front.add_legacy(now, caller, actor.identity(), port);
+            state.front.introduce(caller, actor);
             caller
         });
         let passing = passing.map(|passing| passing.start(shard, caller_id, caller.socket.peer()));
@@ -241,7 +242,9 @@ impl Connection {
         if port.incoming.output_len() > 0 {
             state.front.answered(self.caller_id);
         }
-        state.front.rejected += refused;
+        if refused > 0 {
+            state.front.rejected_legacy(self.caller_id, "MALFORMED_OR_TOO_LARGE", refused);
+        }
         // What was answered before the stream broke still goes out, as far as the socket takes it at once.
         broken.map_or(Ok(rest.len()), Err)
     }
@@ -275,13 +278,14 @@ impl Connection {
                 Meaning::NotGiven if self.passing.is_some() => self.pass_on(config, state, received),
                 // A world that the configuration has no more is none, whoever still has a handle of it.
                 Meaning::World(_) | Meaning::NotGiven => {
-                    port.answer(profile, tag, Outcome::Rejected(Rejected::NoSuchWorld));
-                    state.front.rejected += 1;
+                    let outcome = Outcome::Rejected(Rejected::NoSuchWorld);
+                    port.answer(profile, tag, outcome);
+                    state.front.rejected_legacy(self.caller_id, outcome.reason(), 1);
                 }
                 Meaning::Ambiguous => {
                     let status = profile.statuses.unknown_id;
                     port.incoming.answer_error(tag, status, Some("the handle is ambiguous: ask for the world again"));
-                    state.front.rejected += 1;
+                    state.front.rejected_legacy(self.caller_id, "AMBIGUOUS_HANDLE", 1);
                 }
             },
             Some(Command::NoOp { tag }) => port.incoming.answer_no_op(tag),
@@ -300,6 +304,8 @@ impl Connection {
                     None => {
                         let port = state.front.legacy(self.caller_id);
                         port.incoming.answer_error(tag, profile.statuses.unknown_id, Some("no such world"));
+                        let reason = Outcome::Rejected(Rejected::NoSuchWorld).reason();
+                        state.front.record_refusal(self.caller_id, Some(name), reason);
                     }
                 }
             }
@@ -313,7 +319,7 @@ impl Connection {
             let outcome = Outcome::Rejected(Rejected::AccessDenied);
             let port = state.front.legacy(self.caller_id);
             port.incoming.answer_error(received.tag, outcome.status(&config.wire.profile), Some("not allowed"));
-            state.front.rejected += 1;
+            state.front.rejected_legacy(self.caller_id, outcome.reason(), 1);
             return;
         }
         if !state.front.legacy(self.caller_id).pass_on(&config.wire.profile, received) {
