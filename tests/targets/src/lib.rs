@@ -8,6 +8,7 @@
 // A model of a scheduler begins its clock somewhere.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod audit;
 pub mod certificate;
 pub mod configuration;
 pub mod grpc;
@@ -34,6 +35,7 @@ pub struct Target {
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
+    Target { name: "audit", run: audit::run, seeds: audit::seeds },
     Target { name: "certificate", run: certificate::run, seeds: certificate::seeds },
     Target { name: "configuration", run: configuration::run, seeds: configuration::seeds },
     Target { name: "grpc", run: grpc::run, seeds: grpc::seeds },
