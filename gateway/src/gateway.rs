@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
+use crate::access::token::Tokens;
 use crate::access::{Access, Users};
 use crate::admin::{self, Board, Control};
 use crate::audit::{Audit, AuditError};
 use crate::config::{Config, HardserverAddress, Tls, TlsFileError};
+use crate::harden::HardenError;
 use crate::listen::accept::{self, Acceptor, BindError, Listener, Refused, SocketAccess};
 use crate::listen::grpc::{Common, Health, Pipes};
 use crate::listen::tls::Terminator;
@@ -50,6 +52,9 @@ pub enum GatewayError {
     /// A shard has ended unasked.
     #[error(transparent)]
     Ended(#[from] shard::ShardEnded),
+    /// The process can't be confined as it has to be.
+    #[error(transparent)]
+    Harden(#[from] HardenError),
 }
 
 /// A gateway that takes jobs until it is drained. Must be used on the runtime that it was started on.
@@ -71,9 +76,19 @@ impl Gateway {
 
     /// Starts one whose configuration was read from `file`, which a reload reads again.
     pub async fn start_from(config: Arc<Config>, file: Option<PathBuf>) -> Result<Self, GatewayError> {
+        Self::start_confined(config, file, || Ok(())).await
+    }
+
+    /// Starts one and calls `confine` when every listener is bound and no thread was started yet.
+    pub async fn start_confined(
+        config: Arc<Config>,
+        file: Option<PathBuf>,
+        confine: impl FnOnce() -> Result<(), HardenError>,
+    ) -> Result<Self, GatewayError> {
         let now = Instant::now();
         let terminators = Terminators::new(&config)?;
         let Bound { listeners, addresses, admin: admin_listeners } = bind(&config, &terminators).await?;
+        confine()?;
         let audit = Audit::start(&config)?;
         let access = Access::new(now);
         upstream::warn_of_ends(&config);
@@ -82,7 +97,8 @@ impl Gateway {
         board.tell(&health).await;
         let budgets = Budgets::new(&config);
         let pipes = Pipes::new(config.limits.pipes);
-        let common = Common { health: health.clone(), pipes: pipes.clone() };
+        let tokens = Tokens::new(config.token.clone());
+        let common = Common { health: health.clone(), pipes: pipes.clone(), tokens: tokens.clone() };
         let shards: Arc<[ShardHandle]> = (0..config.runtime.shards)
             .map(|index| {
                 let (config, budgets, access) = (config.clone(), budgets.clone(), access.clone());
@@ -110,6 +126,7 @@ impl Gateway {
             refused,
             audit,
             terminators: terminators.clone(),
+            tokens: tokens.clone(),
         };
         let control = Arc::new(Control::new(parts, config, budgets));
         let mut admin = JoinSet::new();
@@ -117,6 +134,7 @@ impl Gateway {
             admin.spawn(admin::serve(listener, control.clone(), users.clone()));
         }
         let mut teller = JoinSet::new();
+        teller.spawn(tokens.keep_fresh());
         for terminator in terminators.all() {
             teller.spawn(async move { terminator.watch().await });
         }

@@ -10,6 +10,7 @@ pub mod command;
 pub mod config;
 mod forward;
 pub mod gateway;
+pub mod harden;
 mod listen;
 pub mod schedule;
 // For the micro-benchmarks, which go the same way as a job does.

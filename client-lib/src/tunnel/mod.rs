@@ -29,6 +29,7 @@ mod handler;
 mod host_key;
 mod identity;
 mod inbox;
+mod key_error;
 mod login;
 mod options;
 mod pace;
@@ -52,9 +53,10 @@ use tokio::time::timeout;
 
 pub use algorithms::{Algorithms, AlgorithmsError, Allowed};
 pub use channel::{Channel, ChannelStream, ReadHalf, WriteHalf};
-pub use error::{Attempt, ChannelRefusal, EndpointError, ErrorKind, HostKeyError, IdentityError, Lost, TunnelError};
+pub use error::{Attempt, ChannelRefusal, EndpointError, ErrorKind, Lost, TunnelError};
 pub use host_key::HostKey;
 pub use identity::{Identity, Passphrase, SecretFile};
+pub use key_error::{HostKeyError, IdentityError};
 pub use options::{Endpoint, Options};
 pub use shared::Negotiated;
 

@@ -8,6 +8,7 @@ mod identity;
 mod quota;
 mod rules;
 mod standing;
+pub mod token;
 mod users;
 mod who;
 

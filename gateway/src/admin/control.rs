@@ -11,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::Mutex;
 
 use super::{Board, metrics};
+use crate::access::token::Tokens;
 use crate::audit::{Actor, Audit, Event};
 use crate::config::{Config, Problems};
 use crate::gateway::Terminators;
@@ -47,6 +48,8 @@ pub struct Parts {
     pub refused: Arc<Refused>,
     /// Where TLS is spoken.
     pub terminators: Terminators,
+    /// Whose tokens are taken.
+    pub tokens: Tokens,
     /// Where what is done is recorded.
     pub audit: Option<Arc<Audit>>,
 }
@@ -155,6 +158,7 @@ impl Control {
         let tls: Vec<_> = terminators.map(|terminator| (terminator.listener(), terminator.counts())).collect();
         metrics::render(&metrics::Seen {
             tls: &tls,
+            tokens: self.parts.tokens.is_on().then(|| self.parts.tokens.counts()),
             config: &self.config(),
             reports: &reports,
             pipes: self.parts.pipes.open(),
@@ -238,6 +242,7 @@ impl Control {
         self.parts.callers.set_limit(new.limits.callers);
         self.parts.pipes.set_limit(new.limits.pipes);
         self.parts.terminators.reload(&new);
+        self.parts.tokens.reconfigure(new.token.clone());
         self.parts.board.reconfigure(&new);
         if let Some(audit) = &self.parts.audit {
             audit.reconfigure(&new);

@@ -8,6 +8,7 @@ use seeway_proto::outcome::OutcomeKind;
 
 use super::control::ReloadCounts;
 use super::histogram::HistogramText;
+use crate::access::token::TokenCounts;
 use crate::audit;
 use crate::config::Config;
 use crate::listen::tls::TlsCounts;
@@ -35,6 +36,8 @@ pub(super) struct Seen<'a> {
     pub(super) audit: Option<audit::Status>,
     /// By listener: how handshakes went.
     pub(super) tls: &'a [(&'static str, TlsCounts)],
+    /// What became of tokens, where they are taken.
+    pub(super) tokens: Option<TokenCounts>,
 }
 
 /// The text that Prometheus reads. It is written into a recorder that is made for it, so that a world or a machine that is
@@ -116,6 +119,7 @@ impl Seen<'_> {
         self.publish_passed();
         publish_audit(self.audit);
         self.publish_tls();
+        self.tokens.iter().for_each(publish_tokens);
         self.publish_limits();
         self.worlds().for_each(|(index, name)| self.publish_world(index, name));
         self.machines().for_each(|(index, name)| self.publish_machine(index, name));
@@ -234,6 +238,17 @@ fn publish_audit(status: Option<audit::Status>) {
     gauge!("seeway_audit_failing").set(large(of(|status| status.is_failing.into())));
 }
 
+fn publish_tokens(counts: &TokenCounts) {
+    counter!("seeway_tokens_total", "result" => "ok").absolute(counts.accepted);
+    counter!("seeway_tokens_total", "result" => "refused").absolute(counts.refused);
+    counter!("seeway_token_keys_reads_total", "result" => "ok").absolute(counts.reads);
+    counter!("seeway_token_keys_reads_total", "result" => "failed").absolute(counts.failed_reads);
+    gauge!("seeway_token_keys").set(number(counts.keys));
+    if let Some(age) = counts.age {
+        gauge!("seeway_token_keys_age_seconds").set(age.as_secs_f64());
+    }
+}
+
 /// What all shards have counted.
 fn merged<'a>(shards: impl Iterator<Item = &'a Histogram>) -> Histogram {
     let mut all = Histogram::default();
@@ -321,6 +336,13 @@ fn describe() {
         "seeway_tls_handshakes_total",
         "Connections that wanted TLS: agreed on, failed, too late, or closed at once because there were too many"
     );
+    describe_counter!("seeway_tokens_total", "Tokens that came with calls, by whether they were good");
+    describe_counter!(
+        "seeway_token_keys_reads_total",
+        "How often the provider's keys were read, by whether they could be"
+    );
+    describe_gauge!("seeway_token_keys", "The provider's keys that are in use");
+    describe_gauge!("seeway_token_keys_age_seconds", "How long ago the provider's keys were read");
     describe_counter!("seeway_tls_reloads_total", "Certificates read again, by whether they could be used");
     describe_counter!("seeway_jobs_total", "Jobs that ended, by what became of them");
     describe_counter!("seeway_retries_total", "Idempotent jobs sent again after an unknown outcome");

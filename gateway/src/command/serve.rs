@@ -10,6 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{Failure, block_on};
 use crate::config::Config;
 use crate::gateway::{Addresses, Gateway};
+use crate::harden;
 
 /// How long the ready line waits for the worlds' machines. A gateway whose machines are down takes jobs all the same, and
 /// holds them.
@@ -37,14 +38,20 @@ pub struct Args {
 
 /// Runs the gateway.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
+    let hardened = |error: harden::HardenError| Failure::Failed(error.to_string());
+    harden::begin().map_err(hardened)?;
     let config = Config::load(&args.config).map_err(|problems| Failure::Failed(problems.to_string()))?;
+    harden::lock_memory(config.process.lock_memory).map_err(hardened)?;
     block_on(serve(config, &args.config, out))?
 }
 
 async fn serve(config: Config, file: &Path, out: &mut dyn Write) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let failed = |error: crate::gateway::GatewayError| Failure::Failed(error.to_string());
-    let mut gateway = Gateway::start_from(Arc::new(config), Some(file.to_owned())).await.map_err(failed)?;
+    let config = Arc::new(config);
+    let confine = || harden::confine(&config, file).map(drop);
+    let gateway = Gateway::start_confined(config.clone(), Some(file.to_owned()), confine);
+    let mut gateway = gateway.await.map_err(failed)?;
     let must_stop = tokio::select! {
         ready = gateway.worlds_ready(MACHINES_HEAD_START) => {
             if !ready {

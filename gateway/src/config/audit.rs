@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+use super::base::Base;
 use super::document::Section;
 use super::files;
 use super::kind::Wrong;
@@ -21,7 +22,7 @@ const KEY_LIMIT: u64 = 4096;
 pub(super) struct Noted;
 
 /// The log that the section asks for, where it asks for one.
-pub(super) fn build(section: &Section, base: &Path, gathered: &mut Gathered) -> Result<Option<Settings>, Noted> {
+pub(super) fn build(section: &Section, base: &Base, gathered: &mut Gathered) -> Result<Option<Settings>, Noted> {
     const KEYS: [&str; 6] = ["when_full", "sync", "buffer", "job_digest", "rotate_bytes", "key"];
     if section.given("to").is_some() {
         return settings(section, base, gathered).map(Some).ok_or(Noted);
@@ -32,7 +33,7 @@ pub(super) fn build(section: &Section, base: &Path, gathered: &mut Gathered) -> 
     Err(Noted)
 }
 
-fn settings(section: &Section, base: &Path, gathered: &mut Gathered) -> Option<Settings> {
+fn settings(section: &Section, base: &Base, gathered: &mut Gathered) -> Option<Settings> {
     let mut read = |key: &str, result: &dyn Fn(&str) -> Result<(), Wrong>| {
         let text = section.text(key)?;
         let Err(Wrong { what, fix }) = result(text.value) else { return Some(text.value) };
@@ -43,7 +44,7 @@ fn settings(section: &Section, base: &Path, gathered: &mut Gathered) -> Option<S
     let when_full = read("when_full", &|text| when_full(text).map(|_| ()));
     let sync = read("sync", &|text| must_sync(text).map(|_| ()));
     let key_file = match section.given("key") {
-        Some(_) => read("key", &|text| key(&files::path(text, base)?).map(|_| ())).map(|text| Some(base.join(text))),
+        Some(_) => read("key", &|text| key(&files::path(text, base)?).map(|_| ())).map(|text| Some(base.name(text))),
         None => Some(None),
     };
     let key_file = key_file?;
@@ -79,7 +80,7 @@ fn must_sync(text: &str) -> Result<bool, Wrong> {
     }
 }
 
-fn target(text: &str, base: &Path) -> Result<Target, Wrong> {
+fn target(text: &str, base: &Base) -> Result<Target, Wrong> {
     const FIX: &str = "write \"file:PATH\", \"journald\" or \"syslog\"";
     let (kind, path) = text.split_once(':').map_or((text, None), |(kind, path)| (kind, Some(path)));
     if path == Some("") {

@@ -6,11 +6,13 @@ use std::collections::BTreeMap;
 use std::hash::Hash;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::thread::available_parallelism;
 
 use seeway_client::tunnel::{Endpoint, HostKey, Identity};
 use seeway_proto::wire;
 
+use super::base::Base;
 use super::document::{Document, NAME_LIMIT, Section, is_name, line_of};
 use super::keys::probably;
 use super::kind::{Located, Wrong};
@@ -23,6 +25,7 @@ use crate::schedule::Affinity;
 
 /// Makes the configuration. Relative file names are taken from `base`.
 pub(super) fn build(document: &Document, base: &Path, gathered: &mut Gathered) -> Option<Config> {
+    let base = &Base::new(base);
     let mut build = Build { base, gathered };
     let tls = permission::tls(document.one("tls"), base, build.gathered);
     let management_tls = permission::tls(document.one("management_tls"), base, build.gathered);
@@ -41,7 +44,9 @@ pub(super) fn build(document: &Document, base: &Path, gathered: &mut Gathered) -
     let balance = document.one("balance").duration("slow_start").map(|found| Balance { slow_start: found.value });
     let circuit = build.circuit(document.one("circuit"));
     let wire = build.wire(document.one("wire"));
+    let token = build.token(document.one("token"));
     let audit = audit::build(document.one("audit"), base, build.gathered).ok();
+    let process = build.process(document.one("process"), machines.as_deref(), listen.as_ref(), token.as_ref());
     Some(Config {
         listen: listen?,
         tls: tls?,
@@ -57,6 +62,9 @@ pub(super) fn build(document: &Document, base: &Path, gathered: &mut Gathered) -
         circuit: circuit?,
         wire: wire?,
         audit: audit?,
+        token: token?,
+        process: process?,
+        files: base.named(),
     })
 }
 
@@ -68,19 +76,30 @@ struct HasTls {
 }
 
 /// What is shared by all that is made.
-struct Build<'b> {
-    base: &'b Path,
-    gathered: &'b mut Gathered,
+pub(super) struct Build<'b> {
+    pub(super) base: &'b Base,
+    pub(super) gathered: &'b mut Gathered,
 }
 
 impl Build<'_> {
     /// Notes what is wrong with a key's value, if anything is.
-    fn noted<T>(&mut self, section: &Section, key: &str, place: &Place, result: Result<T, Wrong>) -> Option<T> {
+    pub(super) fn noted<T>(
+        &mut self,
+        section: &Section,
+        key: &str,
+        place: &Place,
+        result: Result<T, Wrong>,
+    ) -> Option<T> {
         result.map_err(|Wrong { what, fix }| self.gathered.add(place, section.path(key), what, fix)).ok()
     }
 
     /// A text that `read` can make something of.
-    fn text<T>(&mut self, section: &Section, key: &str, read: impl Fn(&str) -> Result<T, Wrong>) -> Option<T> {
+    pub(super) fn text<T>(
+        &mut self,
+        section: &Section,
+        key: &str,
+        read: impl Fn(&str) -> Result<T, Wrong>,
+    ) -> Option<T> {
         let text = section.text(key)?;
         self.noted(section, key, &text.place, read(text.value))
     }
@@ -512,7 +531,7 @@ impl Build<'_> {
     }
 
     /// Notes a duration that is shorter than others together.
-    fn at_least(&mut self, section: &Section, key: &'static str, others: &[&'static str]) {
+    pub(super) fn at_least(&mut self, section: &Section, key: &'static str, others: &[&'static str]) {
         let (Some(found), Some(sum)) = (
             section.duration(key),
             others.iter().map(|other| section.duration(other).map(|found| found.value)).sum::<Option<_>>(),
@@ -563,7 +582,10 @@ fn without_certificate(table: &str) -> Wrong {
 }
 
 fn runtime(section: &Section) -> Option<Runtime> {
-    let shards = if section.is_auto("shards") { Some(auto_shards()) } else { section.number("shards") };
+    // A gateway that runs confined can't read any more how much of the computer it may use.
+    static AUTO: OnceLock<usize> = OnceLock::new();
+    let auto = || *AUTO.get_or_init(auto_shards);
+    let shards = if section.is_auto("shards") { Some(auto()) } else { section.number("shards") };
     Some(Runtime { shards: shards?, drain_timeout: section.duration("drain_timeout")?.value })
 }
 

@@ -9,13 +9,15 @@ use std::sync::Arc;
 
 use seeway_proto::wire::Profile;
 
+use super::base::Base;
 use super::kind::Wrong;
+use super::process::User;
 
 /// The largest file that is read, in bytes; keys and profiles have a few kB.
 const FILE_LIMIT: u64 = 1 << 20;
 
 /// The file that a key names, seen from the configuration's own directory.
-pub(super) fn path(text: &str, base: &Path) -> Result<PathBuf, Wrong> {
+pub(super) fn path(text: &str, base: &Base) -> Result<PathBuf, Wrong> {
     if text.is_empty() {
         return Err(Wrong::new("is empty", "write the name of a file"));
     }
@@ -26,7 +28,7 @@ pub(super) fn path(text: &str, base: &Path) -> Result<PathBuf, Wrong> {
             "put the key into a file of its own, with mode 0600, and write that file's name here",
         ));
     }
-    Ok(base.join(text))
+    Ok(base.name(text))
 }
 
 /// Reads a profile of the wire.
@@ -76,8 +78,27 @@ pub(super) fn unreadable(path: &Path, error: &io::Error) -> Wrong {
         io::ErrorKind::NotFound => Wrong::new(format!("the file {name} is not there"), "make it, or correct its name"),
         io::ErrorKind::PermissionDenied => Wrong::new(
             format!("the file {name} may not be read by this user"),
-            "give it to the user that the gateway runs as (chown)",
+            "give it to the user that the gateway runs as (chown); a gateway that runs reads new files only from the folders \
+             of those that it was started with",
         ),
         _ => Wrong::new(format!("the file {name} can not be read: {error}"), "name a file that can"),
+    }
+}
+
+/// A user, from its name or its number.
+pub(super) fn user(text: &str) -> Result<User, Wrong> {
+    let (found, by) = match text.parse() {
+        Ok(number) => (nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(number)), "number"),
+        Err(_) => (nix::unistd::User::from_name(text), "name"),
+    };
+    match found {
+        Ok(Some(user)) => Ok(User { name: text.to_owned(), uid: user.uid.as_raw(), gid: user.gid.as_raw() }),
+        Ok(None) => Err(Wrong::new(
+            format!("this computer has no user of the {by} `{text}`"),
+            "make it (useradd --system), or name another",
+        )),
+        Err(error) => {
+            Err(Wrong::new(format!("the user `{text}` can not be looked up: {error}"), "name another, or try again"))
+        }
     }
 }

@@ -666,6 +666,103 @@ pub(super) const TABLES: &[Table] = &[
             ),
         ],
     },
+    Table {
+        name: "process",
+        many: false,
+        doc: "What the gateway's process takes away from itself when it listens. Core files and debuggers are off in any case.",
+        keys: &[
+            key(
+                "sandbox",
+                Text,
+                Default("prefer"),
+                "Takes away files, ports (Landlock) and system calls (seccomp) that a running gateway does not need. `\"prefer\"`: as far \
+                 as the kernel can, with a warning where it can't. `\"require\"`: else it does not start. `\"off\"`: nothing. New files \
+                 are read at a reload from the folders of those that it was started with, and from no others.",
+            ),
+            key(
+                "lock_memory",
+                Text,
+                Default("prefer"),
+                "Keeps memory, in which keys and jobs are, out of swap space; needs `LimitMEMLOCK=infinity`. `\"prefer\"`: where there \
+                 is swap space, with a warning where it can't. `\"require\"`: else it does not start. `\"off\"`: never.",
+            ),
+            key(
+                "user",
+                Text,
+                Optional("the user that starts it"),
+                "The user, by name or number, that the gateway becomes when it listens, with that user's group and no other. It has to be \
+                 started as root then, and at a reload reads files as this user.",
+            ),
+            key(
+                "connect_ports",
+                List,
+                Optional("any"),
+                "The only TCP ports that the gateway may connect to, besides 53 for names: those of the machines' SSH servers, of \
+                 `listen.upstream_hardserver` and of `token.jwks`. Machines that a reload adds must be at these ports too.",
+            ),
+        ],
+    },
+    Table {
+        name: "token",
+        many: false,
+        doc: "OAuth 2.0 access tokens and OpenID Connect ID tokens (signed JWTs) of gRPC callers, sent as `authorization: Bearer TOKEN`. \
+              Taken where `jwks` is there; `issuer` and `audience` must be there with it.",
+        keys: &[
+            key(
+                "jwks",
+                Text,
+                Optional("no tokens are taken"),
+                "The provider's JSON Web Key Set: a file, which is read again when it has changed, or the `https://` address that the \
+                 provider calls `jwks_uri` (`http://` for this computer only). Keys that are taken: RSA, EC P-256 and P-384, Ed25519.",
+            ),
+            key("issuer", Text, Optional("required with `jwks`"), "What a token's `iss` has to be, letter for letter."),
+            key(
+                "audience",
+                Text,
+                Optional("required with `jwks`"),
+                "What has to be in a token's `aud`: this gateway's name at the provider.",
+            ),
+            key("name_claim", Text, Default("sub"), "The claim that holds the caller's name, at most 256 bytes."),
+            key(
+                "groups_claim",
+                Text,
+                Default("groups"),
+                "The claim that holds the caller's groups: a list of strings, or one string with blanks between them. At most 256.",
+            ),
+            key(
+                "leeway",
+                Duration { zero: true },
+                Default("30s"),
+                "How far the provider's clock and this computer's may differ; at most `\"5m\"`.",
+            ),
+            key(
+                "rsa_min_bits",
+                Integer(2048, 8192),
+                Default("3072"),
+                "RSA keys of fewer bits are passed over. Many providers sign with 2048: write that only if yours can't be changed.",
+            ),
+            key(
+                "refresh",
+                Duration { zero: false },
+                Default("5m"),
+                "How often the keys are read again. A token with an unknown key has them read at once, but not within 30 s of the \
+                 last time.",
+            ),
+            key(
+                "stale",
+                Duration { zero: false },
+                Default("24h"),
+                "How long the last keys stay in use while no others can be read; at least `refresh`. After that all tokens are refused.",
+            ),
+            key(
+                "ca",
+                Text,
+                Optional("what this system trusts"),
+                "A file with the certificates, in PEM form, that the provider's own must lead to. What this system trusts: \
+                 `SSL_CERT_FILE`, or the system's bundle below `/etc`.",
+            ),
+        ],
+    },
 ];
 
 impl Table {

@@ -11,6 +11,7 @@ use seeway_client::tunnel::{
     Algorithms, Endpoint, HostKey, HostKeyError, Identity, IdentityError, Passphrase, SecretFile,
 };
 
+use super::base::Base;
 use super::files::{self, readable, unreadable};
 use super::kind::Wrong;
 
@@ -24,7 +25,7 @@ const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 const AGENT_SOCKET: &str = "SSH_AUTH_SOCK";
 
 /// The file that a key names, with a secret in it.
-fn secret(text: &str, base: &Path) -> Result<SecretFile, Wrong> {
+fn secret(text: &str, base: &Base) -> Result<SecretFile, Wrong> {
     match text.strip_prefix(CREDENTIAL) {
         Some(name) => credential(name, env::var_os(CREDENTIALS_DIRECTORY).as_deref()).map(SecretFile::credential),
         None => files::path(text, base).map(SecretFile::new),
@@ -49,14 +50,14 @@ fn credential(name: &str, folder: Option<&OsStr>) -> Result<PathBuf, Wrong> {
 }
 
 /// Reads a passphrase.
-pub(super) fn passphrase(text: &str, base: &Path) -> Result<Passphrase, Wrong> {
+pub(super) fn passphrase(text: &str, base: &Base) -> Result<Passphrase, Wrong> {
     let file = secret(text, base)?;
     readable(file.path())?;
     Passphrase::read(&file).map_err(|error| wrong(error, file.path()))
 }
 
 /// The socket of an agent. That it is there does not matter now: agents come and go.
-pub(super) fn agent(text: &str, base: &Path) -> Result<PathBuf, Wrong> {
+pub(super) fn agent(text: &str, base: &Base) -> Result<PathBuf, Wrong> {
     if text != "env" {
         return files::path(text, base);
     }
@@ -67,21 +68,21 @@ pub(super) fn agent(text: &str, base: &Path) -> Result<PathBuf, Wrong> {
 }
 
 /// Reads the private key that a machine is logged in to with.
-pub(super) fn identity(text: &str, base: &Path, passphrase: Option<&Passphrase>) -> Result<Identity, Wrong> {
+pub(super) fn identity(text: &str, base: &Base, passphrase: Option<&Passphrase>) -> Result<Identity, Wrong> {
     let file = secret(text, base)?;
     readable(file.path())?;
     Identity::open(&file, passphrase).map_err(|error| wrong(error, file.path()))
 }
 
 /// Reads the public half of the key that an agent has.
-pub(super) fn of_agent(text: &str, base: &Path, socket: &Path) -> Result<Identity, Wrong> {
+pub(super) fn of_agent(text: &str, base: &Base, socket: &Path) -> Result<Identity, Wrong> {
     let file = secret(text, base)?;
     readable(file.path())?;
     Identity::of_agent(file.path(), socket).map_err(|error| wrong(error, file.path()))
 }
 
 /// The same identity with a certificate.
-pub(super) fn certified(text: &str, base: &Path, identity: &Identity) -> Result<Identity, Wrong> {
+pub(super) fn certified(text: &str, base: &Base, identity: &Identity) -> Result<Identity, Wrong> {
     let file = secret(text, base)?;
     readable(file.path())?;
     identity.clone().with_certificate(file.path()).map_err(|error| wrong(error, file.path()))

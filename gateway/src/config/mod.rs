@@ -6,6 +6,7 @@
 
 mod address;
 mod audit;
+mod base;
 mod build;
 mod document;
 mod duration;
@@ -16,10 +17,12 @@ mod kind;
 mod login;
 mod permission;
 mod problem;
+mod process;
 mod reference;
 mod reload;
 mod statement;
 mod tls;
+mod token;
 mod value;
 
 #[cfg(test)]
@@ -32,8 +35,10 @@ use seeway_client::tunnel::Endpoint;
 pub use audit::read_audit_key;
 pub use duration::{duration_text, parse_duration};
 pub use problem::{Place, Problem, Problems};
+pub use process::{Policy, Process, User};
 pub use reference::reference;
 pub use tls::{ClientCertificates, Stamp, Tls, TlsFileError, provider};
+pub use token::Token;
 pub use value::{
     Balance, Circuit, Config, HardserverAddress, Limits, Listen, Machine, Retry, Runtime, Ssh, Wire, World,
 };

@@ -2,13 +2,14 @@
 
 use wildmatch::WildMatch;
 
+use super::base::Base;
 use super::document::{Document, Section};
 use super::files;
 use super::kind::{Located, Wrong};
 use super::problem::Gathered;
 use super::tls::{ClientCertificates, Tls};
 use crate::access::{Action, QuotaSettings, Rule, Rules, Who};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The most rules, and the most patterns in one: each is looked at for each world of each identity that comes.
 const MOST_RULES: usize = 1024;
@@ -121,7 +122,7 @@ fn list<T>(
 
 /// One side of TLS, `Some(None)` where it is off; its files are read, so that a problem with them is told now.
 #[allow(clippy::option_option)] // Off, and wrong.
-pub(super) fn tls(section: &Section, base: &Path, gathered: &mut Gathered) -> Option<Option<Tls>> {
+pub(super) fn tls(section: &Section, base: &Base, gathered: &mut Gathered) -> Option<Option<Tls>> {
     if section.given("certificate").is_none() {
         if let Some((key, place)) =
             ["key", "client_ca", "crl"].into_iter().find_map(|key| Some((key, section.given(key)?)))

@@ -37,6 +37,10 @@ const FIXED: &[(&str, &str, IsSame)] = &[
     ("runtime", "shards", |new, running| new.runtime.shards == running.runtime.shards),
     ("limits", "max_job_bytes", |new, running| new.limits.max_job_bytes == running.limits.max_job_bytes),
     ("limits", "caller_jobs", |new, running| new.limits.caller_jobs == running.limits.caller_jobs),
+    ("process", "sandbox", |new, running| new.process.sandbox == running.process.sandbox),
+    ("process", "lock_memory", |new, running| new.process.lock_memory == running.process.lock_memory),
+    ("process", "user", |new, running| new.process.user == running.process.user),
+    ("process", "connect_ports", |new, running| new.process.connect_ports == running.process.connect_ports),
     ("wire", "profile", |new, running| new.wire.profile == running.wire.profile),
     ("audit", "to", |new, running| {
         new.audit.as_ref().map(|audit| &audit.to) == running.audit.as_ref().map(|audit| &audit.to)

@@ -12,7 +12,9 @@ use std::time::Duration;
 use seeway_client::tunnel::{Algorithms, Endpoint, HostKey, Identity, Options};
 use seeway_proto::wire::{self, Profile};
 
+use super::process::Process;
 use super::tls::Tls;
+use super::token::Token;
 use crate::access::Rules;
 use crate::audit;
 use crate::schedule::Affinity;
@@ -48,6 +50,12 @@ pub struct Config {
     pub wire: Wire,
     /// `[audit]`: what is recorded of jobs and operators; `None`: nothing.
     pub audit: Option<audit::Settings>,
+    /// `[token]`: whose tokens are taken; `None`: nobody's.
+    pub token: Option<Token>,
+    /// `[process]`: what the process takes away from itself.
+    pub process: Process,
+    /// Every file that the configuration names, without its own.
+    pub files: Vec<PathBuf>,
 }
 
 impl Config {

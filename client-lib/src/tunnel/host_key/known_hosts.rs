@@ -6,8 +6,8 @@ use aws_lc_rs::hmac;
 use russh::keys::ssh_key::known_hosts::{Entry, HostPatterns, Marker};
 
 use super::super::algorithms::objection;
-use super::super::error::HostKeyError;
 use super::super::fingerprint;
+use super::super::key_error::HostKeyError;
 use super::super::options::Endpoint;
 use super::HostKey;
 

@@ -13,8 +13,8 @@ use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, Certificate, PublicKey, PublicKeyOrCertificate};
 
 use super::algorithms::{Algorithms, objection};
-use super::error::HostKeyError;
 use super::fingerprint;
+use super::key_error::HostKeyError;
 use super::options::Endpoint;
 
 /// The host keys to accept, and the authorities that may vouch for others: at least one of the two.

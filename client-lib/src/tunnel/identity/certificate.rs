@@ -9,8 +9,8 @@ use russh::keys::ssh_key::certificate::CertType;
 use russh::keys::ssh_key::public::KeyData;
 
 use super::super::algorithms::objection;
-use super::super::error::IdentityError;
 use super::super::fingerprint;
+use super::super::key_error::IdentityError;
 use super::super::utc;
 
 /// The largest certificate file that is read. It also bounds how deep certificates can be put into each other, for which the

@@ -22,7 +22,7 @@ pub use passphrase::Passphrase;
 pub use secret_file::SecretFile;
 
 use super::algorithms::objection;
-use super::error::IdentityError;
+use super::key_error::IdentityError;
 use super::{fingerprint, utc};
 
 /// The largest key file that is read, in bytes; an RSA key of 16 384 bits has 13 kB.

@@ -5,7 +5,7 @@ use std::io;
 
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::super::error::IdentityError;
+use super::super::key_error::IdentityError;
 use super::secret_file::SecretFile;
 
 /// The longest passphrase, and its file's longest first line, in bytes.

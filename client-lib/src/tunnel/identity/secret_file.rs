@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::super::error::IdentityError;
+use super::super::key_error::IdentityError;
 
 /// A file with a secret in it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -159,7 +159,8 @@ fn the_page_of_algorithms_is_what_the_policies_allow() {
     let page =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/algorithms.md")).expect("the page");
     let mut out = Vec::new();
-    let args = Args { config: None, connect: false, json: false, reference: false, algorithms: true };
+    let (who, groups) = (None, Vec::new());
+    let args = Args { config: None, connect: false, json: false, reference: false, algorithms: true, who, groups };
     assert_eq!(run(&args, &mut out), Ok(()));
     let hint = "write it anew: cargo run -p seeway -- check --algorithms > docs/algorithms.md";
     assert!(page.as_bytes() == out, "{hint}");

@@ -3,6 +3,7 @@
 mod audit;
 mod problems;
 mod reload;
+mod token;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -72,9 +72,13 @@ listen.socket_group = \"0\"
 runtime.shards = 77
 limits.max_job_bytes = 1000
 limits.caller_jobs = 77
+process.sandbox = \"off\"
+process.lock_memory = \"off\"
+process.user = \"0\"
+process.connect_ports = [\"22\"]
 wire.profile = \"profile.toml\"";
     let text = file(&["a"], worlds, changed);
-    let problems = running.read_again(&text, &site.path("seeway.toml"), []).expect_err("nine keys can't change");
+    let problems = running.read_again(&text, &site.path("seeway.toml"), []).expect_err("thirteen keys can't change");
     assert!(problems.need_restart());
     let found: Vec<_> = problems.list.iter().map(|problem| (problem.place.clone(), problem.key.as_str())).collect();
     let keys: Vec<_> = changed.lines().map(|line| line.split_once(" = ").expect("a key").0).collect();

@@ -22,6 +22,7 @@ use super::connection::Caller;
 use super::messages::Messages;
 use super::somebody::{self, Somebody};
 use super::{call, deadline, stream};
+use crate::access::token::Tokens;
 use crate::shard::Shard;
 
 const SUBMIT: &str = "/seeway.v1.SeeJobService/Submit";
@@ -31,6 +32,7 @@ const STREAM: &str = "/seeway.v1.SeeJobService/Stream";
 #[derive(Clone)]
 pub(super) struct Direct {
     shard: Shard,
+    tokens: Tokens,
     /// The largest message.
     limit: usize,
     others: Routes,
@@ -39,12 +41,12 @@ pub(super) struct Direct {
 type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
 impl Direct {
-    pub(super) fn new(shard: Shard, limit: usize, others: Routes) -> Self {
-        Self { shard, limit, others }
+    pub(super) fn new(shard: Shard, tokens: Tokens, limit: usize, others: Routes) -> Self {
+        Self { shard, tokens, limit, others }
     }
 
     fn somebody(&self, request: &Request<Body>) -> Result<Somebody, Status> {
-        Somebody::of(&self.shard, request.headers(), request.extensions())
+        Somebody::of(&self.shard, &self.tokens, request.headers(), request.extensions())
     }
 
     fn messages(&self, request: Request<Body>, caller: &Caller) -> Messages {

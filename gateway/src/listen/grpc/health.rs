@@ -7,6 +7,7 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tonic_health::server::{HealthReporter, HealthService};
 
 use super::somebody::Somebody;
+use crate::access::token::Tokens;
 use crate::shard::Shard;
 
 /// What stands before a world's name.
@@ -48,9 +49,9 @@ impl Health {
     }
 
     /// The service on a shard. A world that somebody may not see is not there for them.
-    pub(super) fn service(&self, shard: &Shard) -> HealthServer<OnShard> {
+    pub(super) fn service(&self, shard: &Shard, tokens: Tokens) -> HealthServer<OnShard> {
         let service = HealthService::from_health_reporter(self.reporter.clone());
-        HealthServer::new(OnShard { shard: shard.clone(), service })
+        HealthServer::new(OnShard { shard: shard.clone(), tokens, service })
     }
 
     async fn set(&self, service: &str, is_serving: bool) {
@@ -62,13 +63,14 @@ impl Health {
 /// The health service as a shard's callers see it.
 pub(super) struct OnShard {
     shard: Shard,
+    tokens: Tokens,
     service: HealthService,
 }
 
 impl OnShard {
     fn check_is_seen(&self, request: &Request<HealthCheckRequest>) -> Result<(), Status> {
         let Some(world) = request.get_ref().service.strip_prefix(WORLD) else { return Ok(()) };
-        let somebody = Somebody::of(&self.shard, request.metadata().as_ref(), request.extensions())?;
+        let somebody = Somebody::of(&self.shard, &self.tokens, request.metadata().as_ref(), request.extensions())?;
         let is_seen = self.shard.with(|state, now| {
             let standing = somebody.standing(state, now);
             state.front.world(&standing, world).is_some()

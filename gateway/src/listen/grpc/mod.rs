@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 
+use crate::access::token::Tokens;
 use crate::audit::Actor;
 use crate::listen::stream::Stream;
 use crate::shard::{CallerCount, Shard};
@@ -62,6 +63,8 @@ pub struct Common {
     pub health: Health,
     /// How many pipes may be open.
     pub pipes: Arc<Pipes>,
+    /// Whose tokens are taken.
+    pub tokens: Tokens,
 }
 
 /// A shard's gRPC server.
@@ -79,7 +82,7 @@ impl Server {
         let (stop, stopped) = oneshot::channel::<()>();
         let config = shard.config();
         let limits = &config.limits;
-        let jobs = SeeJobServiceServer::new(Service::new(shard.clone(), common.pipes))
+        let jobs = SeeJobServiceServer::new(Service::new(shard.clone(), common.pipes, common.tokens.clone()))
             .max_decoding_message_size(max_decoded(limits.max_job_bytes));
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
@@ -87,8 +90,11 @@ impl Server {
             .build_v1()
             .expect("the schema was compiled with the gateway");
         let calls = u32::try_from(limits.caller_jobs).unwrap_or(u32::MAX);
-        let routes = Routes::new(jobs).add_service(reflection).add_service(common.health.service(shard)).prepare();
-        let service = Direct::new(shard.clone(), max_decoded(limits.max_job_bytes), routes);
+        let routes = Routes::new(jobs)
+            .add_service(reflection)
+            .add_service(common.health.service(shard, common.tokens.clone()))
+            .prepare();
+        let service = Direct::new(shard.clone(), common.tokens, max_decoded(limits.max_job_bytes), routes);
         let mut builder = tonic::transport::Server::builder();
         if let Some(max_age) = config.tls.as_ref().map(|tls| tls.max_age).filter(|age| !age.is_zero()) {
             builder = builder.max_connection_age(max_age);

@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::limits::Pipes;
 use super::pipe;
 use super::somebody::Somebody;
+use crate::access::token::Tokens;
 use crate::schedule::WorldId;
 use crate::shard::Shard;
 
@@ -21,11 +22,16 @@ use crate::shard::Shard;
 pub(super) struct Service {
     shard: Shard,
     pipes: Arc<Pipes>,
+    tokens: Tokens,
 }
 
 impl Service {
-    pub(super) fn new(shard: Shard, pipes: Arc<Pipes>) -> Self {
-        Self { shard, pipes }
+    pub(super) fn new(shard: Shard, pipes: Arc<Pipes>, tokens: Tokens) -> Self {
+        Self { shard, pipes, tokens }
+    }
+
+    fn somebody<T>(&self, request: &Request<T>) -> Result<Somebody, Status> {
+        Somebody::of(&self.shard, &self.tokens, request.metadata().as_ref(), request.extensions())
     }
 }
 
@@ -45,7 +51,7 @@ impl SeeJobService for Service {
 
     async fn pipe(&self, request: Request<Streaming<PipeRequest>>) -> Result<Response<Self::PipeStream>, Status> {
         let piped = {
-            let somebody = Somebody::of(&self.shard, request.metadata().as_ref(), request.extensions())?;
+            let somebody = self.somebody(&request)?;
             pipe::open(&self.shard, somebody, request.into_inner(), self.pipes.clone()).await?
         };
         Ok(Response::new(Box::pin(piped)))
@@ -53,7 +59,7 @@ impl SeeJobService for Service {
 
     async fn list_worlds(&self, request: Request<ListWorldsRequest>) -> Result<Response<ListWorldsResponse>, Status> {
         let config = self.shard.config();
-        let somebody = Somebody::of(&self.shard, request.metadata().as_ref(), request.extensions())?;
+        let somebody = self.somebody(&request)?;
         let mut worlds: Vec<World> = self.shard.with(|state, now| {
             let standing = somebody.standing(state, now);
             let world = |(index, world): (usize, &crate::config::World)| World {

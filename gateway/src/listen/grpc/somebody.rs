@@ -1,12 +1,14 @@
 //! Whose a call is: whoever connected, or whoever a token says.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use http::header::AUTHORIZATION;
 use http::{Extensions, HeaderMap};
 use tonic::Status;
 
 use super::connection::Caller;
+use crate::access::token::{TokenError, Tokens, Verified};
 use crate::access::{Identity, Means, Standing};
 use crate::shard::{Shard, State};
 
@@ -14,21 +16,47 @@ use crate::shard::{Shard, State};
 pub(super) struct Somebody {
     caller: Arc<Caller>,
     /// Who sent a token with the call; `None` where whoever connected counts.
-    of_call: Option<Identity>,
+    of_call: Option<Verified>,
 }
 
 impl Somebody {
-    /// Finds out whose a call is. Fails where nothing says who it is, and such callers may do nothing: they have forgotten to say it.
-    pub(super) fn of(shard: &Shard, _headers: &HeaderMap, extensions: &Extensions) -> Result<Self, Status> {
-        let somebody = Self { caller: caller(extensions)?.clone(), of_call: None };
+    /// Finds out whose a call is: a certificate's name counts before a token's, and a token's before none.
+    ///
+    /// # Errors
+    /// The token is not good; or nothing says who it is, and such callers may do nothing: they have forgotten to say it.
+    pub(super) fn of(
+        shard: &Shard,
+        tokens: &Tokens,
+        headers: &HeaderMap,
+        extensions: &Extensions,
+    ) -> Result<Self, Status> {
+        let caller = caller(extensions)?.clone();
+        let token = headers.get(AUTHORIZATION).filter(|_| caller.identity().means() == Means::Anonymous);
+        let of_call = match token {
+            // What is sent to somebody who takes none is no reason to fail: a proxy may add it.
+            Some(token) if tokens.is_on() => {
+                let token =
+                    token.to_str().map_err(|_| Status::unauthenticated("the authorization header is no text"))?;
+                Some(tokens.identify(token).map_err(|error| refused(&error))?)
+            }
+            _ => None,
+        };
+        let somebody = Self { caller, of_call };
         let is_nobody = somebody.identity().means() == Means::Anonymous
             && shard.with(|state, now| somebody.standing(state, now).is_nobody());
         if is_nobody {
-            let caller = somebody.caller.id();
-            shard.with(|state, _| state.front.record_refusal(caller, None, "UNAUTHENTICATED"));
-            return Err(Status::unauthenticated("show who you are: by a client certificate"));
+            let how =
+                if tokens.is_on() { "send a token, or show a client certificate" } else { "show a client certificate" };
+            return Err(Status::unauthenticated(format!("say who you are: {how}")));
         }
         Ok(somebody)
+    }
+
+    /// When what was shown is not good any more; `None` where it does not end before the connection.
+    pub(super) fn expires(&self) -> Option<Instant> {
+        let expires = UNIX_EPOCH + Duration::from_secs(self.of_call.as_ref()?.expires.min(u32::MAX.into()));
+        let left = expires.duration_since(SystemTime::now()).unwrap_or_default();
+        Some(Instant::now() + left)
     }
 
     /// The connection that the call came over.
@@ -38,7 +66,7 @@ impl Somebody {
 
     /// Who it is.
     pub(super) fn identity(&self) -> &Identity {
-        self.of_call.as_ref().unwrap_or_else(|| self.caller.identity())
+        self.of_call.as_ref().map_or_else(|| self.caller.identity(), |verified| &verified.identity)
     }
 
     /// Whether that was said by the call, not by the connection.
@@ -49,7 +77,7 @@ impl Somebody {
     /// What it may do.
     pub(super) fn standing(&self, state: &mut State, now: Instant) -> Arc<Standing> {
         match &self.of_call {
-            Some(identity) => state.front.standing(now, identity),
+            Some(verified) => state.front.standing(now, &verified.identity),
             None => state.front.standing_of(self.caller.id()).clone(),
         }
     }
@@ -58,4 +86,9 @@ impl Somebody {
 /// The connection that a call came over.
 pub(super) fn caller(extensions: &Extensions) -> Result<&Arc<Caller>, Status> {
     extensions.get::<Arc<Caller>>().ok_or_else(|| Status::internal("the connection has no caller"))
+}
+
+/// Why a token is refused, as its caller is told.
+fn refused(error: &TokenError) -> Status {
+    if error.is_ours() { Status::unavailable(error.to_string()) } else { Status::unauthenticated(error.to_string()) }
 }

@@ -18,6 +18,7 @@ use seeway_proto::outcome::Rejected;
 use seeway_proto::wiped::Spares;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
+use tokio::time::timeout_at;
 use tonic::Status;
 
 use super::call::Answer;
@@ -86,6 +87,8 @@ struct Reader {
     shared: Arc<Shared>,
     /// When the whole call ends.
     call_deadline: Option<Instant>,
+    /// When the token that it came with is good no more.
+    expires: Option<Instant>,
     /// The last world that was named.
     world: String,
 }
@@ -105,9 +108,16 @@ impl Answering {
             state.front.introduce_over(caller, somebody.caller().id(), somebody.identity());
             caller
         });
+        let expires = somebody.expires();
         let shared = Arc::new(Shared { open: Mutex::default(), room, reading: Mutex::new(Reading::Goes) });
-        let reader =
-            Reader { shard: shard.clone(), caller, shared: shared.clone(), call_deadline, world: String::new() };
+        let reader = Reader {
+            shard: shard.clone(),
+            caller,
+            shared: shared.clone(),
+            call_deadline,
+            expires,
+            world: String::new(),
+        };
         let reader = tokio::spawn(reader.run(requests)).abort_handle();
         Self {
             shard: shard.clone(),
@@ -192,20 +202,33 @@ impl Drop for Answering {
 
 impl Reader {
     async fn run(mut self, mut requests: Messages) {
-        let end = loop {
-            self.wait_for_room().await;
-            let more = std::future::poll_fn(|cx| poll_batch(&mut requests, cx)).await;
-            if let Err(status) = self.hand_all_over(&mut requests).await {
-                break Reading::Failed(status);
-            }
-            match more {
-                Ok(true) => {}
-                Ok(false) => break Reading::Done,
-                Err(status) => break Reading::Failed(status),
-            }
+        let end = match self.expires {
+            None => self.read(&mut requests).await,
+            // What it has handed over by then is answered; what it sends afterwards has not run.
+            Some(expires) => match timeout_at(expires.into(), self.read(&mut requests)).await {
+                Ok(end) => end,
+                Err(_) => {
+                    Reading::Failed(Status::unauthenticated("the token has expired; open a stream with a new one"))
+                }
+            },
         };
         *lock(&self.shared.reading) = end;
         self.wake_sender();
+    }
+
+    async fn read(&mut self, requests: &mut Messages) -> Reading {
+        loop {
+            self.wait_for_room().await;
+            let more = std::future::poll_fn(|cx| poll_batch(requests, cx)).await;
+            if let Err(status) = self.hand_all_over(requests).await {
+                return Reading::Failed(status);
+            }
+            match more {
+                Ok(true) => {}
+                Ok(false) => return Reading::Done,
+                Err(status) => return Reading::Failed(status),
+            }
+        }
     }
 
     /// Hands over what has come, as its caller's quota allows.
@@ -248,7 +271,7 @@ impl Reader {
     fn hand_over(&mut self, requests: &mut Messages) -> Result<(), Status> {
         let most_open = self.most_open();
         let default_timeout = self.shard.config().limits.default_timeout;
-        let Self { shard, caller, shared, call_deadline, world } = self;
+        let Self { shard, caller, shared, call_deadline, world, .. } = self;
         shard.with(|state, now| {
             let mut open = lock(&shared.open);
             let (mut jobs, mut bytes) = (0, 0);

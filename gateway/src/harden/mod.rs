@@ -1,0 +1,183 @@
+//! What the process takes away from itself: core files, swap space, privileges, and at last all files, programs and system calls
+//! that it does not need any more. Whoever takes over the gateway by a mistake in it has no more than what is left.
+//!
+//! `seeway serve` calls, in this order: [`begin`] before anything secret is read; [`lock_memory`] once the configuration says
+//! whether; and [`confine`] when the listeners are bound and before there is a second thread, since what a thread takes away from
+//! itself its siblings keep. `docs/security.md` says what each part is for.
+//!
+//! None of it needs root. Everything is done through wrappers without `unsafe`.
+
+mod calls;
+mod files;
+mod memory;
+mod paths;
+mod user;
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
+
+pub use files::Restricted;
+pub use paths::Paths;
+
+use crate::config::{Config, Policy};
+
+/// Why the process can't be hardened as it has to be.
+#[derive(Debug, thiserror::Error)]
+pub enum HardenError {
+    /// Core files can't be switched off.
+    #[error("core files can not be switched off: {0}; nothing secret may be read while they can be written")]
+    Core(io::Error),
+    /// It has more than one thread, of which only one would be confined.
+    #[error("the process has {0} threads already, and only one of them would be confined; this is a mistake in Seeway")]
+    Threads(usize),
+    /// The kernel has no Landlock.
+    #[error(
+        "this kernel takes no files away from a process (it has no Landlock, which Linux has since 5.13, or it was not switched on \
+         with lsm=); use one that does, or write process.sandbox = \"prefer\""
+    )]
+    NoLandlock,
+    /// Landlock refused.
+    #[error(
+        "the files could not be taken away (Landlock): {0}; write process.sandbox = \"off\" if this kernel can't be mended"
+    )]
+    Landlock(#[from] landlock::RulesetError),
+    /// A filter of system calls can't be made or installed.
+    #[error(
+        "the system calls could not be taken away (seccomp): {0}; write process.sandbox = \"off\" if this kernel can't be mended"
+    )]
+    Calls(String),
+    /// Memory can't be locked.
+    #[error(
+        "memory can not be locked, so that keys may come into swap space: {0}; set LimitMEMLOCK=infinity in the unit (ulimit -l \
+         unlimited), or switch swap space off"
+    )]
+    Memory(String),
+    /// It can't become the user that it is to be.
+    #[error(
+        "the gateway can not become the user `{user}`: {why}; start it as root or as that user, or take process.user out"
+    )]
+    User {
+        /// The user's name.
+        user: String,
+        /// What went wrong.
+        why: String,
+    },
+}
+
+/// No core files, no debugger, no more privileges by running a program. Called before anything secret is read.
+///
+/// # Errors
+/// Core files can't be switched off. A kernel without the other two is older than any that is supported.
+pub fn begin() -> Result<(), HardenError> {
+    rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
+        .map_err(|error| HardenError::Core(error.into()))?;
+    // Neither cores by a handler in user space, nor a debugger or /proc/PID/mem of another process of this user.
+    not_dumpable()?;
+    rustix::thread::set_no_new_privs(true).map_err(|error| HardenError::Core(error.into()))
+}
+
+fn not_dumpable() -> Result<(), HardenError> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(|error| HardenError::Core(error.into()))
+}
+
+/// Keeps memory out of swap space, as `process.lock_memory` wants it.
+///
+/// # Errors
+/// It is required, and can't be done.
+pub fn lock_memory(policy: Policy) -> Result<(), HardenError> {
+    match policy {
+        Policy::Off => Ok(()),
+        Policy::Require => memory::lock(),
+        Policy::Prefer => {
+            if memory::has_swap()
+                && let Err(error) = memory::lock()
+            {
+                tracing::warn!("{error}");
+            }
+            Ok(())
+        }
+    }
+}
+
+/// What [`confine`] has taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Confined {
+    /// Files and ports.
+    pub files: Restricted,
+    /// System calls.
+    pub calls: bool,
+}
+
+impl fmt::Display for Confined {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let calls = if self.calls { "taken away" } else { "left" };
+        write!(formatter, "files {}, system calls {calls}", self.files)
+    }
+}
+
+/// Becomes the user that the configuration names, and takes away all that a gateway which listens already does not need. `file` is
+/// the configuration's own, which a reload reads again.
+///
+/// # Errors
+/// It is required, and can't be done; or there is a second thread.
+pub fn confine(config: &Config, file: &Path) -> Result<Confined, HardenError> {
+    let process = &config.process;
+    if let Some(wanted) = &process.user {
+        user::become_user(wanted)?;
+        // The kernel switches this back when a process changes its user.
+        not_dumpable()?;
+    } else if rustix::process::geteuid().is_root() {
+        tracing::warn!("the gateway runs as root, which it does not need; name a user with process.user");
+    }
+    let paths = Paths::of(config, file);
+    let confined = match process.sandbox {
+        Policy::Off => Confined { files: Restricted::Not, calls: false },
+        policy => {
+            let threads = threads();
+            if threads != 1 {
+                return Err(HardenError::Threads(threads));
+            }
+            let files = files::restrict(&paths, process.connect_ports.as_deref());
+            let files = match (files, policy) {
+                (Ok(Restricted::Not), Policy::Require) => return Err(HardenError::NoLandlock),
+                (Err(error), Policy::Require) => return Err(error),
+                (Ok(Restricted::Not), _) => {
+                    tracing::warn!("{}", HardenError::NoLandlock);
+                    Restricted::Not
+                }
+                (Err(error), _) => {
+                    tracing::warn!("{error}");
+                    Restricted::Not
+                }
+                (Ok(restricted), _) => restricted,
+            };
+            let calls = match (calls::restrict(), policy) {
+                (Ok(()), _) => true,
+                (Err(error), Policy::Require) => return Err(error),
+                (Err(error), _) => {
+                    tracing::warn!("{error}");
+                    false
+                }
+            };
+            Confined { files, calls }
+        }
+    };
+    tracing::debug!(%confined, "confined");
+    // Found out now rather than at the next reload.
+    for named in std::iter::once(file).chain(config.files.iter().map(std::path::PathBuf::as_path)) {
+        if let Err(error) = std::fs::File::open(named) {
+            let file = named.display();
+            tracing::warn!(%file, %error, "a reload will not be able to read this file; let the gateway's user read it");
+        }
+    }
+    Ok(confined)
+}
+
+/// How many threads the process has; 1 where the system does not say.
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
+}
