@@ -18,6 +18,7 @@ pub mod profile;
 pub mod scheduler;
 mod script;
 pub mod seeds;
+pub mod token;
 pub mod wire;
 
 pub use script::Script;
@@ -43,5 +44,6 @@ pub const TARGETS: &[Target] = &[
     Target { name: "permissions", run: permissions::run, seeds: permissions::seeds },
     Target { name: "profile", run: profile::run, seeds: profile::seeds },
     Target { name: "scheduler", run: scheduler::run, seeds: scheduler::seeds },
+    Target { name: "token", run: token::run, seeds: token::seeds },
     Target { name: "wire", run: wire::run, seeds: wire::seeds },
 ];

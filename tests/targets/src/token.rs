@@ -124,7 +124,8 @@ pub fn seeds() -> Seeds {
         [&[1], header.as_bytes(), b"\n", changed.to_string().as_bytes()].concat()
     };
     let as_is = |token: &str| [&[0], token.as_bytes()].concat();
-    let unsigned = format!("{}.{}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#), URL_SAFE_NO_PAD.encode(claims.to_string()));
+    let unsigned =
+        format!("{}.{}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#), URL_SAFE_NO_PAD.encode(claims.to_string()));
     let sets = json!({"keys": [
         {"kty": "RSA", "n": "AQAB", "e": "AQAB", "kid": "short"},
         {"kty": "EC", "crv": "P-256", "x": "AAAA", "y": "AAAA"},

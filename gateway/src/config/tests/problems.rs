@@ -302,6 +302,9 @@ fn a_key_that_was_pasted_anywhere_is_not_repeated() {
     assert!(problems.list.len() >= 4, "{problems}");
     for shown in [problems.to_string(), problems.to_json().to_string(), format!("{problems:?}")] {
         assert!(!shown.contains("PRIVATE KEY") && !shown.contains("b3BlbnNzaC1rZXkt"), "{shown}");
-        assert!(shown.contains("put the key into a file of its own") || shown.contains("a private key's text"), "{shown}");
+        assert!(
+            shown.contains("put the key into a file of its own") || shown.contains("a private key's text"),
+            "{shown}"
+        );
     }
 }
