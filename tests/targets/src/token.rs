@@ -56,7 +56,8 @@ pub fn run(bytes: &[u8]) {
             assert!(!token.split('.').any(shows), "a token's content is shown");
         }
     }
-    let later = VERIFIER.verify(&token, NOW + 10_000_000_000);
+    // After the last date that is one; a token may well say that it lasts for centuries.
+    let later = VERIFIER.verify(&token, 300_000_000_000);
     assert!(later.is_err(), "a token is good for ever");
 }
 
