@@ -17,7 +17,7 @@ use crate::config::{Config, HardserverAddress, Tls, TlsFileError};
 use crate::harden::HardenError;
 use crate::listen::accept::{self, Acceptor, BindError, Listener, Refused, SocketAccess};
 use crate::listen::grpc::{Common, Health, Pipes};
-use crate::listen::tls::Terminator;
+use crate::listen::tls::{Terminator, TlsCounts};
 use crate::shard::{self, Budgets, CallerLimit, ShardHandle};
 use crate::upstream;
 
@@ -109,7 +109,7 @@ impl Gateway {
             .map_err(GatewayError::Shard)?;
 
         let refused = Arc::new(Refused::recorded_in(audit.clone()));
-        let callers = CallerLimit::new(config.limits.callers);
+        let callers = CallerLimit::new(config.limits.callers, config.limits.peer_callers);
         let mut acceptors = JoinSet::new();
         let (shards_too, limit, users) = (shards.clone(), callers.clone(), Users::default());
         let acceptor = Acceptor { shards: shards_too, limit, refused: refused.clone(), users: users.clone() };
@@ -234,6 +234,18 @@ impl Terminators {
     /// Each that there is.
     pub fn all(&self) -> impl Iterator<Item = Arc<Terminator>> + use<> {
         [&self.grpc, &self.hardserver, &self.management].map(Clone::clone).into_iter().flatten()
+    }
+
+    /// How handshakes and reloads went, by listener; nothing where no TLS is spoken.
+    pub fn counts(&self) -> [(&'static str, TlsCounts); 3] {
+        let counts = |terminator: &Option<Arc<Terminator>>| {
+            terminator.as_ref().map(|terminator| terminator.counts()).unwrap_or_default()
+        };
+        [
+            ("grpc", counts(&self.grpc)),
+            ("hardserver", counts(&self.hardserver)),
+            ("management", counts(&self.management)),
+        ]
     }
 
     /// Goes by another configuration, which has TLS where this one has it.

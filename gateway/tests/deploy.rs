@@ -178,3 +178,33 @@ fn the_unit_leaves_a_drain_its_time_and_callers_their_file_descriptors() {
     assert_eq!((value("User"), value("Group")), ("seeway", "seeway"));
     assert!(deploy("systemd/seeway.sysusers.conf").lines().any(|line| line.starts_with("u seeway ")));
 }
+
+#[test]
+fn the_unit_leaves_the_gateway_what_it_confines_itself_with_and_is_as_strict_as_can_be() {
+    let unit = deploy("systemd/seeway.service");
+    let lines: BTreeSet<&str> = unit.lines().collect();
+    for line in [
+        "DynamicUser=yes",
+        "NoNewPrivileges=yes",
+        "CapabilityBoundingSet=",
+        "ProtectSystem=strict",
+        "LimitCORE=0",
+        "LimitMEMLOCK=infinity",
+        "SystemCallFilter=seccomp landlock_create_ruleset landlock_add_rule landlock_restrict_self",
+    ] {
+        assert!(lines.contains(line), "{line}");
+    }
+    // Kept, a folder of a user that systemd makes up would be where callers can't come.
+    assert!(!unit.contains("RuntimeDirectoryPreserve"));
+
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/systemd/seeway.service");
+    let analysed = Command::new("systemd-analyze").args(["security", "--offline=true"]).arg(&file).output();
+    let Output { stdout, stderr, .. } = analysed.expect("systemd-analyze is installed (Debian's package systemd)");
+    let said = String::from_utf8_lossy(&stdout);
+    let exposure =
+        said.lines().find_map(|line| line.split_once("exposure level for seeway.service:")).map(|(_, rest)| rest);
+    let exposure =
+        exposure.and_then(|rest| rest.split_whitespace().next()).and_then(|number| number.parse::<f64>().ok());
+    let exposure = exposure.unwrap_or_else(|| panic!("{said}{}", String::from_utf8_lossy(&stderr)));
+    assert!(exposure < 1.5, "{exposure}: {said}");
+}

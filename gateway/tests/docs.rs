@@ -373,3 +373,41 @@ mod links {
         assert_eq!(summary, there);
     }
 }
+
+mod security {
+    use super::*;
+
+    /// Every test's name, wherever it stands.
+    fn tests() -> BTreeSet<String> {
+        let mut folders: Vec<PathBuf> =
+            ["proto", "client-lib", "gateway", "machine", "tests"].iter().map(|folder| root().join(folder)).collect();
+        let mut names = BTreeSet::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).expect("readable").map(|entry| entry.expect("readable").path()) {
+                if entry.is_dir() {
+                    folders.push(entry);
+                } else if entry.extension().is_some_and(|extension| extension == "rs") {
+                    let text = std::fs::read_to_string(&entry).expect("readable");
+                    let functions = text.lines().filter_map(|line| line.trim_start().split_once("fn "));
+                    names.extend(functions.filter_map(|(_, rest)| Some(rest.split_once('(')?.0.to_owned())));
+                }
+            }
+        }
+        names
+    }
+
+    #[test]
+    fn every_claim_names_tests_that_are_there() {
+        let (page, tests) = (read("docs/security.md"), tests());
+        let mut count = 0;
+        for row in page.lines().filter_map(cells) {
+            // A table of claims ends with its tests; the heads and the lines below them name none.
+            let Some((last, [_, _, ..])) = row.split_last() else { continue };
+            for name in in_backticks(last) {
+                assert!(tests.contains(&name), "docs/security.md names the test {name}, which is not there");
+                count += 1;
+            }
+        }
+        assert!(count > 40, "tests are named: {count}");
+    }
+}

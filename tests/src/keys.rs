@@ -28,6 +28,15 @@ impl Identity {
         Self { folder, private, public }
     }
 
+    /// Has `seeway keygen` make one whose private key lies in another one's folder: a gateway that runs reads new keys from the
+    /// folders that it knows.
+    pub fn generate_beside(other: &Self) -> Self {
+        let made = Self::generate();
+        let private = other.private.with_file_name("id_other");
+        fs::copy(&made.private, &private).expect("the temporary folder can be written");
+        Self { private, ..made }
+    }
+
     /// The private key's file.
     pub fn private(&self) -> &Path {
         &self.private

@@ -14,6 +14,7 @@ pub mod config;
 pub mod dropbear;
 pub mod gateway;
 pub mod hardserver;
+pub mod hostile;
 pub mod journal;
 pub mod keys;
 pub mod load;

@@ -59,8 +59,8 @@ async fn crowd() {
     let identity = Identity::generate();
     let sshd = Sshd::start(&identity);
     let machine = Machine::start("echo");
-    let config =
-        Config::of_one(&sshd, &machine, &identity, "echo").line("limits", &format!("callers = {}", IDLE + BUSY));
+    let config = Config::of_one(&sshd, &machine, &identity, "echo")
+        .line("limits", &format!("callers = {0}\npeer_callers = {0}", IDLE + BUSY));
     let gateway = Gateway::ready(&config);
     let Target::Unix(socket) = gateway.unix() else { unreachable!("it is one") };
     let empty = resident_kib(gateway.id());

@@ -429,7 +429,8 @@ fn a_browser_changes_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_identity_changes_under_load_and_a_host_key_is_mended() {
     let _turn = Turn::beside_others();
-    let (first, second) = (Identity::generate(), Identity::generate());
+    let first = Identity::generate();
+    let second = Identity::generate_beside(&first);
     let hsm = Hsm::start(&first, "echo");
     // The server reads them at each login.
     let both = format!("{}\n{}\n", first.public(), second.public());

@@ -154,11 +154,10 @@ impl Control {
         for shard in self.parts.shards.iter() {
             reports.extend(shard.report().await);
         }
-        let terminators = self.parts.terminators.all();
-        let tls: Vec<_> = terminators.map(|terminator| (terminator.listener(), terminator.counts())).collect();
+        let tls = self.parts.terminators.counts();
         metrics::render(&metrics::Seen {
             tls: &tls,
-            tokens: self.parts.tokens.is_on().then(|| self.parts.tokens.counts()),
+            tokens: self.parts.tokens.counts(),
             config: &self.config(),
             reports: &reports,
             pipes: self.parts.pipes.open(),
@@ -239,7 +238,7 @@ impl Control {
         let new = read.map_err(|_| ShardEnded)?.map_err(ReloadError::Problems)?;
         let new = Arc::new(new);
 
-        self.parts.callers.set_limit(new.limits.callers);
+        self.parts.callers.set_limit(new.limits.callers, new.limits.peer_callers);
         self.parts.pipes.set_limit(new.limits.pipes);
         self.parts.terminators.reload(&new);
         self.parts.tokens.reconfigure(new.token.clone());

@@ -13,7 +13,7 @@ use crate::audit;
 use crate::config::Config;
 use crate::listen::tls::TlsCounts;
 use crate::schedule::{Histogram, MachineState};
-use crate::shard::{MachineReport, Passed, PoolCounts, Report, TunnelState, WorldReport};
+use crate::shard::{Late, MachineReport, Passed, PoolCounts, Report, TunnelState, WorldReport};
 
 const QUEUE_SECONDS: &str = "seeway_queue_seconds";
 const MACHINE_SECONDS: &str = "seeway_machine_seconds";
@@ -36,8 +36,8 @@ pub(super) struct Seen<'a> {
     pub(super) audit: Option<audit::Status>,
     /// By listener: how handshakes went.
     pub(super) tls: &'a [(&'static str, TlsCounts)],
-    /// What became of tokens, where they are taken.
-    pub(super) tokens: Option<TokenCounts>,
+    /// What became of tokens.
+    pub(super) tokens: TokenCounts,
 }
 
 /// The text that Prometheus reads. It is written into a recorder that is made for it, so that a world or a machine that is
@@ -111,6 +111,10 @@ impl Seen<'_> {
         gauge!("seeway_pipes").set(number(self.pipes));
         gauge!("seeway_draining").set(f64::from(u8::from(self.is_draining)));
         counter!("seeway_callers_refused_total").absolute(self.callers_refused);
+        let late = |of: fn(&Late) -> u64| self.reports.iter().map(|report| of(&report.late)).sum();
+        counter!("seeway_callers_late_total", "listener" => "hardserver").absolute(late(|late| late.legacy));
+        counter!("seeway_callers_late_total", "listener" => "grpc").absolute(late(|late| late.grpc));
+        counter!("seeway_callers_broken_total").absolute(self.reports.iter().map(|report| report.broken).sum());
         counter!("seeway_rejected_total").absolute(self.reports.iter().map(|report| report.rejected).sum());
         counter!("seeway_reloads_total", "result" => "ok").absolute(self.reloads.ok);
         counter!("seeway_reloads_total", "result" => "refused").absolute(self.reloads.refused);
@@ -119,7 +123,7 @@ impl Seen<'_> {
         self.publish_passed();
         publish_audit(self.audit);
         self.publish_tls();
-        self.tokens.iter().for_each(publish_tokens);
+        publish_tokens(&self.tokens);
         self.publish_limits();
         self.worlds().for_each(|(index, name)| self.publish_world(index, name));
         self.machines().for_each(|(index, name)| self.publish_machine(index, name));
@@ -157,6 +161,7 @@ impl Seen<'_> {
             ("queue", limits.queue),
             ("queue_bytes", limits.queue_bytes),
             ("callers", limits.callers),
+            ("peer_callers", limits.peer_callers),
             ("caller_jobs", limits.caller_jobs),
             ("caller_queued", limits.caller_queued),
             ("caller_in_flight", limits.caller_in_flight),
@@ -171,6 +176,7 @@ impl Seen<'_> {
         }
         gauge!("seeway_limit_seconds", "limit" => "hold").set(limits.hold.as_secs_f64());
         gauge!("seeway_limit_seconds", "limit" => "default_timeout").set(limits.default_timeout.as_secs_f64());
+        gauge!("seeway_limit_seconds", "limit" => "message_timeout").set(limits.message_timeout.as_secs_f64());
     }
 
     fn publish_world(&self, index: usize, name: &str) {
@@ -244,9 +250,7 @@ fn publish_tokens(counts: &TokenCounts) {
     counter!("seeway_token_keys_reads_total", "result" => "ok").absolute(counts.reads);
     counter!("seeway_token_keys_reads_total", "result" => "failed").absolute(counts.failed_reads);
     gauge!("seeway_token_keys").set(number(counts.keys));
-    if let Some(age) = counts.age {
-        gauge!("seeway_token_keys_age_seconds").set(age.as_secs_f64());
-    }
+    gauge!("seeway_token_keys_age_seconds").set(counts.age.unwrap_or_default().as_secs_f64());
 }
 
 /// What all shards have counted.
@@ -323,7 +327,15 @@ fn describe() {
     describe_gauge!("seeway_max_in_flight", "The machine's max_in_flight");
     describe_gauge!("seeway_channels", "SEEJob streams that are up");
     describe_gauge!("seeway_tunnels", "Tunnels, by what they are doing");
-    describe_counter!("seeway_callers_refused_total", "Connections closed at once because of limits.callers");
+    describe_counter!(
+        "seeway_callers_refused_total",
+        "Connections closed at once because of limits.callers or limits.peer_callers"
+    );
+    describe_counter!(
+        "seeway_callers_late_total",
+        "Connections closed, and calls failed, because a message had not come within limits.message_timeout"
+    );
+    describe_counter!("seeway_callers_broken_total", "Legacy connections closed because what they sent was no message");
     describe_counter!(
         "seeway_rejected_total",
         "Requests that never became a job: no such world, or something is wrong with them"
@@ -342,7 +354,10 @@ fn describe() {
         "How often the provider's keys were read, by whether they could be"
     );
     describe_gauge!("seeway_token_keys", "The provider's keys that are in use");
-    describe_gauge!("seeway_token_keys_age_seconds", "How long ago the provider's keys were read");
+    describe_gauge!(
+        "seeway_token_keys_age_seconds",
+        "How long ago the provider's keys were read; 0 where there are none"
+    );
     describe_counter!("seeway_tls_reloads_total", "Certificates read again, by whether they could be used");
     describe_counter!("seeway_jobs_total", "Jobs that ended, by what became of them");
     describe_counter!("seeway_retries_total", "Idempotent jobs sent again after an unknown outcome");

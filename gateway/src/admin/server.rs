@@ -1,9 +1,11 @@
 //! The admin port: HTTP/1.1, pages to read, and reload, drain and resume to ask for.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 
 use super::{Board, Control, DrainError, Draining, ReloadError};
 use crate::access::{Action, Identity, Means, Users};
@@ -25,7 +27,8 @@ use crate::audit::{Actor, ListenerKind};
 use crate::listen::accept::UnixSocket;
 use crate::listen::tls::Terminator;
 
-/// Connections at the admin port; one more is closed at once.
+/// Connections at the admin port. One more takes the place of the one that has been there longest without asking anything; where all have
+/// asked, it is closed at once.
 pub(crate) const MAX_CONNECTIONS: usize = 64;
 
 /// How long a request's head may take to come. Short, so that connections that ask nothing soon make room for one that does.
@@ -64,7 +67,7 @@ enum Incoming {
 
 /// Serves one of the listeners until it is dropped.
 pub async fn serve(listener: Listener, control: Arc<Control>, users: Users) {
-    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = VecDeque::new();
     let listener = Arc::new(listener);
     loop {
         let accepted = match &*listener {
@@ -81,22 +84,48 @@ pub async fn serve(listener: Listener, control: Arc<Control>, users: Users) {
                 continue;
             }
         };
-        let Ok(permit) = connections.clone().try_acquire_owned() else {
+        if !has_room(&mut connections) {
             tracing::debug!(limit = MAX_CONNECTIONS, "a connection to the admin port was closed: there are too many");
             continue;
-        };
+        }
+        let has_asked = Arc::new(AtomicBool::new(false));
+        let asked = has_asked.clone();
         let (listener, control, users) = (listener.clone(), control.clone(), users.clone());
-        tokio::spawn(async move {
-            let serving = serve_connection(&listener, stream, control, &users);
+        let task = tokio::spawn(async move {
+            let serving = serve_connection(&listener, stream, control, &users, asked);
             if tokio::time::timeout(CONNECTION_TIMEOUT, serving).await.is_err() {
                 tracing::debug!("a connection to the admin port took too long");
             }
-            drop(permit);
         });
+        connections.push_back(Connected { task: task.abort_handle(), has_asked });
     }
 }
 
-async fn serve_connection(listener: &Listener, stream: Incoming, control: Arc<Control>, users: &Users) {
+/// A connection that is being served.
+struct Connected {
+    task: AbortHandle,
+    has_asked: Arc<AtomicBool>,
+}
+
+/// Whether there is room for one more. Whoever connects and asks nothing must not keep a probe or an operator out.
+fn has_room(connections: &mut VecDeque<Connected>) -> bool {
+    connections.retain(|connected| !connected.task.is_finished());
+    if connections.len() < MAX_CONNECTIONS {
+        return true;
+    }
+    let idle = connections.iter().position(|connected| !connected.has_asked.load(Ordering::Relaxed));
+    let Some(idle) = idle.and_then(|idle| connections.remove(idle)) else { return false };
+    idle.task.abort();
+    true
+}
+
+async fn serve_connection(
+    listener: &Listener,
+    stream: Incoming,
+    control: Arc<Control>,
+    users: &Users,
+    asked: Arc<AtomicBool>,
+) {
     match (listener, stream) {
         (Listener::Tls(_, terminator), Incoming::Tcp(stream)) => {
             // One that is too many closes at once; the terminator counts it.
@@ -106,7 +135,7 @@ async fn serve_connection(listener: &Listener, stream: Incoming, control: Arc<Co
                     if stream.get_mut().0.arrive().is_ok() {
                         let from = stream.get_ref().0.peer().map(|peer| peer.to_string());
                         let actor = Actor::new(identity, ListenerKind::Management, from.as_deref()).into();
-                        answer_all(stream, Operator { actor, takes_changes: true }, control).await;
+                        answer_all(stream, Operator { actor, takes_changes: true }, control, asked).await;
                     }
                 }
                 Err(error) => tracing::debug!(%error, "no TLS was agreed on at listen.management"),
@@ -116,21 +145,27 @@ async fn serve_connection(listener: &Listener, stream: Incoming, control: Arc<Co
             let from = stream.peer_addr().map(|peer| peer.to_string()).ok();
             let actor = Actor::new(Identity::anonymous(), ListenerKind::Admin, from.as_deref()).into();
             let operator = Operator { actor, takes_changes: *takes_changes };
-            answer_all(stream, operator, control).await;
+            answer_all(stream, operator, control, asked).await;
         }
         (_, Incoming::Unix(stream)) => {
             let Ok(peer) = stream.peer_cred() else { return };
             let identity = users.identity(peer.uid(), peer.gid()).await;
             let process = peer.pid().map(|pid| format!("pid {pid} uid {}", peer.uid()));
             let actor = Actor::new(identity, ListenerKind::Management, process.as_deref()).into();
-            answer_all(stream, Operator { actor, takes_changes: true }, control).await;
+            answer_all(stream, Operator { actor, takes_changes: true }, control, asked).await;
         }
         (Listener::Unix(_), Incoming::Tcp(_)) => unreachable!("a Unix socket accepts no TCP"),
     }
 }
 
-async fn answer_all(stream: impl AsyncRead + AsyncWrite + Unpin, operator: Operator, control: Arc<Control>) {
+async fn answer_all(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    operator: Operator,
+    control: Arc<Control>,
+    asked: Arc<AtomicBool>,
+) {
     let answer = service_fn(|request| {
+        asked.store(true, Ordering::Relaxed);
         let (control, operator) = (control.clone(), operator.clone());
         async move { Ok::<_, Infallible>(answer(&request, &operator, &control).await) }
     });

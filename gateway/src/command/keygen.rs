@@ -1,4 +1,6 @@
-//! `seeway keygen`: an identity for the gateway, ready to hand to an HSM's administrator.
+//! `seeway keygen`: an identity for the gateway, ready to hand to an HSM's administrator; and certificates for a start.
+
+mod tls;
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -6,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use russh::keys::ssh_key::LineEnding;
-use russh::keys::{Algorithm, HashAlg, PrivateKey};
+use russh::keys::{Algorithm, HashAlg, PrivateKey, PublicKey};
 use seeway_client::tunnel::Endpoint;
 use serde_json::json;
 
@@ -20,13 +22,17 @@ const FILE_NAME: &str = "id_ed25519";
 /// Makes an Ed25519 key pair: DIR/id_ed25519, which only this user can read, and DIR/id_ed25519.pub. Prints the public key, its
 /// fingerprint, and the line for the authorized_keys of the machine's SSH server, which allows this key to reach the machine's SEEJobs
 /// port and nothing else. A key that is there already is never overwritten.
+///
+/// With --tls it also makes a private certificate authority, the gateway's certificate and callers', and a second authority for those
+/// who manage the gateway. What is there already then stays, and signs what is missing: run it again for further clients.
 #[derive(Debug, clap::Args)]
 #[allow(clippy::doc_markdown)] // These texts are help on a terminal.
 #[command(after_help = "\
 Examples:
   seeway keygen /etc/seeway
   seeway keygen . --comment seeway@host-1 --permit-open 127.0.0.1:9999
-  seeway keygen /etc/seeway --json | jq -r .authorized_keys")]
+  seeway keygen /etc/seeway --json | jq -r .authorized_keys
+  seeway keygen /etc/seeway --tls --server-name seeway.example --client payments --client batch")]
 pub struct Args {
     /// The directory to make the key in; made, for this user only, if it is not there
     #[arg(value_name = "DIR")]
@@ -37,6 +43,18 @@ pub struct Args {
     /// The machine's SEEJobs port as its SSH server sees it: all that the authorized_keys line allows
     #[arg(long, default_value = "127.0.0.1:8888", value_name = "HOST:PORT", value_parser = crate::config::parse_endpoint)]
     permit_open: Endpoint,
+    /// Make certificates too: ca, server, client-NAME, admin-ca and admin, each a .pem file and a .key file
+    #[arg(long)]
+    tls: bool,
+    /// A name or IP address that callers reach the gateway by; may stand many times [default: localhost, 127.0.0.1, ::1]
+    #[arg(long, value_name = "NAME", requires = "tls")]
+    server_name: Vec<String>,
+    /// A caller to make a certificate for, as spiffe://seeway/NAME; may stand many times [default: client, the first time]
+    #[arg(long, value_name = "NAME", requires = "tls", value_parser = tls::client_name)]
+    client: Vec<String>,
+    /// How long the certificates are good for, without the authorities', which are for ten years
+    #[arg(long, value_name = "DAYS", requires = "tls", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=i64::from(tls::MOST_DAYS)))]
+    days: u32,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -47,19 +65,32 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     if args.comment.chars().any(char::is_control) {
         return Err(Failure::Misused("--comment must be one line of plain text".to_owned()));
     }
-    let Made { private_path, public_path, public, fingerprint } = make(&args.directory, &args.comment)?;
+    let (private_path, public_path) = paths(&args.directory);
+    let made = if args.tls && private_path.exists() && public_path.exists() {
+        read(private_path, public_path)?
+    } else {
+        make(&args.directory, &args.comment)?
+    };
+    let Made { private_path, public_path, public, fingerprint } = made;
+    let certificates = if args.tls {
+        let Args { directory, server_name: server_names, client: clients, days, .. } = args;
+        Some(tls::make(&tls::Wanted { directory, server_names, clients, days: *days })?)
+    } else {
+        None
+    };
     let authorized_keys = format!("restrict,port-forwarding,permitopen=\"{}\" {public}", args.permit_open);
     if args.json {
-        return write_json(
-            out,
-            &json!({
-                "identity": private_path,
-                "public_key_file": public_path,
-                "public_key": public,
-                "fingerprint": fingerprint,
-                "authorized_keys": authorized_keys,
-            }),
-        );
+        let mut made = json!({
+            "identity": private_path,
+            "public_key_file": public_path,
+            "public_key": public,
+            "fingerprint": fingerprint,
+            "authorized_keys": authorized_keys,
+        });
+        if let Some(certificates) = certificates {
+            made["tls"] = certificates.json();
+        }
+        return write_json(out, &made);
     }
     writeln!(
         out,
@@ -78,7 +109,16 @@ identity = \"{private}\"",
         private = private_path.display(),
         permitted = args.permit_open,
     )?;
+    if let Some(certificates) = certificates {
+        writeln!(out, "{}", certificates.text())?;
+    }
     Ok(())
+}
+
+/// Makes certificates for a start: an authority, the gateway's own certificate for loopback, and one for this caller.
+pub(crate) fn make_certificates(directory: &Path, client: &str) -> Result<(), Failure> {
+    let clients = [client.to_owned()];
+    tls::make(&tls::Wanted { directory, server_names: &[], clients: &clients, days: 1 }).map(drop)
 }
 
 /// An identity that was made.
@@ -98,6 +138,16 @@ pub(crate) fn paths(directory: &Path) -> (PathBuf, PathBuf) {
     let private = directory.join(FILE_NAME);
     let public = private.with_extension("pub");
     (private, public)
+}
+
+/// An identity that was made earlier.
+fn read(private_path: PathBuf, public_path: PathBuf) -> Result<Made, Failure> {
+    let text = std::fs::read_to_string(&public_path)
+        .map_err(|error| Failure::Failed(format!("{} can not be read: {error}", public_path.display())))?;
+    let public = PublicKey::from_openssh(&text)
+        .map_err(|_| Failure::Failed(format!("{} is not a public key", public_path.display())))?;
+    let fingerprint = public.fingerprint(HashAlg::Sha256).to_string();
+    Ok(Made { private_path, public_path, public: text.trim().to_owned(), fingerprint })
 }
 
 /// Makes an identity, and its directory where that is missing. Overwrites nothing.
@@ -167,7 +217,7 @@ fn cannot(what: &str, path: &Path, error: &io::Error) -> Failure {
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
-    use russh::keys::{PublicKey, load_secret_key};
+    use russh::keys::load_secret_key;
 
     use super::*;
 
@@ -176,6 +226,10 @@ mod tests {
             directory: directory.to_owned(),
             comment: "seeway@here".to_owned(),
             permit_open: Endpoint { host: "127.0.0.1".to_owned(), port: 8888 },
+            tls: false,
+            server_name: Vec::new(),
+            client: Vec::new(),
+            days: 365,
             json,
         }
     }

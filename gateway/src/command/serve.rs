@@ -41,7 +41,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     let hardened = |error: harden::HardenError| Failure::Failed(error.to_string());
     harden::begin().map_err(hardened)?;
     let config = Config::load(&args.config).map_err(|problems| Failure::Failed(problems.to_string()))?;
-    harden::lock_memory(config.process.lock_memory).map_err(hardened)?;
+    harden::lock_memory(&config.process).map_err(hardened)?;
     block_on(serve(config, &args.config, out))?
 }
 

@@ -498,6 +498,10 @@ impl Build<'_> {
             hold: section.duration("hold")?.value,
             default_timeout: section.duration("default_timeout")?.value,
             callers: section.number("callers")?,
+            peer_callers: match section.number("peer_callers")? {
+                0 => section.number::<usize>("callers").map(|callers| callers - callers / 10)?,
+                callers => callers,
+            },
             caller_jobs: section.number("caller_jobs")?,
             caller_queued: section.number("caller_queued")?,
             caller_in_flight: section.number("caller_in_flight")?,
@@ -505,6 +509,7 @@ impl Build<'_> {
             caller_buffer_bytes: section.number("caller_buffer_bytes")?,
             connection_buffer_bytes: section.number("connection_buffer_bytes")?,
             channel_buffer_bytes: section.number("channel_buffer_bytes")?,
+            message_timeout: section.duration("message_timeout")?.value,
             pipes: section.number("pipes")?,
             bulk_above: section.number("bulk_above")?,
         })

@@ -417,6 +417,13 @@ pub(super) const TABLES: &[Table] = &[
             ),
             key("callers", Integer(1, 1 << 20), Default("10000"), "Connections at the front ends, all together."),
             key(
+                "peer_callers",
+                Integer(0, 1 << 20),
+                Default("0"),
+                "Those of one IP address (of IPv6: of one /64), or of one Unix user. 0: nine tenths of `callers`, so that whoever takes all \
+                 that there are leaves some for others.",
+            ),
+            key(
                 "caller_jobs",
                 Integer(1, 1 << 20),
                 Default("1024"),
@@ -460,6 +467,14 @@ pub(super) const TABLES: &[Table] = &[
                 Integer(1, 1 << 32),
                 Default("1048576"),
                 "Jobs waiting to be written to one channel, in bytes; room for at least one message of `max_job_bytes`.",
+            ),
+            key(
+                "message_timeout",
+                Duration { zero: false },
+                Default("30s"),
+                "How long a message may take to come, from its first byte to its last, once the gateway has room for it: on a legacy \
+                 connection, which is closed then, and in a gRPC call, which fails. A gRPC connection is closed that has not said by \
+                 then that it is one, or that stops within a frame.",
             ),
             key("pipes", Integer(1, 1 << 16), Default("256"), "`Pipe` calls open at once."),
             key(
@@ -642,7 +657,7 @@ pub(super) const TABLES: &[Table] = &[
                 "buffer",
                 Integer(1, 1 << 24),
                 Default("65536"),
-                "Records that may wait to be written, of about 150 bytes each. Under `\"stop\"` those of jobs in hand may come on top.",
+                "Records that may wait to be written, of about 200 bytes each. Under `\"stop\"` those of jobs in hand may come on top.",
             ),
             key(
                 "job_digest",

@@ -208,6 +208,8 @@ pub struct Limits {
     pub default_timeout: Duration,
     /// `limits.callers`: connections at the front ends.
     pub callers: usize,
+    /// `limits.peer_callers`: those of one address or one Unix user.
+    pub peer_callers: usize,
     /// `limits.caller_jobs`: jobs that one legacy connection or gRPC stream may have outstanding.
     pub caller_jobs: usize,
     /// `limits.caller_queued`: jobs of one caller that may wait.
@@ -222,6 +224,8 @@ pub struct Limits {
     pub connection_buffer_bytes: usize,
     /// `limits.channel_buffer_bytes`: jobs waiting to be written to one channel, in bytes; a job of `max_job_bytes` fits.
     pub channel_buffer_bytes: usize,
+    /// `limits.message_timeout`: how long a message may take to come.
+    pub message_timeout: Duration,
     /// `limits.pipes`: `Pipe` calls open at once.
     pub pipes: usize,
     /// `limits.bulk_above`: jobs of more bytes go over bulk channels.

@@ -9,6 +9,7 @@
 use rustix::io::Errno;
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CapabilitySet, capabilities};
 
 use super::HardenError;
 
@@ -18,10 +19,13 @@ pub(super) fn has_swap() -> bool {
     std::fs::read_to_string("/proc/swaps").map_or(true, |swaps| swaps.lines().count() > 1)
 }
 
-/// Locks what there is and what there will be.
-pub(super) fn lock() -> Result<(), HardenError> {
+/// Locks what there is and what there will be. One who `keeps_its_user` keeps the privilege to lock what it likes too.
+pub(super) fn lock(keeps_its_user: bool) -> Result<(), HardenError> {
     let limit = getrlimit(Resource::Memlock);
-    if limit.maximum.is_some() {
+    let is_privileged = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));
+    if keeps_its_user && is_privileged {
+        // Held to no limit.
+    } else if limit.maximum.is_some() {
         // Root may lift its own limit. It has to: as another user, later on, it is held to it.
         let lifted = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
         lifted.map_err(|_| {

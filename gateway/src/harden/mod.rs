@@ -22,7 +22,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit};
 pub use files::Restricted;
 pub use paths::Paths;
 
-use crate::config::{Config, Policy};
+use crate::config::{Config, Policy, Process};
 
 /// Why the process can't be hardened as it has to be.
 #[derive(Debug, thiserror::Error)]
@@ -88,13 +88,14 @@ fn not_dumpable() -> Result<(), HardenError> {
 ///
 /// # Errors
 /// It is required, and can't be done.
-pub fn lock_memory(policy: Policy) -> Result<(), HardenError> {
-    match policy {
+pub fn lock_memory(process: &Process) -> Result<(), HardenError> {
+    let keeps_its_user = process.user.is_none();
+    match process.lock_memory {
         Policy::Off => Ok(()),
-        Policy::Require => memory::lock(),
+        Policy::Require => memory::lock(keeps_its_user),
         Policy::Prefer => {
             if memory::has_swap()
-                && let Err(error) = memory::lock()
+                && let Err(error) = memory::lock(keeps_its_user)
             {
                 tracing::warn!("{error}");
             }
@@ -180,4 +181,53 @@ pub fn confine(config: &Config, file: &Path) -> Result<Confined, HardenError> {
 /// How many threads the process has; 1 where the system does not say.
 fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
+}
+
+#[cfg(test)]
+mod tests {
+    use russh::keys::ssh_key::LineEnding;
+    use russh::keys::{Algorithm, PrivateKey};
+
+    use super::*;
+
+    #[test]
+    fn a_process_with_a_second_thread_is_not_confined_by_halves() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().expect("a folder");
+        let key = PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519).expect("a key");
+        let identity = folder.path().join("id");
+        std::fs::write(&identity, key.to_openssh(LineEnding::LF).expect("encoded").as_bytes()).expect("written");
+        std::fs::set_permissions(&identity, std::fs::Permissions::from_mode(0o600)).expect("set");
+        let text = format!(
+            "listen.hardserver = []\n[[machine]]\nname = \"m\"\naddress = \"h:1\"\nidentity = \"id\"\nhost_key = \"{}\"\n\
+             [[world]]\nname = \"w\"\nmachines = [\"m\"]\n",
+            key.public_key().to_openssh().expect("encoded")
+        );
+        let file = folder.path().join("seeway.toml");
+        std::fs::write(&file, &text).expect("written");
+        let config = Config::read(&text, &file, []).unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!(config.files, [identity]);
+        // A test's own thread is at least the second one.
+        let refused = confine(&config, &file).expect_err("two threads");
+        assert!(matches!(refused, HardenError::Threads(2..)), "{refused}");
+        std::fs::read_dir("/").expect("nothing was taken away");
+    }
+
+    #[test]
+    fn files_are_kept_by_their_folders_but_never_all_of_etc() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let real = folder.path().join("real");
+        std::fs::create_dir(&real).expect("made");
+        std::fs::write(real.join("key"), "").expect("written");
+        std::fs::create_dir(folder.path().join("links")).expect("made");
+        let link = folder.path().join("links/key");
+        std::os::unix::fs::symlink(real.join("key"), &link).expect("made");
+        let mut paths = Paths::default();
+        paths.add_folder_of(&link);
+        paths.add_folder_of(Path::new("/etc/seeway.toml"));
+        paths.add_folder_of(Path::new("/etc/seeway/seeway.toml"));
+        let real = std::fs::canonicalize(real).expect("there");
+        let wanted = [folder.path().join("links"), real, "/etc/seeway.toml".into(), "/etc/seeway".into()];
+        assert_eq!(paths.read, wanted.into_iter().collect());
+    }
 }

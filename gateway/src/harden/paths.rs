@@ -77,7 +77,7 @@ impl Paths {
     }
 
     /// The folder that a file is in, and the one that it is really in where it is a link.
-    fn add_folder_of(&mut self, file: &Path) {
+    pub(super) fn add_folder_of(&mut self, file: &Path) {
         let real = std::fs::canonicalize(file).ok();
         for file in [Some(file), real.as_deref()].into_iter().flatten() {
             // Not all of the file system, nor all of /etc, for one file in it.

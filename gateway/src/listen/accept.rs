@@ -18,7 +18,7 @@ use super::tls::Terminator;
 use crate::access::{Identity, Users};
 use crate::audit::Audit;
 use crate::config::HardserverAddress;
-use crate::shard::{Accepted, CallerCount, CallerLimit, Handed, ShardEnded, ShardHandle, Way, prepared};
+use crate::shard::{Accepted, CallerCount, CallerLimit, Handed, Peer, ShardEnded, ShardHandle, Way, prepared};
 
 /// How long an acceptor waits after the system refused it a connection, for want of file descriptors as a rule.
 const AFTER_ERROR: Duration = Duration::from_millis(100);
@@ -187,8 +187,18 @@ pub struct Acceptor {
 
 /// A connection as the system gives it.
 enum Incoming {
-    Tcp(TcpStream),
+    Tcp(TcpStream, SocketAddr),
     Unix(UnixStream),
+}
+
+impl Incoming {
+    /// Who is at its other end, as far as the system knows.
+    fn peer(&self) -> io::Result<Peer> {
+        match self {
+            Self::Tcp(_, address) => Ok(address.ip().into()),
+            Self::Unix(stream) => Ok(Peer::User(stream.peer_cred()?.uid())),
+        }
+    }
 }
 
 impl Acceptor {
@@ -214,10 +224,11 @@ impl Acceptor {
                     continue;
                 }
             };
+            let Ok(peer) = incoming.peer() else { continue };
             // Counted before it is looked at: a shard may be busy while many come.
-            let Some((shard, count)) = self.place()? else { continue };
+            let Some((shard, count)) = self.place(peer)? else { continue };
             match (incoming, &listener) {
-                (Incoming::Tcp(stream), Listener::Grpc(_, Some(tls)) | Listener::LegacyTcp(_, Some(tls))) => {
+                (Incoming::Tcp(stream, _), Listener::Grpc(_, Some(tls)) | Listener::LegacyTcp(_, Some(tls))) => {
                     let Some(permit) = tls.place() else { continue };
                     let (tls, shards) = (tls.clone(), self.shards.clone());
                     let way = if matches!(listener, Listener::Grpc(..)) { Way::GrpcTls } else { Way::LegacyTls };
@@ -228,7 +239,7 @@ impl Acceptor {
                         shards[shard].hand(Handed::Caller(Accepted { way, identity }, count)).await
                     });
                 }
-                (Incoming::Tcp(stream), _) => {
+                (Incoming::Tcp(stream, _), _) => {
                     let Ok(stream) = stream.into_std() else { continue };
                     let way = if matches!(listener, Listener::Grpc(..)) { Way::Grpc } else { Way::LegacyTcp };
                     self.hand(shard, way(stream), Identity::anonymous(), count).await?;
@@ -256,14 +267,18 @@ impl Acceptor {
     }
 
     /// A place on the shard with the least to do, if there is one.
-    fn place(&self) -> Result<Option<(usize, CallerCount)>, ShardEnded> {
+    fn place(&self, peer: Peer) -> Result<Option<(usize, CallerCount)>, ShardEnded> {
         let shards = self.shards.iter().enumerate();
         let (index, shard) = shards.min_by_key(|(_, shard)| shard.callers()).ok_or(ShardEnded)?;
-        let place = shard.reserve(&self.limit).map(|count| (index, count));
+        let place = shard.reserve(&self.limit, peer).map(|count| (index, count));
         // Said once for the first of many; the metric has the rest.
         if place.is_none() && self.refused.add() == 0 {
             let limit = self.limit.limit();
-            tracing::warn!(limit, "a connection was closed: `limits.callers` is reached");
+            tracing::warn!(
+                limit,
+                ?peer,
+                "a connection was closed: `limits.callers` is reached, or this peer's `limits.peer_callers`"
+            );
         }
         Ok(place)
     }
@@ -280,7 +295,10 @@ async fn secured(tls: &Terminator, stream: TcpStream) -> Option<(Box<super::stre
 
 async fn next(listener: &Listener) -> io::Result<Incoming> {
     Ok(match listener {
-        Listener::Grpc(listener, _) | Listener::LegacyTcp(listener, _) => Incoming::Tcp(listener.accept().await?.0),
+        Listener::Grpc(listener, _) | Listener::LegacyTcp(listener, _) => {
+            let (stream, address) = listener.accept().await?;
+            Incoming::Tcp(stream, address)
+        }
         Listener::LegacyUnix(socket) => Incoming::Unix(socket.accept().await?),
     })
 }
@@ -328,7 +346,7 @@ mod tests {
         // Shards that are busy: nothing that is handed to them is taken meanwhile.
         let (shards, mut inboxes): (Vec<_>, Vec<_>) = (0..2).map(|_| ShardHandle::stalled()).unzip();
         let shards: Arc<[ShardHandle]> = shards.into();
-        let (limit, refused) = (CallerLimit::new(LIMIT), Arc::new(Refused::default()));
+        let (limit, refused) = (CallerLimit::new(LIMIT, LIMIT), Arc::new(Refused::default()));
         let mut acceptors = JoinSet::new();
         let mut addresses = Vec::new();
         let acceptor = Acceptor {

@@ -21,6 +21,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use super::finished::{Failure, Finished};
 use super::handles::{Handles, Meaning};
 use super::passage::{Loss, Passage, PassageWakes, Passed};
+use super::report::{Broken, Late};
 use super::thread::WorldChange;
 use crate::access::{Access, Identity, Quota, Standing, Standings, Submit};
 use crate::audit::Recorder;
@@ -47,6 +48,10 @@ pub struct Front {
     world_changes: Arc<dyn WorldChange>,
     /// Requests that were rejected before the scheduler saw them, and so are counted for no world.
     pub rejected: u64,
+    /// Whose message took too long to come.
+    pub late: Late,
+    /// Whose messages were none.
+    pub broken: Broken,
     /// Commands that were passed on to the hardserver and have ended.
     pub passed: Passed,
     /// Where there is an audit log.
@@ -375,6 +380,8 @@ impl Front {
             channels: SecondaryMap::new(),
             world_changes,
             rejected: 0,
+            late: Late::default(),
+            broken: Broken::default(),
             passed: Passed::default(),
             recorder: None,
             config: config.clone(),

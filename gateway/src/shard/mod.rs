@@ -32,9 +32,9 @@ pub use front::{AnswerSink, Answered, Front, LegacyPort, StrayReply, Written};
 pub use handles::Meaning;
 pub use passage::{PassageWakes, Passed};
 pub use pool::{Pool, PoolCounts, TunnelState};
-pub use report::{MachineReport, Report, WorldReport};
+pub use report::{Broken, Late, MachineReport, Report, WorldReport};
 pub use thread::{
-    Accepted, CallerCount, CallerLimit, Handed, ShardEnded, ShardHandle, Way, WorldChange, prepared, spawn,
+    Accepted, CallerCount, CallerLimit, Handed, Peer, ShardEnded, ShardHandle, Way, WorldChange, prepared, spawn,
 };
 
 /// A shard, for everything that runs on it.

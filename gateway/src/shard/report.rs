@@ -1,5 +1,7 @@
 //! What a shard tells the control plane when somebody wants to see metrics.
 
+use std::time::Instant;
+
 use crate::schedule::{Histogram, MachineId, MachineState, WorldId, WorldStats};
 
 use super::{Passed, PoolCounts, State, TunnelState};
@@ -25,10 +27,32 @@ pub struct Report {
     pub tasks: usize,
     /// Requests rejected that were counted for no world.
     pub rejected: u64,
+    /// Connections and calls whose message took too long to come.
+    pub late: Late,
+    /// Legacy connections whose messages were none.
+    pub broken: u64,
     /// Connections to the hardserver that are up.
     pub hardserver_connections: usize,
     /// Commands that were passed on to the hardserver and have ended.
     pub passed: Passed,
+}
+
+/// How often a message took longer to come than `limits.message_timeout`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Late {
+    /// Legacy connections that were closed for it.
+    pub legacy: u64,
+    /// gRPC connections that were closed for it, and calls that failed.
+    pub grpc: u64,
+}
+
+/// Legacy connections that were closed because what came could not be followed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Broken {
+    /// How many.
+    pub count: u64,
+    /// When that was last told in the log.
+    pub said: Option<Instant>,
 }
 
 /// A world's part of a [`Report`].
@@ -101,6 +125,8 @@ impl State {
             jobs: scheduler.jobs(),
             tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks(),
             rejected: front.rejected,
+            late: front.late,
+            broken: front.broken.count,
             hardserver_connections: front.hardserver_connections(),
             passed: front.passed,
         }

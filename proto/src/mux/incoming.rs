@@ -127,6 +127,11 @@ impl Incoming {
         self.framer.missing(input)
     }
 
+    /// Whether a command that is too long is being dropped, whose end has not come.
+    pub fn is_skipping(&self) -> bool {
+        self.framer.is_skipping()
+    }
+
     /// Whether one more command may become outstanding.
     #[inline]
     pub fn has_room(&self) -> bool {

@@ -117,6 +117,11 @@ impl Framer {
         }
     }
 
+    /// Whether a message that is too long is being dropped, whose end has not come.
+    pub fn is_skipping(&self) -> bool {
+        self.skipping.is_some()
+    }
+
     /// Begins to drop the message at the front of `input`, once its tag is there.
     #[cold]
     fn begin_skipping<'a>(&mut self, input: &mut &'a [u8], length: u32) -> Option<Frame<'a>> {
@@ -191,6 +196,9 @@ mod tests {
         let at = message(&vec![7; limit]);
         assert_eq!(commands().next(&mut &at[..]), Ok(Some(Frame::Body(&vec![7; limit][..]))));
         let past = message(&vec![7; limit + 1]);
+        let mut unfinished = commands();
+        assert_eq!(unfinished.next(&mut &past[..limit]), Ok(None));
+        assert!(unfinished.is_skipping(), "its end is waited for, and nothing of it is kept");
         assert_eq!(
             commands().next(&mut &past[..]),
             Ok(Some(Frame::TooLong { tag: 0x0707_0707, length: u32::try_from(limit + 1).expect("small") }))

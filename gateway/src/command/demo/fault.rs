@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use seeway_client::grpc::{Gateway, JobStream, SubmitOptions};
+use seeway_client::grpc::{JobStream, SubmitOptions};
 use seeway_client::hardserver::World;
 use seeway_client::{JobError, Reply};
 use serde_json::{Value, json};
@@ -265,8 +265,7 @@ async fn ways(stage: &Stage) -> Result<Vec<(&'static str, Way)>, Failure> {
         let world = connect(&address(legacy)).await?.world(WORLD).await.map_err(failed)?;
         ways.push(("legacy", Way::Legacy(world)));
     }
-    if let Some(grpc) = addresses.grpc {
-        let gateway = Gateway::connect(&grpc.to_string()).await.map_err(failed)?;
+    if let Some(gateway) = stage.grpc().await? {
         ways.push(("gRPC", Way::Stream(gateway.stream())));
     }
     Ok(ways)

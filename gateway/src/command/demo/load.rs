@@ -142,8 +142,7 @@ pub(super) async fn send(stage: &Stage, jobs: u32, keys: &Keys) -> Result<Vec<Me
         let name = format!("hardserver, {}", if matches!(address, Address::Unix(_)) { "Unix socket" } else { "TCP" });
         measured.push(measure(name, ways, jobs, keys).await);
     }
-    if let Some(address) = addresses.grpc {
-        let gateway = Gateway::connect(&address.to_string()).await.map_err(failed)?;
+    if let Some(gateway) = stage.grpc().await? {
         let stream = gateway.stream();
         measured.push(measure("gRPC, Submit".to_owned(), vec![Way::Submit(gateway)], jobs, keys).await);
         measured.push(measure("gRPC, Stream".to_owned(), vec![Way::Stream(stream)], jobs, keys).await);

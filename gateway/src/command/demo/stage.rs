@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use seeway_client::grpc::Credentials;
 use seeway_machine::apps::App;
 use seeway_machine::hsm::{Hsm, HsmConfig, MachinePort};
 use seeway_machine::runtime::{Machine, MachineConfig};
@@ -19,6 +20,9 @@ pub(super) const WORLD: &str = "signer";
 
 /// The machines, each with a world of its own besides, so that its public key can be asked for.
 pub(super) const MACHINES: [&str; 2] = ["hsm-a", "hsm-b"];
+
+/// The gRPC caller, as its certificate names it: spiffe://seeway/demo.
+const CALLER: &str = "demo";
 
 /// The machines' ports inside the HSM.
 const PORTS: [u16; 2] = [8888, 8889];
@@ -43,6 +47,7 @@ impl Stage {
             .tempdir()
             .map_err(|error| Failure::Failed(format!("no folder for the demonstration's keys: {error}")))?;
         let identity = keygen::make(folder.path(), "seeway demo")?;
+        keygen::make_certificates(folder.path(), CALLER)?;
         let machines = MACHINES.iter().map(|name| signing_machine(name)).collect::<Result<Vec<_>, Failure>>()?;
         let ports = machines.iter().zip(PORTS);
         let ports =
@@ -82,15 +87,26 @@ impl Stage {
         self.gateway.addresses()
     }
 
+    /// A connection to the gRPC front end, over TLS.
+    pub(super) async fn grpc(&self) -> Result<Option<seeway_client::grpc::Gateway>, Failure> {
+        let Some(address) = self.addresses().grpc else { return Ok(None) };
+        let file = |name: &str| self.folder.path().join(name);
+        let (certificate, key) = (file(&format!("client-{CALLER}.pem")), file(&format!("client-{CALLER}.key")));
+        let credentials = Credentials::none().trust(&file("ca.pem")).map_err(failed)?;
+        let credentials = credentials.certificate(&certificate, &key).map_err(failed)?;
+        let address = format!("grpcs://{address}");
+        seeway_client::grpc::Gateway::connect_with(&address, credentials).await.map(Some).map_err(failed)
+    }
+
     /// Says what is up.
     pub(super) fn describe(&self, out: &mut dyn Write) -> Result<(), Failure> {
         writeln!(out, "an emulated HSM: SSH server on {}, host key {}", self.ssh, self.hsm.host_key_fingerprint())?;
         writeln!(out, "in it two machines that sign: {}", MACHINES.join(" and "))?;
         let Addresses { grpc, hardserver, admin, .. } = self.addresses();
         writeln!(out, "the gateway: {}", hardserver.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))?;
-        for (what, address) in [("grpc://", grpc), ("http://", admin)] {
+        for (what, address) in [("grpcs://", grpc), ("http://", admin)] {
             if let Some(address) = address {
-                let pages = if what == "http://" { "/metrics, /healthz, /readyz" } else { "" };
+                let pages = if what == "http://" { "/metrics, /healthz, /readyz" } else { ", with certificates" };
                 writeln!(out, "             {what}{address}{pages}")?;
             }
         }
@@ -104,7 +120,10 @@ impl Stage {
         writeln!(out, "\nIt stays up until Ctrl-C. In another terminal (`seeway` is this program):\n")?;
         writeln!(out, "  seeway job unix:{folder}/nserver --world {WORLD} --data hello | xxd")?;
         if let Some(grpc) = grpc {
-            writeln!(out, "  seeway job grpc://{grpc} --world {WORLD} --data hello --json")?;
+            let files = format!(
+                "--ca {folder}/ca.pem --certificate {folder}/client-{CALLER}.pem --key {folder}/client-{CALLER}.key"
+            );
+            writeln!(out, "  seeway job grpcs://{grpc} {files} --world {WORLD} --data hello --json")?;
         }
         writeln!(
             out,
@@ -113,6 +132,7 @@ impl Stage {
             self.hsm.host_key()
         )?;
         writeln!(out, "  seeway check --config {folder}/seeway.toml --connect")?;
+        writeln!(out, "  seeway check --config {folder}/seeway.toml --as certificate:spiffe://seeway/{CALLER}")?;
         if let Some(admin) = admin {
             writeln!(out, "  curl http://{admin}/metrics")?;
         }
@@ -141,6 +161,11 @@ fn configuration(folder: &Path, hsm: &Hsm) -> String {
     for (name, port) in MACHINES.iter().zip(PORTS) {
         text.push_str(&machine_section(folder, hsm, name, port));
     }
+    // Who may do what: gRPC callers show a certificate, legacy callers are known by their user, or not at all over TCP.
+    text.push_str(&format!(
+        "\n[tls]\ncertificate = \"server.pem\"\nkey = \"server.key\"\nclient_ca = \"ca.pem\"\n\n[[permission]]\nname = \"demo\"\n\
+         who = [\"certificate:spiffe://seeway/{CALLER}\", \"user:*\", \"anonymous\"]\nmay = [\"submit\"]\nworlds = [\"signer\", \"hsm-*\"]\n"
+    ));
     // A machine that comes back is seen soon.
     text.push_str("\n[ssh]\nretry_max = \"300ms\"\n");
     text.push_str(&world_section(WORLD, &MACHINES));

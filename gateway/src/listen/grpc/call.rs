@@ -16,7 +16,7 @@ use tonic::body::Body;
 
 use super::connection::Caller;
 use super::limits::check_affinity_key;
-use super::messages::Messages;
+use super::messages::{Held, Messages};
 use super::priority;
 use super::somebody::Somebody;
 use crate::schedule::{JobId, NewJob};
@@ -39,7 +39,11 @@ pub(super) async fn submit(
     mut messages: Messages,
     deadline: Option<Instant>,
 ) -> Result<Answer, Status> {
-    messages.only().await?;
+    if let Err(status) = messages.only().await {
+        shard.with(|state, _| state.front.late.grpc += u64::from(messages.was_late()));
+        return Err(status);
+    }
+    let mut held = Held::none(caller.holding().clone());
     let mut call = Call { shard, ticket: caller.ticket(), caller, job: None, has_ended: false };
     let mut outcome = None;
     messages.take(|message| {
@@ -53,7 +57,11 @@ pub(super) async fn submit(
     let outcome = outcome.ok_or_else(|| Status::internal("the call has no message"))??.await;
     call.has_ended = outcome.is_ok();
     match outcome {
-        Ok(Finished::Replied(message)) => Ok(Answer { message: Some(message.freeze()), has_ended: false }),
+        Ok(Finished::Replied(message)) => {
+            // Until it is read: the caller's window may be closed.
+            held.set(message.len());
+            Ok(Answer { message: Some(message.freeze()), has_ended: false, _held: held })
+        }
         Ok(Finished::Failed(failure)) => Err(failure.into()),
         Err(_) => Err(Status::internal("the gateway lost the call; the job may have run")),
     }
@@ -108,6 +116,7 @@ impl Drop for Call<'_> {
 pub(super) struct Answer {
     message: Option<Bytes>,
     has_ended: bool,
+    _held: Held,
 }
 
 impl Answer {

@@ -8,8 +8,10 @@ use std::task::{Context, Poll, ready};
 
 use seeway_proto::wiped::WipedBuffer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
 use tonic::transport::server::Connected;
 
+use super::limits::{PipePlace, Pipes};
 use super::messages::Holding;
 use crate::access::Identity;
 use crate::audit::Actor;
@@ -27,7 +29,20 @@ pub(super) struct Connection {
     /// Written and kept back until more comes or the writer flushes.
     head: WipedBuffer,
     caller: Arc<Caller>,
+    /// Until it has said that it speaks HTTP/2.
+    opening: Option<Opening>,
     _count: CallerCount,
+}
+
+/// What every HTTP/2 connection begins with: the preface, and the head of a SETTINGS frame. The HTTP/2 library waits for it for ever;
+/// after that it asks for signs of life.
+const BEGINNING: usize = 24 + 9;
+
+/// A connection that has not said that it speaks HTTP/2.
+struct Opening {
+    /// Bytes that are missing.
+    missing: usize,
+    until: Pin<Box<Sleep>>,
 }
 
 /// The caller behind a connection's unary calls. It leaves when the connection and its last call are gone.
@@ -38,7 +53,12 @@ pub(super) struct Caller {
     actor: Arc<Actor>,
     holding: Arc<Holding>,
     next_ticket: AtomicU64,
+    /// Pipes whose first message has not come.
+    opening_pipes: Arc<Pipes>,
 }
+
+/// Pipes of one connection that have not said where they go: the beginning of each one's first message is in memory.
+const OPENING: usize = 16;
 
 impl Caller {
     pub(super) fn id(&self) -> CallerId {
@@ -53,6 +73,11 @@ impl Caller {
     /// What the connection holds of messages that are not taken yet.
     pub(super) fn holding(&self) -> &Arc<Holding> {
         &self.holding
+    }
+
+    /// A place for one more pipe that has not said where it goes.
+    pub(super) fn open_pipe(&self) -> Option<PipePlace> {
+        self.opening_pipes.clone().take()
     }
 
     /// A name for one of this caller's jobs.
@@ -76,9 +101,12 @@ impl Connection {
             state.front.introduce(id, &actor);
             id
         });
+        let until = Box::pin(tokio::time::sleep(shard.config().limits.message_timeout));
+        let opening = Some(Opening { missing: BEGINNING, until });
         let (shard, holding, next_ticket) = (shard.clone(), Arc::default(), AtomicU64::new(0));
-        let caller = Arc::new(Caller { shard, id, actor, holding, next_ticket });
-        Self { stream, head: WipedBuffer::new(), caller, _count: count }
+        let opening_pipes = Pipes::new(OPENING);
+        let caller = Arc::new(Caller { shard, id, actor, holding, next_ticket, opening_pipes });
+        Self { stream, head: WipedBuffer::new(), caller, opening, _count: count }
     }
 }
 
@@ -92,7 +120,19 @@ impl Connected for Connection {
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, into)
+        let Self { stream, opening, caller, .. } = &mut *self;
+        let before = into.filled().len();
+        let polled = Pin::new(stream).poll_read(cx, into);
+        if let Some(begun) = opening {
+            begun.missing = begun.missing.saturating_sub(into.filled().len() - before);
+            if begun.missing == 0 {
+                *opening = None;
+            } else if begun.until.as_mut().poll(cx).is_ready() {
+                caller.shard.with(|state, _| state.front.late.grpc += 1);
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
+        polled
     }
 }
 

@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Request, Response};
+use seeway_proto::v1::see_job_service_server::SeeJobServiceServer;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
@@ -27,6 +28,7 @@ use crate::shard::Shard;
 
 const SUBMIT: &str = "/seeway.v1.SeeJobService/Submit";
 const STREAM: &str = "/seeway.v1.SeeJobService/Stream";
+const PIPE: &str = "/seeway.v1.SeeJobService/Pipe";
 
 /// All services of one shard.
 #[derive(Clone)]
@@ -35,30 +37,40 @@ pub(super) struct Direct {
     tokens: Tokens,
     /// The largest message.
     limit: usize,
+    pipes: SeeJobServiceServer<super::Service>,
     others: Routes,
 }
 
 type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
 impl Direct {
-    pub(super) fn new(shard: Shard, tokens: Tokens, limit: usize, others: Routes) -> Self {
-        Self { shard, tokens, limit, others }
+    pub(super) fn new(
+        shard: Shard,
+        tokens: Tokens,
+        limit: usize,
+        pipes: SeeJobServiceServer<super::Service>,
+        others: Routes,
+    ) -> Self {
+        Self { shard, tokens, limit, pipes, others }
     }
 
     fn somebody(&self, request: &Request<Body>) -> Result<Somebody, Status> {
         Somebody::of(&self.shard, &self.tokens, request.headers(), request.extensions())
     }
 
-    fn messages(&self, request: Request<Body>, caller: &Caller) -> Messages {
-        let most_held = self.shard.config().limits.connection_buffer_bytes;
-        Messages::new(request.into_body(), self.limit, caller.holding().clone(), most_held)
+    fn messages(&self, request: Request<Body>, caller: &Caller, deadline: Option<Instant>) -> Messages {
+        let config = self.shard.config();
+        let (most_held, timeout) = (config.limits.connection_buffer_bytes, config.limits.message_timeout);
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout = left.map_or(timeout, |left| left.min(timeout));
+        Messages::new(request.into_body(), self.limit, caller.holding().clone(), most_held, timeout)
     }
 
     fn submit(&self, request: Request<Body>) -> Answer {
         let deadline = deadline::of_call(Instant::now(), request.headers());
         let asked = caller(&request).and_then(|caller| Ok((caller, self.somebody(&request)?)));
         let shard = self.shard.clone();
-        let asked = asked.map(|(caller, somebody)| (self.messages(request, &caller), caller, somebody));
+        let asked = asked.map(|(caller, somebody)| (self.messages(request, &caller, deadline), caller, somebody));
         Box::pin(async move {
             let answer = match asked {
                 Ok((messages, caller, somebody)) => call::submit(&shard, caller, somebody, messages, deadline).await,
@@ -75,7 +87,7 @@ impl Direct {
         let deadline = deadline::of_call(Instant::now(), request.headers());
         let response = match self.somebody(&request) {
             Ok(somebody) => {
-                let messages = self.messages(request, somebody.caller());
+                let messages = self.messages(request, somebody.caller(), None);
                 response(Body::new(stream::Answering::start(&self.shard, messages, &somebody, deadline)))
             }
             Err(status) => status.into_http(),
@@ -95,6 +107,9 @@ impl Service<Request<Body>> for Direct {
 
     fn call(&mut self, request: Request<Body>) -> Answer {
         let path = request.uri().path();
+        if path == PIPE {
+            return Box::pin(self.pipes.call(request));
+        }
         if path != SUBMIT && path != STREAM {
             return Box::pin(self.others.call(request));
         }

@@ -51,7 +51,8 @@ impl Health {
     /// The service on a shard. A world that somebody may not see is not there for them.
     pub(super) fn service(&self, shard: &Shard, tokens: Tokens) -> HealthServer<OnShard> {
         let service = HealthService::from_health_reporter(self.reporter.clone());
-        HealthServer::new(OnShard { shard: shard.clone(), tokens, service })
+        let service = OnShard { shard: shard.clone(), tokens, service };
+        HealthServer::new(service).max_decoding_message_size(super::SMALL_MESSAGE)
     }
 
     async fn set(&self, service: &str, is_serving: bool) {

@@ -49,8 +49,19 @@ fn max_decoded(max_job_bytes: u32) -> usize {
     USUAL.max(2 * max_job_bytes as usize) + AROUND_THE_JOB
 }
 
+/// The largest message of a pipe, and of a method that carries no bytes for a machine. What has come of one is in memory until the rest
+/// has, and there may be as many as a connection has streams.
+const PIPE_MESSAGE: usize = 1024 * 1024;
+const SMALL_MESSAGE: usize = 32 * 1024;
+
 /// The largest headers of a call, in bytes; a token is the largest that anybody needs.
 const HEADERS: u32 = 32 * 1024;
+
+/// How many streams a caller may have given up before the gateway has looked at them (CVE-2023-44487), and how many of its streams may
+/// fail for mistakes in HTTP/2 (CVE-2025-8671), before its connection is closed. The first is what the HTTP/2 library has by itself, the
+/// second a quarter of that; said here so that an update does not change it.
+const PENDING_RESETS: usize = 20;
+const ERROR_RESETS: usize = 256;
 
 /// How often an idle connection is asked whether its caller is still there, and how long it has to answer.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -82,19 +93,21 @@ impl Server {
         let (stop, stopped) = oneshot::channel::<()>();
         let config = shard.config();
         let limits = &config.limits;
-        let jobs = SeeJobServiceServer::new(Service::new(shard.clone(), common.pipes, common.tokens.clone()))
-            .max_decoding_message_size(max_decoded(limits.max_job_bytes));
+        let service = Service::new(shard.clone(), common.pipes, common.tokens.clone());
+        let jobs = SeeJobServiceServer::new(service.clone()).max_decoding_message_size(SMALL_MESSAGE);
+        let pipes = SeeJobServiceServer::new(service).max_decoding_message_size(PIPE_MESSAGE);
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()
-            .expect("the schema was compiled with the gateway");
+            .expect("the schema was compiled with the gateway")
+            .max_decoding_message_size(SMALL_MESSAGE);
         let calls = u32::try_from(limits.caller_jobs).unwrap_or(u32::MAX);
         let routes = Routes::new(jobs)
             .add_service(reflection)
             .add_service(common.health.service(shard, common.tokens.clone()))
             .prepare();
-        let service = Direct::new(shard.clone(), common.tokens, max_decoded(limits.max_job_bytes), routes);
+        let service = Direct::new(shard.clone(), common.tokens, max_decoded(limits.max_job_bytes), pipes, routes);
         let mut builder = tonic::transport::Server::builder();
         if let Some(max_age) = config.tls.as_ref().map(|tls| tls.max_age).filter(|age| !age.is_zero()) {
             builder = builder.max_connection_age(max_age);
@@ -104,8 +117,11 @@ impl Server {
             .max_concurrent_streams(calls)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .http2_keepalive_interval(Some(PING_INTERVAL))
-            .http2_keepalive_timeout(Some(PING_TIMEOUT))
+            .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
+            .http2_max_local_error_reset_streams(Some(ERROR_RESETS))
+            // A caller that stops within a frame can not answer.
+            .http2_keepalive_interval(Some(PING_INTERVAL.min(limits.message_timeout)))
+            .http2_keepalive_timeout(Some(PING_TIMEOUT.min(limits.message_timeout)))
             .serve_with_incoming_shutdown(service, ReceiverStream::new(incoming), async {
                 // A server whose shard has ended without a word stops too.
                 let _ = stopped.await;

@@ -46,7 +46,11 @@ pub(super) async fn open(
     mut requests: Streaming<PipeRequest>,
     pipes: Arc<Pipes>,
 ) -> Result<Pipe, Status> {
+    let opening = somebody.caller().open_pipe();
+    let opening =
+        opening.ok_or_else(|| Status::resource_exhausted("too many of this connection's pipes send no `open`"))?;
     let first = tokio::time::timeout(OPEN_TIMEOUT, requests.next()).await;
+    drop(opening);
     let first = first.map_err(|_| Status::invalid_argument(format!("no `open` came within {OPEN_TIMEOUT:?}")))?;
     let open = match first.transpose()?.and_then(|request| request.message) {
         Some(Message::Open(open)) => open,

@@ -19,6 +19,7 @@ use crate::schedule::WorldId;
 use crate::shard::Shard;
 
 /// The job service on one shard.
+#[derive(Clone)]
 pub(super) struct Service {
     shard: Shard,
     pipes: Arc<Pipes>,

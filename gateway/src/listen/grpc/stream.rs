@@ -23,7 +23,7 @@ use tonic::Status;
 
 use super::call::Answer;
 use super::limits::bad_affinity_key;
-use super::messages::Messages;
+use super::messages::{Held, Messages};
 use super::priority;
 use super::somebody::Somebody;
 use crate::schedule::{CallerId, NewJob};
@@ -39,6 +39,9 @@ const PART_BYTES: usize = 32 * 1024;
 /// batch; the SSH library's task encrypts it and writes. Decoding the next part before would only delay the first.
 const TURNS: usize = 6;
 
+/// How soon a stream that waits for what others of its connection hold looks again.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 /// How many bytes of jobs are read ahead of what has been handed over, about: the last job read may be larger.
 const BATCH_BYTES: usize = 1024 * 1024;
 
@@ -50,6 +53,8 @@ pub struct Answering {
     shared: Arc<Shared>,
     /// The jobs that are being answered.
     ids: Vec<Answered>,
+    /// What was taken last counts until the library wants more: it keeps what the caller's window has no room for.
+    taken: usize,
     /// What has been sent comes back here.
     spares: Spares,
     has_ended: bool,
@@ -59,6 +64,8 @@ pub struct Answering {
 /// What the reader and the sender of one stream both see. Both run on the shard's thread.
 struct Shared {
     open: Mutex<Open>,
+    /// Replies that were not read, as last looked at.
+    unread: Mutex<Held>,
     /// Notified when a job was answered, and when the caller's quota has room again.
     room: Arc<Notify>,
     reading: Mutex<Reading>,
@@ -89,6 +96,8 @@ struct Reader {
     call_deadline: Option<Instant>,
     /// When the token that it came with is good no more.
     expires: Option<Instant>,
+    /// How much the whole connection may hold.
+    most_held: usize,
     /// The last world that was named.
     world: String,
 }
@@ -109,13 +118,16 @@ impl Answering {
             caller
         });
         let expires = somebody.expires();
-        let shared = Arc::new(Shared { open: Mutex::default(), room, reading: Mutex::new(Reading::Goes) });
+        let (holding, most_held) = requests.holding();
+        let unread = Mutex::new(Held::none(holding.clone()));
+        let shared = Arc::new(Shared { open: Mutex::default(), unread, room, reading: Mutex::new(Reading::Goes) });
         let reader = Reader {
             shard: shard.clone(),
             caller,
             shared: shared.clone(),
             call_deadline,
             expires,
+            most_held,
             world: String::new(),
         };
         let reader = tokio::spawn(reader.run(requests)).abort_handle();
@@ -124,6 +136,7 @@ impl Answering {
             caller,
             shared,
             ids: Vec::new(),
+            taken: 0,
             spares: Spares::default(),
             has_ended: false,
             reader,
@@ -165,7 +178,8 @@ impl hyper::body::Body for Answering {
         if self.has_ended {
             return Poll::Ready(None);
         }
-        let Self { shard, caller, ids, spares, .. } = &mut *self;
+        let Self { shard, caller, ids, spares, taken, shared, .. } = &mut *self;
+        *taken = 0;
         let (messages, is_draining) = shard.with(|state, _| {
             let answers = state.front.stream(*caller).and_then(|answers| {
                 if answers.messages.is_empty() {
@@ -175,8 +189,10 @@ impl hyper::body::Body for Answering {
                 std::mem::swap(&mut answers.ids, ids);
                 Some(std::mem::replace(&mut answers.messages, spares.take()))
             });
+            *taken = answers.as_ref().map_or(0, |messages| messages.len());
             (answers, state.scheduler.is_draining())
         });
+        lock(&shared.unread).set(*taken);
         if let Some(messages) = messages {
             self.answered();
             return Poll::Ready(Some(Ok(Frame::data(self.spares.lend(messages).into()))));
@@ -212,6 +228,7 @@ impl Reader {
                 }
             },
         };
+        self.shard.with(|state, _| state.front.late.grpc += u64::from(requests.was_late()));
         *lock(&self.shared.reading) = end;
         self.wake_sender();
     }
@@ -252,15 +269,24 @@ impl Reader {
     /// then holds it back.
     async fn wait_for_room(&self) {
         while self.must_pause() {
-            self.shared.room.notified().await;
+            // What others of the connection have read is not told.
+            let _ = tokio::time::timeout(LOOK_AGAIN, self.shared.room.notified()).await;
         }
     }
 
     fn must_pause(&self) -> bool {
         let has_place = lock(&self.shared.open).requests < self.most_open();
+        let most_unread = self.shard.config().limits.caller_buffer_bytes;
         self.shard.with(|state, _| {
-            let must_pause = !has_place || !state.scheduler.has_room(self.caller);
+            let mut must_pause = !has_place || !state.scheduler.has_room(self.caller);
             if let Some(answers) = state.front.stream(self.caller) {
+                let mut unread = lock(&self.shared.unread);
+                let bytes = answers.messages.len();
+                // What the library has taken stays counted until it wants more.
+                if bytes > unread.bytes() {
+                    unread.set(bytes);
+                }
+                must_pause |= bytes >= most_unread || unread.of_all() >= self.most_held;
                 answers.is_paused = must_pause;
             }
             must_pause

@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token};
@@ -73,6 +73,7 @@ impl Callers {
             buffer: vec![0; READ_BYTES],
             unread: Vec::new(),
             ended: Vec::new(),
+            next_look: None,
         };
         tokio::spawn(server.run(poll));
         callers
@@ -99,6 +100,8 @@ struct Server {
     unread: Vec<usize>,
     /// Those that have ended in this turn.
     ended: Vec<(usize, End)>,
+    /// When to look for messages that take too long to come; `None` where none has begun.
+    next_look: Option<Instant>,
 }
 
 impl Server {
@@ -107,6 +110,9 @@ impl Server {
         let shared = self.shared.clone();
         let mut has_more = false;
         loop {
+            if self.next_look.is_some_and(|look| look <= Instant::now()) {
+                self.look();
+            }
             if has_more || !self.unread.is_empty() || !shared.chores.is_empty() {
                 // Others first: a large job is many reads, and a large reply many writes.
                 tokio::task::yield_now().await;
@@ -114,6 +120,7 @@ impl Server {
                 tokio::select! {
                     biased;
                     () = shared.chores.noted() => {}
+                    () = reached(self.next_look) => continue,
                     // It fails where the runtime ends, and with it this task. What comes after this is told anew.
                     ready = poll.readable_mut() => match ready {
                         Ok(mut ready) => ready.clear_ready(),
@@ -134,7 +141,7 @@ impl Server {
 
     /// Takes in what connections have to say, in one call of the shard; returns how many events there were.
     fn turn(&mut self, events: &Events) -> usize {
-        let Self { shared, buffer, unread, ended } = self;
+        let Self { shared, buffer, unread, ended, next_look } = self;
         if events.is_empty() && unread.is_empty() && shared.chores.is_empty() {
             return 0;
         }
@@ -146,8 +153,14 @@ impl Server {
             let mut serve = |place: usize, act: &mut dyn FnMut(&mut Connection, &mut Turn<'_>) -> Result<(), End>| {
                 let Some(connection) = connections.at(place) else { return };
                 match act(connection, &mut turn) {
-                    Ok(()) if connection.wants_turn() => unread.push(place),
-                    Ok(()) => {}
+                    Ok(()) => {
+                        if connection.wants_turn() {
+                            unread.push(place);
+                        }
+                        if next_look.is_none() && connection.unfinished().is_some() {
+                            *next_look = Some(now + between_looks(config.limits.message_timeout));
+                        }
+                    }
                     Err(end) => ended.push((place, end)),
                 }
             };
@@ -175,18 +188,55 @@ impl Server {
             }
         });
         // In a call of its own: what they were answered has been written when the first one was over.
-        if !ended.is_empty() {
-            shared.shard.with(|state, now| {
-                let mut turn = Turn { config: &config, state, now, buffer };
-                for (place, end) in ended.drain(..) {
-                    if let Some(connection) = connections.remove(place) {
-                        connection.end(&mut turn, &end);
-                    }
-                }
-            });
-        }
+        end_all(shared, connections, buffer, ended);
         count
     }
+
+    /// Closes the connections of which a message takes too long to come.
+    fn look(&mut self) {
+        let Self { shared, buffer, ended, next_look, .. } = self;
+        let connections = &mut *shared.connections();
+        let timeout = shared.shard.config().limits.message_timeout;
+        let now = Instant::now();
+        *next_look = None;
+        for (place, connection) in connections.places.iter().enumerate() {
+            let Some(since) = connection.as_ref().and_then(Connection::unfinished) else { continue };
+            if now.saturating_duration_since(since) >= timeout {
+                ended.push((place, End::Late));
+            } else {
+                *next_look = Some(now + between_looks(timeout));
+            }
+        }
+        end_all(shared, connections, buffer, ended);
+    }
+}
+
+/// How often one looks: a message may take that much longer than it should, and a look passes by all connections.
+fn between_looks(timeout: Duration) -> Duration {
+    (timeout / 8).clamp(Duration::from_millis(10), Duration::from_secs(1))
+}
+
+async fn reached(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Ends the connections that have `ended`.
+fn end_all(shared: &Shared, connections: &mut Connections, buffer: &mut [u8], ended: &mut Vec<(usize, End)>) {
+    if ended.is_empty() {
+        return;
+    }
+    let config = shared.shard.config();
+    shared.shard.with(|state, now| {
+        let mut turn = Turn { config: &config, state, now, buffer };
+        for (place, end) in ended.drain(..) {
+            if let Some(connection) = connections.remove(place) {
+                connection.end(&mut turn, &end);
+            }
+        }
+    });
 }
 
 impl Shared {

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use seeway_proto::mux::{Incoming, Received, UnknownCommands};
 use seeway_proto::outcome::{Outcome, Rejected};
@@ -23,6 +23,9 @@ use crate::shard::{CallerCount, LegacyPort, Meaning, Shard, State, Written};
 /// not to keep the others waiting.
 pub(super) const READ_BYTES: usize = 64 * 1024;
 
+/// How often a connection that was closed for what it sent is told of.
+const BETWEEN_WARNINGS: Duration = Duration::from_secs(1);
+
 /// Why a connection ended.
 #[derive(Debug)]
 pub(super) enum End {
@@ -32,6 +35,8 @@ pub(super) enum End {
     Lost(io::Error),
     /// What came can't be followed.
     Broken(FrameError),
+    /// A message took too long to come.
+    Late,
 }
 
 /// What one call of the shard has in hand for all connections that it serves.
@@ -60,6 +65,8 @@ pub(super) struct Connection {
     partial: WipedBuffer,
     told: Told,
     is_paused: bool,
+    /// Since when a message has begun and not come to its end, by no fault of the gateway's.
+    unfinished: Option<Instant>,
     /// Whether the socket is watched for taking more.
     pub(super) is_watched_for_room: bool,
     /// What carries commands to the hardserver behind; `None` where those that are not Seeway's are refused.
@@ -91,6 +98,7 @@ impl Connection {
             partial: WipedBuffer::new(),
             told: Told::default(),
             is_paused: false,
+            unfinished: None,
             is_watched_for_room: false,
             passing,
             _count: count,
@@ -110,6 +118,11 @@ impl Connection {
     pub(super) fn readable(&mut self, is_closed_by_peer: bool) {
         self.told.is_readable = true;
         self.told.is_closed_by_peer |= is_closed_by_peer;
+    }
+
+    /// Since when a message is waited for that has begun.
+    pub(super) fn unfinished(&self) -> Option<Instant> {
+        self.unfinished
     }
 
     /// Whether [`read`](Self::read) would find something to do.
@@ -209,6 +222,7 @@ impl Connection {
         let mut rest = bytes;
         let mut broken = None;
         let mut room = 0;
+        let mut taken = 0_usize;
         let port = loop {
             let port = state.front.legacy(self.caller_id);
             // A caller that asks faster than it reads its answers, or than the hardserver takes what is passed on, is not read
@@ -224,10 +238,13 @@ impl Connection {
             room -= 1;
             match port.incoming.next_received(&mut rest, unknown) {
                 Ok(None) => break port,
-                Ok(Some(received)) => match Self::job_of(config, port, *now, &received) {
-                    Some(job) => _ = state.submit(*now, self.caller_id, job),
-                    None => self.serve(config, state, received),
-                },
+                Ok(Some(received)) => {
+                    taken += 1;
+                    match Self::job_of(config, port, *now, &received) {
+                        Some(job) => _ = state.submit(*now, self.caller_id, job),
+                        None => self.serve(config, state, received),
+                    }
+                }
                 Err(error) => {
                     broken = Some(End::Broken(error));
                     break port;
@@ -239,6 +256,11 @@ impl Connection {
             port.pause();
         }
         let refused = port.incoming.take_refused();
+        let is_unfinished = !self.is_paused && (!rest.is_empty() || port.incoming.is_skipping());
+        self.unfinished = match self.unfinished {
+            Some(since) if is_unfinished && taken == 0 && refused == 0 => Some(since),
+            _ => is_unfinished.then_some(*now),
+        };
         if port.incoming.output_len() > 0 {
             state.front.answered(self.caller_id);
         }
@@ -335,11 +357,27 @@ impl Connection {
         turn.state.caller_left(turn.now, self.caller_id);
         match end {
             End::Gone => {}
+            // Whoever does so often must not be able to fill the log: a metric counts it.
+            End::Late => {
+                turn.state.front.late.legacy += 1;
+                tracing::debug!(
+                    peer = self.caller.socket.peer(),
+                    "a legacy connection was closed: limits.message_timeout"
+                );
+            }
             End::Lost(error) => {
                 tracing::debug!(peer = self.caller.socket.peer(), %error, "a legacy connection was lost");
             }
             End::Broken(error) => {
-                tracing::warn!(peer = self.caller.socket.peer(), %error, "a legacy connection was closed");
+                let (peer, broken) = (self.caller.socket.peer(), &mut turn.state.front.broken);
+                broken.count += 1;
+                // Whoever sends garbage must not be able to fill the log; a metric has them all.
+                if broken.said.is_none_or(|said| turn.now.saturating_duration_since(said) >= BETWEEN_WARNINGS) {
+                    broken.said = Some(turn.now);
+                    tracing::warn!(peer, %error, "a legacy connection was closed; more within the next second are not told");
+                } else {
+                    tracing::debug!(peer, %error, "a legacy connection was closed");
+                }
             }
         }
     }

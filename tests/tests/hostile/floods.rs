@@ -1,0 +1,214 @@
+//! Many connections, and many messages that carry nothing.
+
+use std::future::pending;
+use std::time::{Duration, Instant};
+
+use seeway_bench::wire::WireCaller;
+use seeway_proto::wire::ReplyBody;
+use seeway_tests::authority::Authority;
+use seeway_tests::hostile::{Assault, Pace, Scene, Tally};
+use seeway_tests::{turn::Turn, wait};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Connects so often in a second and keeps what it is given.
+async fn connect_and_keep(address: String, per_second: u32, tally: Tally) {
+    let mut pace = Pace::per_second(per_second);
+    let mut kept = std::collections::VecDeque::new();
+    loop {
+        for _ in 0..pace.due().await {
+            if let Ok(stream) = TcpStream::connect(&address).await {
+                tally.add(1);
+                kept.push_back(stream);
+            }
+            // Those that were refused are of no use; this process has a limit, too.
+            if kept.len() > 400 {
+                kept.pop_front();
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_up_to_the_limit_and_past_it() {
+    let _turn = Turn::alone();
+    let scene = Scene::new(|config, _| config.line("limits", "callers = 200\npeer_callers = 150"));
+    let assault = Assault {
+        name: "flood of legacy connections from one address, past limits.peer_callers",
+        rate: "1 000 connections/s",
+        memory: 16 * 1024,
+        files: 152 + 20,
+        cpu: 60,
+    };
+    let address = scene.legacy();
+    scene.under(&assault, |tally| connect_and_keep(address.clone(), 1000, tally)).await;
+    assert!(scene.metric("seeway_callers_refused_total", "") > 100.0);
+
+    // While one address has all the places that it may have, another caller comes in.
+    let flood = tokio::spawn(connect_and_keep(scene.legacy(), 1000, Tally::default()));
+    let refused = scene.metric("seeway_callers_refused_total", "");
+    wait::until_async("the flood is at its limit", wait::BOUND, || {
+        std::future::ready((scene.metric("seeway_callers_refused_total", "") > refused + 50.0).then_some(()))
+    })
+    .await;
+    let mut other = WireCaller::connect(&scene.gateway.unix(), 1).await.expect("accepted");
+    let world = other.open_world("w", 0).await.expect("let in");
+    other.stage(world, b"job", 1).expect("room");
+    other.exchange(|_, reply| assert!(matches!(reply, ReplyBody::Job(_)))).await.expect("answered");
+    let callers = scene.metric("seeway_callers", "hardserver");
+    assert!(callers <= 151.5, "{callers} callers, of which one address may have 150");
+    flood.abort();
+    drop(other);
+    scene.until_at_rest();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_open_tls_at_the_limit_and_one_past_it() {
+    let _turn = Turn::alone();
+    let authority = Authority::new("callers");
+    let server = authority.server();
+    let tls = format!(
+        "certificate = \"{}\"\nkey = \"{}\"\nclient_ca = \"{}\"\nhandshake_timeout = \"5s\"\nhandshakes = 32",
+        server.certificate.display(),
+        server.key.display(),
+        authority.certificate().display()
+    );
+    let scene =
+        Scene::new(|config, _| config.line("management_tls", &tls).line("listen", "management = \"tls:127.0.0.1:0\""));
+    let address = scene.gateway.management().trim_start_matches("tls:").to_owned();
+    let refused = || scene.metric("seeway_tls_handshakes_total", "listener=\"management\",result=\"refused\"");
+    let mut held = Vec::new();
+    for _ in 0..32 {
+        held.push(TcpStream::connect(&address).await.expect("accepted"));
+    }
+    let mut past = TcpStream::connect(&address).await.expect("the system accepts it");
+    let end = tokio::time::timeout(Duration::from_secs(3), past.read(&mut [0])).await.expect("closed at once");
+    assert!(matches!(end, Ok(0) | Err(_)));
+    assert!((refused() - 1.0).abs() < 0.5, "one past the limit, and only that");
+    drop(held);
+    let assault = Assault {
+        name: "half-open TLS past tls.handshakes",
+        rate: "1 000 connections/s",
+        memory: 16 * 1024,
+        files: 64 + 20,
+        cpu: 60,
+    };
+    scene.under(&assault, |tally| connect_and_keep(address.clone(), 1000, tally)).await;
+    assert!(refused() > 100.0);
+}
+
+/// A command of the legacy wire.
+fn command(tag: u32, command: u32, rest: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(8 + rest.len()).expect("small");
+    let mut bytes = length.to_le_bytes().to_vec();
+    bytes.extend_from_slice(&tag.to_le_bytes());
+    bytes.extend_from_slice(&command.to_le_bytes());
+    bytes.extend_from_slice(rest);
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_of_no_bytes_on_the_legacy_wire() {
+    let _turn = Turn::alone();
+    let scene = Scene::new(|config, _| config);
+    let assault = Assault {
+        name: "legacy jobs of no bytes",
+        rate: "4 callers, 4 000 jobs/s together",
+        memory: 16 * 1024,
+        files: 30,
+        cpu: 90,
+    };
+    let target = scene.gateway.tcp4();
+    scene
+        .under(&assault, |tally| {
+            let target = target.clone();
+            async move {
+                let mut senders = tokio::task::JoinSet::new();
+                for _ in 0..4 {
+                    let (target, tally) = (target.clone(), tally.clone());
+                    senders.spawn(async move {
+                        let mut caller = WireCaller::connect(&target, 4096).await.expect("accepted");
+                        let world = caller.open_world("w", 0).await.expect("there");
+                        let mut pace = Pace::per_second(1000);
+                        loop {
+                            for _ in 0..pace.due().await {
+                                if caller.stage(world, b"", 0).is_ok() {
+                                    tally.add(1);
+                                }
+                            }
+                            caller.exchange(|_, _| {}).await.expect("answered");
+                        }
+                    });
+                }
+                pending().await
+            }
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn garbage_and_lengths_that_are_none_on_the_legacy_wire() {
+    let _turn = Turn::alone();
+    let scene = Scene::new(|config, _| config);
+    let assault = Assault {
+        name: "legacy garbage: lengths of 0, of 4 GiB, noise, unknown commands",
+        rate: "400 connections/s",
+        memory: 16 * 1024,
+        files: 100,
+        cpu: 60,
+    };
+    let address = scene.legacy();
+    let garbage = [
+        0_u32.to_le_bytes().to_vec(),
+        u32::MAX.to_le_bytes().to_vec(),
+        vec![0xa5; 4096],
+        // Answered, and no reason to close.
+        command(7, 0x7777_7777, &[0; 8]),
+    ];
+    scene
+        .under(&assault, |tally| {
+            let (address, garbage) = (address.clone(), garbage.clone());
+            async move {
+                let mut pace = Pace::per_second(400);
+                let mut next = garbage.iter().cycle();
+                loop {
+                    for _ in 0..pace.due().await {
+                        let Ok(mut stream) = TcpStream::connect(&address).await else { continue };
+                        let _ = stream.write_all(next.next().expect("it has no end")).await;
+                        let _ = tokio::time::timeout(Duration::from_millis(20), stream.read(&mut [0; 64])).await;
+                        tally.add(1);
+                    }
+                }
+            }
+        })
+        .await;
+    let log = scene.gateway.log();
+    let lines = log.matches("a legacy connection was closed").count();
+    assert!(lines <= 20, "garbage fills the log: {lines} lines");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_admin_port_answers_while_it_is_flooded() {
+    let _turn = Turn::alone();
+    let scene = Scene::new(|config, _| config);
+    let address = scene.gateway.admin().to_string();
+    let flood = tokio::spawn(connect_and_keep(address.clone(), 500, Tally::default()));
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    let mut slowest = Duration::ZERO;
+    for _ in 0..50 {
+        let begun = Instant::now();
+        assert_eq!(tokio::task::block_in_place(|| scene.gateway.get("/healthz").0), 200, "a probe gets no answer");
+        slowest = slowest.max(begun.elapsed());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(slowest < Duration::from_secs(1), "the slowest of 50 probes took {slowest:?}");
+    flood.abort();
+    let assault = Assault {
+        name: "flood of admin connections that ask nothing",
+        rate: "500 connections/s",
+        memory: 16 * 1024,
+        files: 64 + 20,
+        cpu: 60,
+    };
+    scene.under(&assault, |tally| connect_and_keep(address.clone(), 500, tally)).await;
+}
