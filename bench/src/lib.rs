@@ -4,6 +4,7 @@
 //! other ways to the same machine. The tests use [`Load`] too, and the callers of [`wire`] and [`grpc`] to send jobs of their
 //! own making. Both callers are built on nothing but the wire codec and the gRPC schema of `seeway-proto`: what they see of
 //! the gateway is what a foreign client sees.
+#![forbid(unsafe_code)]
 
 pub mod compare;
 pub mod family;

@@ -1,5 +1,6 @@
 //! `seeway-bench`: how many jobs per second a gateway or a machine bears, how long each takes, and how that compares with other
 //! ways to the same machine.
+#![forbid(unsafe_code)]
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 

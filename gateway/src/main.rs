@@ -1,4 +1,5 @@
 //! The binary `seeway`: reads the command line, starts logging, runs the command, and ends with its exit status.
+#![forbid(unsafe_code)]
 
 use std::alloc::System;
 use std::io::{self, Write as _};

@@ -153,14 +153,74 @@ mod dependencies {
     #[test]
     fn every_direct_dependency_has_its_row_and_no_other_has() {
         let page = read("docs/dependencies.md");
+        let (uses, trust) = page.split_once("## Why each is trusted").expect("a section");
         let mut rows = BTreeMap::new();
-        for row in page.lines().filter_map(cells) {
+        for row in uses.lines().filter_map(cells) {
             let Some(name) = in_backticks(row[0]).into_iter().next() else { continue };
             let places: BTreeSet<String> = row[1].split(',').map(|place| place.trim().to_owned()).collect();
             assert!(row.len() == 3 && row[2].len() > 20, "{name}: what for, why this one");
             assert!(rows.insert(name.clone(), places).is_none(), "{name} has two rows");
         }
         assert_eq!(rows, of_manifests());
+        let mut trusted = BTreeSet::new();
+        for row in trust.lines().filter_map(cells) {
+            for name in in_backticks(row[0]) {
+                assert!(
+                    row.len() == 4 && row[1].len() > 5 && row[3].len() > 20,
+                    "{name}: whose, and what speaks for it"
+                );
+                assert!(trusted.insert(name.clone()), "{name} is trusted twice");
+            }
+        }
+        assert_eq!(trusted, rows.into_keys().collect());
+    }
+
+    /// A second version of a crate is a second thing to watch: each has its reason in `deny.toml`.
+    #[test]
+    fn every_duplicate_that_is_let_be_has_a_reason() {
+        let rules: toml::Table = read("deny.toml").parse().expect("TOML");
+        assert_eq!(rules["bans"]["multiple-versions"].as_str(), Some("deny"));
+        for skipped in rules["bans"]["skip"].as_array().expect("a list") {
+            assert!(skipped["reason"].as_str().is_some_and(|reason| reason.len() > 20), "{skipped}");
+        }
+    }
+}
+
+mod unsafe_code {
+    use super::*;
+
+    fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(root().join(folder)).expect("a folder") {
+            let name = folder.join(entry.expect("readable").file_name());
+            if root().join(&name).is_dir() {
+                sources(&name, found);
+            } else if name.extension().is_some_and(|extension| extension == "rs") {
+                found.push(name);
+            }
+        }
+    }
+
+    /// The compiler refuses it in every crate but the gateway's library, where one line has a reason beside it.
+    #[test]
+    fn there_is_one_line_of_it_and_the_compiler_refuses_more() {
+        let workspace: toml::Table = read("Cargo.toml").parse().expect("TOML");
+        assert_eq!(workspace["workspace"]["lints"]["rust"]["unsafe_code"].as_str(), Some("deny"));
+        let members = workspace["workspace"]["members"].as_array().expect("a list").iter();
+        let mut allowed = Vec::new();
+        for member in members.filter_map(toml::Value::as_str) {
+            let mut files = Vec::new();
+            sources(&Path::new(member).join("src"), &mut files);
+            for file in files {
+                let text = read(&file);
+                let is_root = file.ends_with("src/lib.rs") || file.ends_with("src/main.rs");
+                if is_root && !file.ends_with("gateway/src/lib.rs") {
+                    assert!(text.contains("#![forbid(unsafe_code)]"), "{}", file.display());
+                }
+                // Where the lint is let be.
+                allowed.extend(text.lines().filter(|line| line.trim() == "unsafe_code,").map(|_| file.clone()));
+            }
+        }
+        assert_eq!(allowed, [Path::new("gateway/src/listen/hardserver/callers.rs")]);
     }
 }
 

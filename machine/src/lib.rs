@@ -6,6 +6,7 @@
 //! - [`hsm`] is an emulated HSM: an SSH server in front of machines, as a CodeSafe 5 HSM has one.
 //!
 //! The gateway knows nothing of this crate but for its `demo` and `emulate` commands.
+#![forbid(unsafe_code)]
 
 mod accept;
 pub mod apps;

@@ -3,6 +3,7 @@
 //! Every server is a guard: it waits until it is ready, keeps what it prints, shows the end of that when its test
 //! fails, and ends with the guard. Nothing is simulated here; a part of the machine that is missing (OpenSSH, dropbear,
 //! the binary itself) fails the test with a sentence that says what to install or to build.
+#![forbid(unsafe_code)]
 
 pub mod agent;
 pub mod audit;

@@ -2,6 +2,7 @@
 //!
 //! It runs itself under valgrind's callgrind, so that the figures are the same on a busy machine as on an idle one. CI compares
 //! them with those that are checked in (`bench/instructions.json`).
+#![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -96,6 +96,14 @@ impl fmt::Display for Problems {
     }
 }
 
+/// What stands in a private key's text: PEM's first line, and what every key in OpenSSH's form begins with.
+const SIGNS_OF_A_KEY: [&str; 2] = ["PRIVATE KEY", "b3BlbnNzaC1rZXkt"];
+
+/// Problems repeat what was written. Whoever pasted a key into some other place than a file of its own must not find it in a log.
+fn without_key(text: String, instead: &str) -> String {
+    if SIGNS_OF_A_KEY.iter().any(|sign| text.contains(sign)) { instead.to_owned() } else { text }
+}
+
 /// Gathers problems while a file is read, so that the first does not hide the others.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
@@ -111,7 +119,10 @@ impl Gathered {
         what: impl Into<String>,
         fix: impl Into<String>,
     ) {
-        self.list.push(Problem { place: place.clone(), key: key.into(), what: what.into(), fix: fix.into() });
+        let key = without_key(key.into(), "a private key's text");
+        let what = without_key(what.into(), "is wrong, and has a private key's text in it");
+        let fix = without_key(fix.into(), "put the key into a file of its own, with mode 0600");
+        self.list.push(Problem { place: place.clone(), key, what, fix });
     }
 
     /// The value, if nothing was wrong; else the problems in the file's order.

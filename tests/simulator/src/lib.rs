@@ -4,6 +4,7 @@
 //! A seed draws a [`Setup`](setup::Setup) (topology, limits) and a [`Story`](story::Story) (load, faults). [`run()`] tells the
 //! story and checks after every step that every [`Promise`](promise::Promise) holds. What breaks one can be told again by its
 //! seed, and [`shrink`](shrink::shrink) makes it short. `docs/simulator.md` says how to use the program `simulate`.
+#![forbid(unsafe_code)]
 #![allow(clippy::missing_panics_doc)]
 
 mod act;

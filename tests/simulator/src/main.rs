@@ -1,4 +1,5 @@
 //! The program `simulate`.
+#![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
 use std::io::Write;

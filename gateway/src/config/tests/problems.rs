@@ -288,3 +288,23 @@ fn what_is_said_of_logging_in_has_to_fit_together() {
     let problem = site.problem(&format!("{}[ssh]\nalgorithms = \"FIPS\"\n", good()));
     assert!(problem.contains("ssh.algorithms: `FIPS` is no policy") && problem.contains("\"fips\""), "{problem}");
 }
+
+/// Found by fuzzing: a key that is pasted where a name belongs was repeated in the problem, and so came into logs.
+#[test]
+fn a_key_that_was_pasted_anywhere_is_not_repeated() {
+    let site = Site::new();
+    let key = "-----BEGIN OPENSSH PRIVATE KEY-----\\nb3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQ";
+    let text = with("name = \"signer\"", &format!("name = \"{key}\""));
+    let text = format!(
+        "{text}\"{key}\" = 1\n[[permission]]\nwho = [\"user:alice\"]\nmay = [\"{key}\"]\nworlds = [\"b3BlbnNzaC1rZXktdjEAAAA\"]\n"
+    );
+    let problems = site.read(&text).expect_err("none of it is right");
+    assert!(problems.list.len() >= 4, "{problems}");
+    for shown in [problems.to_string(), problems.to_json().to_string(), format!("{problems:?}")] {
+        assert!(!shown.contains("PRIVATE KEY") && !shown.contains("b3BlbnNzaC1rZXkt"), "{shown}");
+        assert!(
+            shown.contains("put the key into a file of its own") || shown.contains("a private key's text"),
+            "{shown}"
+        );
+    }
+}

@@ -1,0 +1,4 @@
+//! See `audit` in the crate `seeway-targets`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| seeway_targets::audit::run(bytes));

@@ -1,0 +1,4 @@
+//! See `certificate` in the crate `seeway-targets`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| seeway_targets::certificate::run(bytes));

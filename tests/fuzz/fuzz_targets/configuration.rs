@@ -1,0 +1,4 @@
+//! See `configuration` in the crate `seeway-targets`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| seeway_targets::configuration::run(bytes));

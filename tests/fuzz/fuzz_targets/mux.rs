@@ -1,0 +1,4 @@
+//! See `mux` in the crate `seeway-targets`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| seeway_targets::mux::run(bytes));
