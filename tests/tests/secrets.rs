@@ -115,7 +115,9 @@ fn mark(number: u8) -> Vec<u8> {
     let mut mark =
         vec![0xA5, 0x5C, 0xE7, number, 0x19, 0xD3, 0x4B, 0x86, 0xF1, 0x2E, 0x97, 0x60, 0xBC, 0x0D, 0x7A, 0xC8];
     // So that the mark as a whole is nowhere in this program's file, nor in the gateway's.
-    mark.iter_mut().for_each(|byte| *byte ^= 0x33);
+    for byte in &mut mark {
+        *byte ^= 0x33;
+    }
     mark
 }
 

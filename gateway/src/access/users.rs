@@ -21,10 +21,13 @@ const TIME_LIMIT: Duration = Duration::from_secs(5);
 /// As many users are remembered; when one more comes all are forgotten.
 const MOST: usize = 4096;
 
+/// By user and group: who that is, and when it was found out.
+type Known = HashMap<(u32, u32), (Identity, Instant)>;
+
 /// Those that have been looked up. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Users {
-    known: Arc<Mutex<HashMap<(u32, u32), (Identity, Instant)>>>,
+    known: Arc<Mutex<Known>>,
 }
 
 impl Users {
@@ -56,7 +59,7 @@ impl Users {
         identity
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(u32, u32), (Identity, Instant)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -22,8 +22,11 @@ enum Fits {
     Group(Option<Means>, WildMatch),
 }
 
+/// What a pattern means.
+type Meaning = fn(WildMatch) -> Fits;
+
 /// What a pattern may begin with.
-const PREFIXES: &[(&str, fn(WildMatch) -> Fits)] = &[
+const PREFIXES: &[(&str, Meaning)] = &[
     ("user:", |pattern| Fits::Name(Some(Means::UnixUser), pattern)),
     ("certificate:", |pattern| Fits::Name(Some(Means::Certificate), pattern)),
     ("token:", |pattern| Fits::Name(Some(Means::Token), pattern)),
@@ -39,9 +42,9 @@ impl Who {
         let fits = if text == Identity::ANONYMOUS {
             Fits::Anonymous
         } else {
-            let named = PREFIXES.iter().find_map(|(prefix, fits)| Some((text.strip_prefix(prefix)?, fits)));
-            let (pattern, fits): (_, &fn(WildMatch) -> Fits) =
-                named.unwrap_or((text, &((|pattern| Fits::Name(None, pattern)) as fn(WildMatch) -> Fits)));
+            let any: Meaning = |pattern| Fits::Name(None, pattern);
+            let named = PREFIXES.iter().find_map(|(prefix, fits)| Some((text.strip_prefix(prefix)?, *fits)));
+            let (pattern, fits) = named.unwrap_or((text, any));
             if pattern.is_empty() {
                 return None;
             }

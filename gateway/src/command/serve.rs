@@ -95,16 +95,14 @@ async fn until_stopped(gateway: &mut Gateway, signals: &mut Signals) -> Result<(
 
 fn ready_line(addresses: &Addresses) -> String {
     let list = |addresses: Vec<String>| if addresses.is_empty() { "off".to_owned() } else { addresses.join(",") };
-    let mut line = format!(
-        "ready grpc={} hardserver={} admin={}",
+    let management = addresses.management.iter().map(|management| format!(" management={management}"));
+    format!(
+        "ready grpc={} hardserver={} admin={}{}",
         list(addresses.grpc.iter().map(ToString::to_string).collect()),
         list(addresses.hardserver.iter().map(ToString::to_string).collect()),
         list(addresses.admin.iter().map(ToString::to_string).collect()),
-    );
-    if let Some(management) = &addresses.management {
-        line.push_str(&format!(" management={management}"));
-    }
-    line
+        management.collect::<String>(),
+    )
 }
 
 /// The signals that a running command knows. SIGHUP, which a terminal that is closed sends too, ends none.

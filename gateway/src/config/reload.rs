@@ -26,11 +26,11 @@ const FIXED: &[(&str, &str, IsSame)] = &[
     ("listen", "admin", |new, running| new.listen.admin == running.listen.admin),
     ("listen", "management", |new, running| new.listen.management == running.listen.management),
     ("tls", "certificate", |new, running| new.tls.is_some() == running.tls.is_some()),
-    ("tls", "handshakes", |new, running| same_of(&new.tls, &running.tls, |tls| tls.handshakes)),
-    ("tls", "max_age", |new, running| same_of(&new.tls, &running.tls, |tls| tls.max_age)),
+    ("tls", "handshakes", |new, running| same_of(new.tls.as_ref(), running.tls.as_ref(), |tls| tls.handshakes)),
+    ("tls", "max_age", |new, running| same_of(new.tls.as_ref(), running.tls.as_ref(), |tls| tls.max_age)),
     ("management_tls", "certificate", |new, running| new.management_tls.is_some() == running.management_tls.is_some()),
     ("management_tls", "handshakes", |new, running| {
-        same_of(&new.management_tls, &running.management_tls, |tls| tls.handshakes)
+        same_of(new.management_tls.as_ref(), running.management_tls.as_ref(), |tls| tls.handshakes)
     }),
     ("listen", "socket_mode", |new, running| new.listen.socket_mode == running.listen.socket_mode),
     ("listen", "socket_group", |new, running| new.listen.socket_group == running.listen.socket_group),
@@ -54,8 +54,8 @@ const FIXED: &[(&str, &str, IsSame)] = &[
 ];
 
 /// Whether both have the same value, where both have one.
-fn same_of<T: PartialEq>(new: &Option<Tls>, running: &Option<Tls>, value: fn(&Tls) -> T) -> bool {
-    new.as_ref().zip(running.as_ref()).is_none_or(|(new, running)| value(new) == value(running))
+fn same_of<T: PartialEq>(new: Option<&Tls>, running: Option<&Tls>, value: fn(&Tls) -> T) -> bool {
+    new.zip(running).is_none_or(|(new, running)| value(new) == value(running))
 }
 
 /// What a problem with a fixed key says. The admin port tells by it that nothing is wrong with the file as such.

@@ -93,8 +93,7 @@ impl Tls {
         let builder = match &self.client_ca {
             None => builder.with_no_client_auth(),
             Some(authorities) => {
-                let mut verifier =
-                    WebPkiClientVerifier::builder_with_provider(Arc::new(self.roots(authorities)?), provider);
+                let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(authorities)?), provider);
                 let lists = self.revoked()?;
                 if !lists.is_empty() {
                     verifier = verifier.with_crls(lists);
@@ -135,16 +134,6 @@ impl Tls {
         Stamp(files.map(stamp).collect())
     }
 
-    fn roots(&self, authorities: &Path) -> Result<RootCertStore, TlsFileError> {
-        let mut roots = RootCertStore::empty();
-        for certificate in pem::<CertificateDer<'static>>("client_ca", authorities)? {
-            roots.add(certificate).map_err(|error| {
-                wrong("client_ca", authorities, &error, "name a file with the authority's certificate in PEM form")
-            })?;
-        }
-        Ok(roots)
-    }
-
     fn revoked(&self) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsFileError> {
         let mut lists = Vec::new();
         for file in &self.crl {
@@ -171,6 +160,16 @@ impl Tls {
             fix: "name the file of the certificate's private key; `seeway keygen DIR --tls` makes one".to_owned(),
         })
     }
+}
+
+fn roots(authorities: &Path) -> Result<RootCertStore, TlsFileError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in pem::<CertificateDer<'static>>("client_ca", authorities)? {
+        roots.add(certificate).map_err(|error| {
+            wrong("client_ca", authorities, &error, "name a file with the authority's certificate in PEM form")
+        })?;
+    }
+    Ok(roots)
 }
 
 /// Everything of one kind that a file holds; at least one.

@@ -69,7 +69,7 @@ fn sealed(has_key: bool, how: usize, at: usize, content: &[u8]) {
         let comma: &[u8] = if text.first().is_none_or(u8::is_ascii_digit) { b"," } else { b"" };
         let body = [format!("{{\"seq\":{}", lines.len() + 1).as_bytes(), comma, text].concat();
         before = hash(has_key, before, &body);
-        let digits: String = before.iter().map(|byte| format!("{byte:02x}")).collect();
+        let digits = hex(&before);
         lines.push([&body[..], b",\"hash\":\"", digits.as_bytes(), b"\"}\n"].concat());
     }
     let count = lines.len() as u64;
@@ -123,7 +123,7 @@ pub fn seeds() -> Seeds {
         for (number, text) in [",\"event\":\"opened\",\"to\":\"file\""].into_iter().chain(records.lines()).enumerate() {
             let body = format!("{{\"seq\":{}{text}", number + 1);
             before = hash(has_key, before, body.as_bytes());
-            let digits: String = before.iter().map(|byte| format!("{byte:02x}")).collect();
+            let digits = hex(&before);
             log.extend(format!("{body},\"hash\":\"{digits}\"}}\n").into_bytes());
         }
         log
@@ -144,4 +144,13 @@ pub fn seeds() -> Seeds {
         seed("changed", with(&[3, 2, 2], records.as_bytes())),
         seed("repeated", with(&[3, 3, 0], records.as_bytes())),
     ]
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

@@ -213,7 +213,7 @@ impl Model {
             22 => match script.below(3) {
                 0 => self.scheduler.begin_drain(),
                 1 => self.scheduler.end_drain(),
-                _ => self.call(|scheduler, now, said| scheduler.abort_unsent(now, said)),
+                _ => self.call(Scheduler::abort_unsent),
             },
             _ => self.garbage(script),
         }
@@ -290,7 +290,7 @@ impl Model {
             2 => BULK_ABOVE + 1,
             _ => 8,
         };
-        let patience = if shape >> 3 & 7 == 0 { 0 } else { u64::from(shape >> 3 & 7) * 3000 };
+        let patience = u64::from(shape >> 3 & 7) * 3000;
         let deadline = self.now + Duration::from_millis(patience);
         let (idempotent, key) = (shape >> 6 & 1 == 1, if shape >> 7 == 1 { [1, 2][ticket % 2] } else { 0 });
         let priority = [Priority::High, Priority::Normal, Priority::Low][ticket % 3];
@@ -488,7 +488,7 @@ impl Model {
             at_once = if due > self.now { 0 } else { at_once + 1 };
             assert!(at_once < 100, "it wants to be called again and again at the same time");
             self.now = self.now.max(due);
-            self.call(|scheduler, now, said| scheduler.handle_timeout(now, said));
+            self.call(Scheduler::handle_timeout);
         }
         self.now = until;
         let is_late = |job: &&Job| !job.has_ended && job.deadline < until;

@@ -165,7 +165,9 @@ pub fn seeds() -> Seeds {
     let profile = Profile::open_1();
     let stream = |head: [u8; 3], messages: &[&dyn Fn(&mut WipedBuffer)]| {
         let mut out = WipedBuffer::new();
-        messages.iter().for_each(|write| write(&mut out));
+        for write in messages {
+            write(&mut out);
+        }
         [&head[..], out.filled()].concat()
     };
     let status = profile.statuses.unknown_id;

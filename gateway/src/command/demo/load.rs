@@ -109,6 +109,7 @@ pub(super) type Keys = Arc<Vec<(&'static str, UnparsedPublicKey<Vec<u8>>)>>;
 
 /// One way in, for one of several tasks.
 #[derive(Clone)]
+#[allow(clippy::large_enum_variant)] // There are a few of them.
 enum Way {
     Legacy(World),
     Submit(Gateway),

@@ -21,7 +21,7 @@ pub(super) const WORLD: &str = "signer";
 /// The machines, each with a world of its own besides, so that its public key can be asked for.
 pub(super) const MACHINES: [&str; 2] = ["hsm-a", "hsm-b"];
 
-/// The gRPC caller, as its certificate names it: spiffe://seeway/demo.
+/// The gRPC caller, as its certificate names it: `spiffe://seeway/demo`.
 const CALLER: &str = "demo";
 
 /// The machines' ports inside the HSM.
@@ -162,10 +162,11 @@ fn configuration(folder: &Path, hsm: &Hsm) -> String {
         text.push_str(&machine_section(folder, hsm, name, port));
     }
     // Who may do what: gRPC callers show a certificate, legacy callers are known by their user, or not at all over TCP.
-    text.push_str(&format!(
+    let access = format!(
         "\n[tls]\ncertificate = \"server.pem\"\nkey = \"server.key\"\nclient_ca = \"ca.pem\"\n\n[[permission]]\nname = \"demo\"\n\
          who = [\"certificate:spiffe://seeway/{CALLER}\", \"user:*\", \"anonymous\"]\nmay = [\"submit\"]\nworlds = [\"signer\", \"hsm-*\"]\n"
-    ));
+    );
+    text.push_str(&access);
     // A machine that comes back is seen soon.
     text.push_str("\n[ssh]\nretry_max = \"300ms\"\n");
     text.push_str(&world_section(WORLD, &MACHINES));
