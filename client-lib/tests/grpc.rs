@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use seeway_client::grpc::{ConnectError, Gateway, SubmitOptions};
+use seeway_client::grpc::{ConnectError, Credentials, Gateway, SubmitOptions};
 use seeway_client::{JobError, JobErrorKind};
 use seeway_proto::outcome::{NotSent, Rejected, Unknown};
 use seeway_proto::v1::see_job_service_server::{SeeJobService, SeeJobServiceServer};
@@ -331,7 +331,15 @@ async fn a_gateway_that_is_not_there_is_named() {
     let error = within("the refusal", Gateway::connect(&closed.to_string())).await.unwrap_err();
     assert!(matches!(error, ConnectError::Connect { .. }), "{error}");
     assert!(error.to_string().contains(&closed.to_string()), "{error}");
-    for bad in ["localhost", "https://localhost:1", "ftp://localhost:1", "localhost:1/path", ""] {
+    // What is shown to nobody but the gateway is not shown where others read along.
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    std::fs::write(&token, "secret-of-mine\n").unwrap();
+    let credentials = Credentials::none().token(&token).unwrap();
+    assert!(!format!("{credentials:?}").contains("secret-of-mine"));
+    let error = Gateway::connect_with(&closed.to_string(), credentials).await.unwrap_err();
+    assert!(error.to_string().contains("grpcs://"), "{error}");
+    for bad in ["localhost", "https://localhost", "ftp://localhost:1", "localhost:1/path", ""] {
         let error = Gateway::connect(bad).await.unwrap_err();
         assert!(matches!(error, ConnectError::Address { .. }), "{bad}: {error}");
     }
