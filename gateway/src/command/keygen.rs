@@ -116,6 +116,7 @@ identity = \"{private}\"",
 }
 
 /// Makes certificates for a start: an authority, the gateway's own certificate for loopback, and one for this caller.
+#[cfg(feature = "emulator")] // For the demonstration.
 pub(crate) fn make_certificates(directory: &Path, client: &str) -> Result<(), Failure> {
     let clients = [client.to_owned()];
     tls::make(&tls::Wanted { directory, server_names: &[], clients: &clients, days: 1 }).map(drop)
