@@ -107,6 +107,10 @@ fn target(text: &str, base: &Base) -> Result<Target, Wrong> {
 fn key(path: &Path) -> Result<Key, Wrong> {
     let name = path.display();
     let unreadable = |error| files::unreadable(path, &error);
+    // Before it is opened: a pipe would wait for somebody to write to it.
+    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(Wrong::new(format!("{name} is no file of a key"), "make one: openssl rand -hex 32"));
+    }
     let file = File::open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
     let mode = metadata.permissions().mode() & 0o777;

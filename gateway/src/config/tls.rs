@@ -144,6 +144,7 @@ impl Tls {
 
     fn private_key(&self) -> Result<PrivateKeyDer<'static>, TlsFileError> {
         let path = &self.key;
+        is_file("key", path)?;
         let file = std::fs::File::open(path).map_err(|error| unreadable("key", path, &error))?;
         let mode = file.metadata().map_err(|error| unreadable("key", path, &error))?.permissions().mode() & 0o7777;
         if mode & 0o077 != 0 {
@@ -188,7 +189,7 @@ fn pem<T: PemObject>(key: &'static str, path: &Path) -> Result<Vec<T>, TlsFileEr
 }
 
 fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, TlsFileError> {
-    let length = std::fs::metadata(path).map_err(|error| unreadable(key, path, &error))?.len();
+    let length = is_file(key, path)?;
     if length > FILE_LIMIT {
         return Err(TlsFileError {
             key,
@@ -197,6 +198,16 @@ fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, TlsFileError> {
         });
     }
     std::fs::read(path).map_err(|error| unreadable(key, path, &error))
+}
+
+/// The length of a file. Asked before it is opened: a pipe would wait for somebody to write to it.
+fn is_file(key: &'static str, path: &Path) -> Result<u64, TlsFileError> {
+    let metadata = std::fs::metadata(path).map_err(|error| unreadable(key, path, &error))?;
+    if metadata.is_file() {
+        return Ok(metadata.len());
+    }
+    let what = format!("{} is not a file", path.display());
+    Err(TlsFileError { key, what, fix: "name a file".to_owned() })
 }
 
 fn unreadable(key: &'static str, path: &Path, error: &std::io::Error) -> TlsFileError {
@@ -212,4 +223,33 @@ fn unreadable(key: &'static str, path: &Path, error: &std::io::Error) -> TlsFile
 
 fn wrong(key: &'static str, path: &Path, error: &dyn fmt::Display, fix: &str) -> TlsFileError {
     TlsFileError { key, what: format!("{} can not be used: {error}", path.display()), fix: fix.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("coreutils has it");
+        assert!(made.success());
+        let tls = Tls {
+            certificate: pipe.clone(),
+            key: pipe.clone(),
+            client_ca: None,
+            client_certificates: ClientCertificates::Required,
+            crl: Vec::new(),
+            accepts_expired_crl: false,
+            handshake_timeout: Duration::from_secs(1),
+            handshakes: 1,
+            max_age: Duration::ZERO,
+        };
+        let error = tls.load(&[]).expect_err("a pipe is no certificate");
+        assert_eq!((error.key, error.to_string().contains("is not a file")), ("certificate", true), "{error}");
+        let error = tls.private_key().expect_err("a pipe is no key");
+        assert!(error.to_string().contains("is not a file"), "{error}");
+        assert!(tls.load(&[]).is_err_and(|error| error.what.contains("pipe")), "and it says which");
+    }
 }
