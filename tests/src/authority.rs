@@ -63,6 +63,16 @@ impl Authority {
         self.sign("server", names, ExtendedKeyUsagePurpose::ServerAuth)
     }
 
+    /// What `[tls]` or `[management_tls]` says of a server with this certificate that asks for certificates of this authority.
+    pub fn tls(&self, server: &Certified) -> String {
+        format!(
+            "certificate = \"{}\"\nkey = \"{}\"\nclient_ca = \"{}\"",
+            server.certificate.display(),
+            server.key.display(),
+            self.certificate().display()
+        )
+    }
+
     /// A client's certificate, with this URI as its name.
     pub fn client(&self, uri: &str) -> Certified {
         let name: Ia5String = uri.try_into().expect("plain");

@@ -31,7 +31,7 @@ impl Scene {
             .machine("hsm", machine.door(), machine.seejobs(), &identity, "")
             .world("pay", &["hsm"], "")
             .world("vault", &["hsm"], "")
-            .line("tls", &tls(&server, &authority));
+            .line("tls", &authority.tls(&server));
         let config = with(config, &authority);
         let gateway = Gateway::ready(&config);
         Self { authority, config, gateway, _identity: identity, _machine: machine }
@@ -53,15 +53,6 @@ impl Scene {
         let credentials = self.with(&self.authority.client(uri));
         Client::connect_with(&self.address(), credentials).await.unwrap_or_else(|error| panic!("{uri}: {error}"))
     }
-}
-
-fn tls(server: &Certified, callers: &Authority) -> String {
-    format!(
-        "certificate = \"{}\"\nkey = \"{}\"\nclient_ca = \"{}\"",
-        server.certificate.display(),
-        server.key.display(),
-        callers.certificate().display()
-    )
 }
 
 /// Sends one job; its reply, or why there is none.
@@ -315,7 +306,7 @@ async fn who_sends_jobs_drains_nothing_and_who_drains_sends_none() {
     let scene = Scene::new(|config, _| {
         config
             .line("listen", "management = \"tls:127.0.0.1:0\"")
-            .line("management_tls", &tls(&server, &operators))
+            .line("management_tls", &operators.tls(&server))
             .permission("who = [\"certificate:spiffe://bank.example/*\"]\nmay = [\"submit\"]")
             .permission(
                 "name = \"operators\"\nwho = [\"certificate:spiffe://bank.example/operator\"]\nmay = [\"admin\"]",
@@ -362,7 +353,7 @@ async fn at_an_identitys_quota_and_one_past_it() {
     let config = Config::new()
         .machine("hsm", machine.door(), machine.seejobs(), &identity, "")
         .world("pay", &["hsm"], "")
-        .line("tls", &tls(&authority.server(), &authority))
+        .line("tls", &authority.tls(&authority.server()))
         .line("runtime", "shards = 2")
         .permission(&format!("who = [\"certificate:{PAY}\"]\nmay = [\"submit\"]\nin_flight = 5"))
         .permission(&format!("who = [\"certificate:{rate}\"]\nmay = [\"submit\"]\njobs_per_second = 3"));

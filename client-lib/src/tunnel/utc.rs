@@ -2,6 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use time::OffsetDateTime;
+
 /// Seconds since 1970; 0 before that.
 pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
@@ -9,23 +11,12 @@ pub(super) fn now() -> u64 {
 
 /// `2026-11-26 04:20:42 UTC`.
 pub(super) fn text(seconds: u64) -> String {
-    const DAY: u64 = 24 * 60 * 60;
     // The longest that four digits of a year can say; certificates have years beyond.
-    const LAST: u64 = 253_402_300_799;
-    let seconds = seconds.min(LAST);
-    let (days, second) = (seconds / DAY, seconds % DAY);
-    // Years that begin in March, in eras of 400 of them, so that the day that some years lack is the last one
-    // (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+    const LAST: i64 = 253_402_300_799;
+    let seconds = i64::try_from(seconds).unwrap_or(LAST).min(LAST);
+    let at = OffsetDateTime::from_unix_timestamp(seconds).expect("it has four digits of a year");
+    let (date, (hour, minute, second)) = (at.date(), at.time().as_hms());
+    format!("{date} {hour:02}:{minute:02}:{second:02} UTC")
 }
 
 #[cfg(test)]

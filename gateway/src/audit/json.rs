@@ -2,6 +2,10 @@
 //!
 //! Used by [`super::record`] alone. What reads it back is `serde_json`.
 
+use std::io::Write as _;
+
+use time::OffsetDateTime;
+
 /// Appends text as a JSON string: everything but printable ASCII is escaped.
 pub(super) fn write_text(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
@@ -51,36 +55,12 @@ pub(super) fn write_hex(out: &mut Vec<u8>, bytes: &[u8]) {
 
 /// Appends a time, in microseconds since 1970, as RFC 3339 has it: `2026-11-26T04:20:43.000123Z`.
 pub(super) fn write_time(out: &mut Vec<u8>, micros: u64) {
-    let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
-    let (days, of_day) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = date(days);
-    let mut part = |number: u64, digits: u32, after: u8| {
-        for place in (0..digits).rev() {
-            out.push(b'0' + (number / 10_u64.pow(place) % 10) as u8);
-        }
-        out.push(after);
-    };
-    part(year, 4, b'-');
-    part(month, 2, b'-');
-    part(day, 2, b'T');
-    part(of_day / 3600, 2, b':');
-    part(of_day / 60 % 60, 2, b':');
-    part(of_day % 60, 2, b'.');
-    part(micros, 6, b'Z');
-}
-
-/// Year, month and day of a day, counted from 1970-01-01. Counts from a first of March, so that a leap day is a year's last.
-fn date(days: u64) -> (u64, u64, u64) {
-    const OF_400_YEARS: u64 = 146_097;
-    // From 0000-03-01 to 1970-01-01.
-    let days = days + 719_468;
-    let (era, of_era) = (days / OF_400_YEARS, days % OF_400_YEARS);
-    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (era * 400 + year + u64::from(month <= 2), month, day)
+    // A clock that is past the year 9999 is wrong, and no reason to lose a record.
+    let nanoseconds = i128::from(micros) * 1_000;
+    let at = OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    let (hour, minute, second, micros) = at.time().as_hms_micro();
+    // Writing to a vector does not fail.
+    let _ = write!(out, "{}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z", at.date());
 }
 
 #[cfg(test)]

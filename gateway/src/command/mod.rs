@@ -20,6 +20,7 @@ pub mod serve;
 mod table;
 #[cfg(test)]
 mod test_peers;
+mod tls_files;
 
 use std::fmt;
 use std::io::{self, Write};

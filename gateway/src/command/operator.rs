@@ -17,6 +17,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::Failure;
+use super::tls_files::TlsFiles;
 use crate::config::provider;
 
 /// How long connecting may take, and how long each step of the request.
@@ -34,15 +35,8 @@ pub(super) struct At {
     /// tls:host:port with --ca, --certificate and --key
     #[arg(long, value_name = "WHERE", default_value = "127.0.0.1:9464")]
     admin: Admin,
-    /// The file of the authorities that the gateway's certificate comes by, in PEM form (tls)
-    #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
-    /// The file of the certificate to show, in PEM form (tls)
-    #[arg(long, value_name = "FILE", requires = "key")]
-    certificate: Option<PathBuf>,
-    /// The file of its private key, in PEM form (tls)
-    #[arg(long, value_name = "FILE", requires = "certificate")]
-    key: Option<PathBuf>,
+    #[command(flatten)]
+    tls: TlsFiles,
     /// Print one JSON object
     #[arg(long)]
     pub(super) json: bool,
@@ -100,6 +94,7 @@ impl At {
             std::fs::read(file).map(Zeroizing::new).map_err(|error| failed(&format!("{}: {error}", file.display())))
         };
         let ca = self
+            .tls
             .ca
             .as_ref()
             .ok_or_else(|| Failure::Misused("tls:… needs the authority's certificate: --ca FILE".into()))?;
@@ -112,7 +107,7 @@ impl At {
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|error| failed(&error))?
             .with_root_certificates(roots);
-        let config = match (&self.certificate, &self.key) {
+        let config = match (&self.tls.certificate, &self.tls.key) {
             (Some(certificate), Some(key)) => {
                 let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem(certificate)?).collect();
                 let chain = chain.map_err(|error| failed(&format!("{}: {error}", certificate.display())))?;

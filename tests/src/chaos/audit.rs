@@ -5,6 +5,8 @@ use std::{
     fmt::Write as _,
 };
 
+use time::OffsetDateTime;
+
 use super::{
     caller::Kind,
     ledger::{Event, Millis},
@@ -356,18 +358,9 @@ fn job_of(line: &str) -> String {
 
 /// A time as logs have it: `2026-11-23T22:46:30.123`.
 fn utc(time: Millis) -> String {
-    let (days, rest) = (time / 86_400_000, time % 86_400_000);
-    // Days since the 1st of March of the year 0: leap days come last in years that begin in March.
-    let days = days + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    let (seconds, millis) = (rest / 1_000, rest % 1_000);
-    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
-    format!("{:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}", year + 400 * era + next)
+    let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(time) * 1_000_000).expect("a time of our days");
+    let (hour, minute, second, millis) = at.time().as_hms_milli();
+    format!("{}T{hour:02}:{minute:02}:{second:02}.{millis:03}", at.date())
 }
 
 #[cfg(test)]

@@ -66,13 +66,7 @@ async fn connections_up_to_the_limit_and_past_it() {
 async fn half_open_tls_at_the_limit_and_one_past_it() {
     let _turn = Turn::alone();
     let authority = Authority::new("callers");
-    let server = authority.server();
-    let tls = format!(
-        "certificate = \"{}\"\nkey = \"{}\"\nclient_ca = \"{}\"\nhandshake_timeout = \"5s\"\nhandshakes = 32",
-        server.certificate.display(),
-        server.key.display(),
-        authority.certificate().display()
-    );
+    let tls = format!("{}\nhandshake_timeout = \"5s\"\nhandshakes = 32", authority.tls(&authority.server()));
     let scene =
         Scene::new(|config, _| config.line("management_tls", &tls).line("listen", "management = \"tls:127.0.0.1:0\""));
     let address = scene.gateway.management().trim_start_matches("tls:").to_owned();

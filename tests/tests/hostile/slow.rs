@@ -215,13 +215,7 @@ async fn trickle_calls(address: &str, message: &[u8], tally: &Tally) {
 async fn a_tls_hello_byte_by_byte() {
     let _turn = Turn::alone();
     let authority = Authority::new("callers");
-    let server = authority.server();
-    let tls = format!(
-        "certificate = \"{}\"\nkey = \"{}\"\nclient_ca = \"{}\"\nhandshake_timeout = \"1s\"",
-        server.certificate.display(),
-        server.key.display(),
-        authority.certificate().display()
-    );
+    let tls = format!("{}\nhandshake_timeout = \"1s\"", authority.tls(&authority.server()));
     // gRPC would be TLS, too, and the caller that behaves there speaks none.
     let scene =
         Scene::new(|config, _| config.line("management_tls", &tls).line("listen", "management = \"tls:127.0.0.1:0\""));

@@ -21,6 +21,7 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
+use super::tls_files::TlsFiles;
 use super::{Failure, block_on, write_json};
 use crate::config::{parse_duration, parse_endpoint};
 use reply::{Output, from_hex, hex, is_printable, write_reply};
@@ -97,15 +98,8 @@ pub struct Args {
 /// What TLS needs, and a token.
 #[derive(Clone, Debug, Default, clap::Args)]
 struct CredentialFiles {
-    /// The file of the authorities that the gateway's certificate comes by, in PEM form (grpcs)
-    #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
-    /// The file of the certificate to show, in PEM form (grpcs)
-    #[arg(long, value_name = "FILE", requires = "key")]
-    certificate: Option<PathBuf>,
-    /// The file of its private key, in PEM form (grpcs)
-    #[arg(long, value_name = "FILE", requires = "certificate")]
-    key: Option<PathBuf>,
+    #[command(flatten)]
+    tls: TlsFiles,
     /// A file that holds a token to send (grpcs)
     #[arg(long, value_name = "FILE")]
     token: Option<PathBuf>,
@@ -115,10 +109,10 @@ impl CredentialFiles {
     fn read(&self) -> Result<Credentials, Failure> {
         let failed = |error: CredentialsError| Failure::Failed(error.to_string());
         let mut credentials = Credentials::none();
-        if let Some(file) = &self.ca {
+        if let Some(file) = &self.tls.ca {
             credentials = credentials.trust(file).map_err(failed)?;
         }
-        if let (Some(certificate), Some(key)) = (&self.certificate, &self.key) {
+        if let (Some(certificate), Some(key)) = (&self.tls.certificate, &self.tls.key) {
             credentials = credentials.certificate(certificate, key).map_err(failed)?;
         }
         if let Some(file) = &self.token {

@@ -14,6 +14,7 @@ use seeway_proto::wire::{Limits, Profile};
 use tokio::time::timeout;
 
 use super::super::Failure;
+use super::super::tls_files::TlsFiles;
 use super::target::Target;
 use super::{AT_ONCE, Args, CredentialFiles};
 use crate::config::duration_text;
@@ -119,7 +120,7 @@ fn no_login(args: &Args) -> Result<(), Failure> {
 
 /// Refuses what only `grpcs://` has a use for.
 fn no_credentials(args: &Args) -> Result<(), Failure> {
-    let CredentialFiles { ca, certificate, token, .. } = &args.credentials;
+    let CredentialFiles { tls: TlsFiles { ca, certificate, .. }, token } = &args.credentials;
     let given = [("--ca", ca), ("--certificate", certificate), ("--token", token)];
     match given.into_iter().find(|(_, file)| file.is_some()) {
         Some((name, _)) => Err(Failure::Misused(format!("{name} is for grpcs://host:port, not for {}", args.to))),

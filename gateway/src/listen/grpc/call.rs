@@ -34,7 +34,6 @@ struct Call<'a> {
 /// Sends a job and waits for its outcome.
 pub(super) async fn submit(
     shard: &Shard,
-    caller: Arc<Caller>,
     somebody: Somebody,
     mut messages: Messages,
     deadline: Option<Instant>,
@@ -43,6 +42,7 @@ pub(super) async fn submit(
         shard.with(|state, _| state.front.late.grpc += u64::from(messages.was_late()));
         return Err(status);
     }
+    let caller = somebody.caller().clone();
     let mut held = Held::none(caller.holding().clone());
     let mut call = Call { shard, ticket: caller.ticket(), caller, job: None, has_ended: false };
     let mut outcome = None;

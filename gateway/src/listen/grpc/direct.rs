@@ -7,7 +7,6 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -21,7 +20,7 @@ use tonic::service::Routes;
 
 use super::connection::Caller;
 use super::messages::Messages;
-use super::somebody::{self, Somebody};
+use super::somebody::Somebody;
 use super::{call, deadline, stream};
 use crate::access::token::Tokens;
 use crate::shard::Shard;
@@ -68,12 +67,12 @@ impl Direct {
 
     fn submit(&self, request: Request<Body>) -> Answer {
         let deadline = deadline::of_call(Instant::now(), request.headers());
-        let asked = caller(&request).and_then(|caller| Ok((caller, self.somebody(&request)?)));
         let shard = self.shard.clone();
-        let asked = asked.map(|(caller, somebody)| (self.messages(request, &caller, deadline), caller, somebody));
+        let asked = self.somebody(&request);
+        let asked = asked.map(|somebody| (self.messages(request, somebody.caller(), deadline), somebody));
         Box::pin(async move {
             let answer = match asked {
-                Ok((messages, caller, somebody)) => call::submit(&shard, caller, somebody, messages, deadline).await,
+                Ok((messages, somebody)) => call::submit(&shard, somebody, messages, deadline).await,
                 Err(status) => Err(status),
             };
             Ok(match answer {
@@ -124,10 +123,6 @@ fn response(body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
-}
-
-fn caller(request: &Request<Body>) -> Result<Arc<Caller>, Status> {
-    somebody::caller(request.extensions()).cloned()
 }
 
 /// Why a call's messages can not be read; `None` where they can.

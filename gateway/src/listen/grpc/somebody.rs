@@ -42,7 +42,9 @@ impl Somebody {
             _ => None,
         };
         let somebody = Self { caller, of_call };
+        // Where there are no rules no call asks the shard for that.
         let is_nobody = somebody.identity().means() == Means::Anonymous
+            && !shard.config().permissions.is_empty()
             && shard.with(|state, now| somebody.standing(state, now).is_nobody());
         if is_nobody {
             let how =
@@ -60,7 +62,7 @@ impl Somebody {
     }
 
     /// The connection that the call came over.
-    pub(super) fn caller(&self) -> &Caller {
+    pub(super) fn caller(&self) -> &Arc<Caller> {
         &self.caller
     }
 
@@ -84,7 +86,7 @@ impl Somebody {
 }
 
 /// The connection that a call came over.
-pub(super) fn caller(extensions: &Extensions) -> Result<&Arc<Caller>, Status> {
+fn caller(extensions: &Extensions) -> Result<&Arc<Caller>, Status> {
     extensions.get::<Arc<Caller>>().ok_or_else(|| Status::internal("the connection has no caller"))
 }
 

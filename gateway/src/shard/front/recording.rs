@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use seeway_proto::outcome::{NotSent, Outcome};
 
-use super::{Front, Port};
+use super::Front;
 use crate::access::Identity;
 use crate::audit::{Actor, Event, Recorder};
 use crate::schedule::{CallerId, Concluded, NewJob};
@@ -71,10 +71,7 @@ impl Front {
             self.refuse_unrecorded(caller, job);
             return false;
         }
-        let of_call = match self.ports.get(caller) {
-            Some(Port::Calls(calls)) => calls.get(&job.ticket).and_then(|call| call.standing.as_ref()),
-            _ => None,
-        };
+        let of_call = self.ports.get(caller).and_then(|port| port.standing_of_call(job.ticket));
         recorder.submitted(caller, job.ticket, job.bytes, of_call.map(|standing| standing.identity()));
         true
     }
