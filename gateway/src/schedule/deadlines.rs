@@ -42,7 +42,7 @@ impl Deadlines {
     }
 
     /// A job has ended.
-    #[inline]
+    #[inline(always)]
     pub(super) fn job_ended(&mut self, is_in_hand: impl Fn(JobId) -> bool) {
         self.jobs -= 1;
         if self.jobs == 0 || self.len() > self.jobs * 2 + MOST_ENDED {
@@ -51,6 +51,8 @@ impl Deadlines {
     }
 
     /// Throws out those of jobs that have ended: most of them are the first, as they were the first to come.
+    #[cold]
+    #[inline(never)]
     fn tidy(&mut self, is_in_hand: impl Fn(JobId) -> bool) {
         if self.jobs == 0 {
             self.in_line.clear();

@@ -30,19 +30,10 @@ impl Scheduler {
         self.retry_or_conclude(now, job, outcome, effects);
     }
 
-    /// Ends a job that is not to be taken in, for a reason that is not the scheduler's: counted and told like any other.
-    pub fn turn_away(&mut self, caller: CallerId, new: &NewJob<'_>, outcome: Outcome<'_>, effects: &mut impl Effects) {
-        self.refuse(caller, new, outcome, effects);
-    }
-
+    /// Ends a job that is not to be taken in, for a reason of the scheduler's or of whoever would hand it over: counted and told like
+    /// any other.
     #[cold]
-    pub(super) fn refuse(
-        &mut self,
-        caller: CallerId,
-        new: &NewJob<'_>,
-        outcome: Outcome<'_>,
-        effects: &mut impl Effects,
-    ) {
+    pub fn refuse(&mut self, caller: CallerId, new: &NewJob<'_>, outcome: Outcome<'_>, effects: &mut impl Effects) {
         let world = &self.worlds[new.world.0];
         if world.waiting.is_empty() {
             self.machines.want_no_permits(&world.machines);
@@ -61,6 +52,7 @@ impl Scheduler {
     }
 
     /// Ends a job that is detached, whose caller wants no outcome.
+    #[cold]
     pub(super) fn abandon(&mut self, id: JobId, effects: &mut impl Effects) {
         let Some((job, of_caller)) = self.jobs.remove(id, &mut self.spare) else { return };
         if of_caller.waits_for_room {

@@ -258,7 +258,7 @@ impl State {
         match self.front.admit(now, caller, &job) {
             Ok(()) => self.scheduler.submit(now, caller, job, &mut self.front),
             Err(outcome) => {
-                self.scheduler.turn_away(caller, &job, outcome, &mut self.front);
+                self.scheduler.refuse(caller, &job, outcome, &mut self.front);
                 None
             }
         }

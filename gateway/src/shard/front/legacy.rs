@@ -138,7 +138,7 @@ impl LegacyPort {
         self.handles.give(world)
     }
 
-    /// Tells the job's outcome to its caller, once the shard's call ends: [`Front::answered`].
+    /// Tells the job's outcome to its caller, once the shard's call ends.
     #[inline]
     pub fn answer(&mut self, profile: &Profile, tag: u32, outcome: Outcome<'_>) {
         match outcome {
