@@ -221,13 +221,15 @@ pub struct Terminators {
 
 impl Terminators {
     fn new(config: &Config) -> Result<Self, TlsFileError> {
-        let new = |listener, tls: &Option<Tls>, protocols| {
-            tls.as_ref().map(|tls| Terminator::new(listener, tls, protocols)).transpose()
+        let new = |listener, tls: Option<&Tls>, protocols| {
+            tls.map(|tls| Terminator::new(listener, tls, protocols)).transpose()
         };
+        let is_tls = |address: &HardserverAddress| matches!(address, HardserverAddress::Tls(_));
+        let of_hardserver = config.tls.as_ref().filter(|_| config.listen.hardserver.iter().any(is_tls));
         Ok(Self {
-            grpc: new("grpc", &config.tls, &[b"h2"])?,
-            hardserver: new("hardserver", &config.tls, &[])?,
-            management: new("management", &config.management_tls, &[b"http/1.1"])?,
+            grpc: new("grpc", config.tls.as_ref().filter(|_| config.listen.grpc.is_some()), &[b"h2"])?,
+            hardserver: new("hardserver", of_hardserver, &[])?,
+            management: new("management", config.management_tls.as_ref(), &[b"http/1.1"])?,
         })
     }
 

@@ -1,5 +1,7 @@
 //! Who gets in, and what they may do: certificates, Unix users and rules, at every listener.
 
+use std::io::Read as _;
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -141,7 +143,7 @@ async fn without_a_good_certificate_there_is_no_connection() {
     let _turn = Turn::beside_others();
     let scene = Scene::new(|config, authority| {
         let list = authority.revoke(&[], true);
-        config.line("tls", &format!("crl = [\"{}\"]\nhandshake_timeout = \"2s\"", list.display()))
+        config.tls_listener().line("tls", &format!("crl = [\"{}\"]\nhandshake_timeout = \"2s\"", list.display()))
     });
     let refused = async |credentials: Credentials, what: &str| {
         let client = Client::connect_with(&scene.address(), credentials).await;
@@ -168,17 +170,36 @@ async fn without_a_good_certificate_there_is_no_connection() {
         Ok(plain) => plain.list_worlds().await.is_err(),
     });
 
-    // The list is read again when it changes; the connection that is open stays, and the next one of the same certificate does not come
-    // to be.
+    // The list is read again when it changes; of two callers that are connected, by each front end, the one whose certificate it has is
+    // cut off, and can not come back.
+    let other = scene.client(AUDIT).await;
+    let (stream, other_stream) = (client.stream(), other.stream());
+    let options = SubmitOptions::default();
+    for stream in [&stream, &other_stream] {
+        assert!(stream.submit("pay", "job", &options).await.is_ok());
+    }
+    let mut legacy = tls_session(&scene, &good, scene.gateway.tls());
+    let mut other_legacy = tls_session(&scene, &scene.authority.client(AUDIT), scene.gateway.tls());
+    let withdrawn = |listener| scene.gateway.metrics().sum_where("seeway_tls_withdrawn_total", listener);
+    assert!(withdrawn("") < 0.5);
     scene.authority.revoke(&[&good], true);
-    let reloads = || scene.gateway.metrics().sum_where("seeway_tls_reloads_total", "result=\"ok\"");
-    wait::until("the list is read again", wait::BOUND, || (reloads() > 1.5).then_some(()));
+    for listener in ["listener=\"grpc\"", "listener=\"hardserver\""] {
+        wait::until("the connection is closed", wait::BOUND, || (withdrawn(listener) > 0.5).then_some(()));
+    }
+    assert!(has_ended(&mut legacy), "the legacy caller is cut off");
+    assert!(stream.submit("pay", "job", &options).await.is_err(), "the stream has ended with its connection");
     refused(scene.with(&good), "a revoked certificate").await;
-    assert_eq!(ask(&client, "pay").await, Ok(()), "until it has reached tls.max_age");
+    assert!(other_stream.submit("pay", "job", &options).await.is_ok(), "whoever else is connected stays");
+    assert!(!has_ended(&mut other_legacy));
+    assert!(withdrawn("") < 2.5);
+    let client = other;
     // One that is past its next update lets nobody in.
+    let reloads = || scene.gateway.metrics().sum_where("seeway_tls_reloads_total", "result=\"ok\"");
+    let before = reloads();
     scene.authority.revoke(&[], false);
-    wait::until("the list is read again", wait::BOUND, || (reloads() > 3.5).then_some(()));
+    wait::until("the list is read again", wait::BOUND, || (reloads() > before + 1.5).then_some(()));
     refused(scene.with(&good), "somebody whose authority's list is overdue").await;
+    assert!(!has_ended(&mut other_legacy), "it cuts nobody off");
     // A file that will not do changes nothing.
     let before = scene.gateway.metrics().sum_where("seeway_tls_reloads_total", "result=\"refused\"");
     std::fs::write(scene.authority.revoke(&[], true), "no list").expect("written");
@@ -196,49 +217,59 @@ async fn a_new_certificate_is_shown_to_the_next_caller_and_disturbs_no_other() {
     let stream = client.stream();
     let options = SubmitOptions::default();
     assert!(stream.submit("pay", "job", &options).await.is_ok());
-    let before = served_by(&scene).await;
+    let before = served_by(&scene);
     scene.authority.server();
     let reloads = || scene.gateway.metrics().sum_where("seeway_tls_reloads_total", "result=\"ok\"");
-    wait::until("the certificate is read again", wait::BOUND, || (reloads() > 1.5).then_some(()));
-    assert_ne!(served_by(&scene).await.0, before.0, "another certificate");
+    wait::until("the certificate is read again", wait::BOUND, || (reloads() > 0.5).then_some(()));
+    assert_ne!(served_by(&scene).0, before.0, "another certificate");
     assert!(stream.submit("pay", "job", &options).await.is_ok(), "on the connection from before");
     assert_eq!(before.1, rustls::NamedGroup::X25519MLKEM768, "the hybrid key exchange");
 }
 
 /// The certificate that a new connection is shown, and the key exchange that was agreed on by a client that knows the hybrid one.
-async fn served_by(scene: &Scene) -> (Vec<u8>, rustls::NamedGroup) {
+fn served_by(scene: &Scene) -> (Vec<u8>, rustls::NamedGroup) {
+    let address = scene.address().replace("grpcs://", "");
+    let (session, _) = tls_session(scene, &scene.authority.client(AUDIT), &address);
+    let shown = session.peer_certificates().expect("shown")[0].to_vec();
+    (shown, session.negotiated_key_exchange_group().expect("agreed").name())
+}
+
+/// A connection on which TLS has been agreed on by a client that knows the hybrid key exchange, and nothing else was said.
+fn tls_session(scene: &Scene, certified: &Certified, address: &str) -> (rustls::ClientConnection, TcpStream) {
     use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
     use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
-    let certified = scene.authority.client(AUDIT);
-    let address = scene.address().replace("grpcs://", "");
+    let mut roots = rustls::RootCertStore::empty();
     let authorities = CertificateDer::from_pem_file(scene.authority.certificate()).expect("a certificate");
-    tokio::task::spawn_blocking(move || {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(authorities).expect("an authority");
-        let provider = rustls::crypto::CryptoProvider {
-            kx_groups: vec![kx_group::X25519MLKEM768, kx_group::X25519],
-            ..default_provider()
-        };
-        let config = rustls::ClientConfig::builder_with_provider(provider.into())
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .expect("TLS 1.3")
-            .with_root_certificates(roots)
-            .with_client_auth_cert(
-                vec![CertificateDer::from_pem_file(&certified.certificate).expect("a certificate")],
-                PrivateKeyDer::from_pem_file(&certified.key).expect("a key"),
-            )
-            .expect("they belong together");
-        let name = ServerName::try_from("localhost").expect("a name");
-        let mut session = rustls::ClientConnection::new(config.into(), name).expect("a session");
-        let mut stream = std::net::TcpStream::connect(address).expect("connected");
-        while session.is_handshaking() {
-            session.complete_io(&mut stream).expect("agreed");
-        }
-        let shown = session.peer_certificates().expect("shown")[0].to_vec();
-        (shown, session.negotiated_key_exchange_group().expect("agreed").name())
-    })
-    .await
-    .expect("no panic")
+    roots.add(authorities).expect("an authority");
+    let provider = rustls::crypto::CryptoProvider {
+        kx_groups: vec![kx_group::X25519MLKEM768, kx_group::X25519],
+        ..default_provider()
+    };
+    let config = rustls::ClientConfig::builder_with_provider(provider.into())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("TLS 1.3")
+        .with_root_certificates(roots)
+        .with_client_auth_cert(
+            vec![CertificateDer::from_pem_file(&certified.certificate).expect("a certificate")],
+            PrivateKeyDer::from_pem_file(&certified.key).expect("a key"),
+        )
+        .expect("they belong together");
+    let name = ServerName::try_from("localhost").expect("a name");
+    let mut session = rustls::ClientConnection::new(config.into(), name).expect("a session");
+    let mut stream = TcpStream::connect(address).expect("connected");
+    while session.is_handshaking() {
+        session.complete_io(&mut stream).expect("agreed");
+    }
+    (session, stream)
+}
+
+/// Whether the gateway has closed a connection that nothing was said on.
+fn has_ended((_, stream): &mut (rustls::ClientConnection, TcpStream)) -> bool {
+    stream.set_read_timeout(Some(Duration::from_millis(500))).expect("a socket's option");
+    match stream.read_to_end(&mut Vec::new()) {
+        Ok(_) => true,
+        Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+    }
 }
 
 /// What `seeway check --as` says that somebody may do to `pay`.

@@ -151,6 +151,7 @@ impl Seen<'_> {
             for (result, count) in [("ok", counts.reloaded), ("refused", counts.not_reloaded)] {
                 counter!("seeway_tls_reloads_total", "listener" => *listener, "result" => result).absolute(count);
             }
+            counter!("seeway_tls_withdrawn_total", "listener" => *listener).absolute(counts.withdrawn);
         }
     }
 
@@ -359,6 +360,10 @@ fn describe() {
         "How long ago the provider's keys were read; 0 where there are none"
     );
     describe_counter!("seeway_tls_reloads_total", "Certificates read again, by whether they could be used");
+    describe_counter!(
+        "seeway_tls_withdrawn_total",
+        "Connections that were closed because their certificates were withdrawn"
+    );
     describe_counter!("seeway_jobs_total", "Jobs that ended, by what became of them");
     describe_counter!("seeway_retries_total", "Idempotent jobs sent again after an unknown outcome");
     describe_gauge!(

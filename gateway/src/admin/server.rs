@@ -132,8 +132,8 @@ async fn serve_connection(
             let Some(_place) = terminator.place() else { return };
             match terminator.shake_hands(stream).await {
                 Ok((mut stream, identity)) => {
-                    if stream.get_mut().0.arrive().is_ok() {
-                        let from = stream.get_ref().0.peer().map(|peer| peer.to_string());
+                    if stream.arrive().is_ok() {
+                        let from = stream.peer().map(|peer| peer.to_string());
                         let actor = Actor::new(identity, ListenerKind::Management, from.as_deref()).into();
                         answer_all(stream, Operator { actor, takes_changes: true }, control, asked).await;
                     }

@@ -37,7 +37,7 @@ pub use duration::{duration_text, parse_duration};
 pub use problem::{Place, Problem, Problems};
 pub use process::{Policy, Process, User};
 pub use reference::reference;
-pub use tls::{ClientCertificates, Stamp, Tls, TlsFileError, provider};
+pub use tls::{ClientCertificates, Loaded, Stamp, Tls, TlsFileError, provider};
 pub use token::Token;
 pub use value::{
     Balance, Circuit, Config, HardserverAddress, Limits, Listen, Machine, Retry, Runtime, Ssh, Wire, World,

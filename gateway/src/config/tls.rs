@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use zeroize::Zeroizing;
@@ -45,6 +46,15 @@ pub enum ClientCertificates {
     Required,
     /// Without one a caller is nobody, unless it sends a token.
     Optional,
+}
+
+/// What has been made of the files.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What is shown, and agreed on.
+    pub server: Arc<ServerConfig>,
+    /// Who looks at callers' certificates; `None` where none are asked for.
+    pub verifier: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 /// Why a file will not do.
@@ -85,30 +95,15 @@ impl Tls {
     ///
     /// # Errors
     /// The first file that will not do.
-    pub fn load(&self, protocols: &[&[u8]]) -> Result<Arc<ServerConfig>, TlsFileError> {
+    pub fn load(&self, protocols: &[&[u8]]) -> Result<Loaded, TlsFileError> {
         let provider = provider();
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|error| wrong("certificate", &self.certificate, &error, "report this: TLS 1.3 is built in"))?;
-        let builder = match &self.client_ca {
+        let verifier = self.client_ca.as_ref().map(|authorities| self.verifier(authorities, provider)).transpose()?;
+        let builder = match &verifier {
             None => builder.with_no_client_auth(),
-            Some(authorities) => {
-                let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(authorities)?), provider);
-                let lists = self.revoked()?;
-                if !lists.is_empty() {
-                    verifier = verifier.with_crls(lists);
-                    if !self.accepts_expired_crl {
-                        verifier = verifier.enforce_revocation_expiration();
-                    }
-                }
-                if self.client_certificates == ClientCertificates::Optional {
-                    verifier = verifier.allow_unauthenticated();
-                }
-                let verifier = verifier.build().map_err(|error| {
-                    wrong("client_ca", authorities, &error, "name a file with the authority's certificate in PEM form")
-                })?;
-                builder.with_client_cert_verifier(verifier)
-            }
+            Some(verifier) => builder.with_client_cert_verifier(verifier.clone()),
         };
         let chain: Vec<CertificateDer<'static>> = pem("certificate", &self.certificate)?;
         let key = self.private_key()?;
@@ -120,7 +115,28 @@ impl Tls {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-        Ok(Arc::new(config))
+        Ok(Loaded { server: Arc::new(config), verifier })
+    }
+
+    fn verifier(
+        &self,
+        authorities: &Path,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Arc<dyn ClientCertVerifier>, TlsFileError> {
+        let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(authorities)?), provider);
+        let lists = self.revoked()?;
+        if !lists.is_empty() {
+            verifier = verifier.with_crls(lists);
+            if !self.accepts_expired_crl {
+                verifier = verifier.enforce_revocation_expiration();
+            }
+        }
+        if self.client_certificates == ClientCertificates::Optional {
+            verifier = verifier.allow_unauthenticated();
+        }
+        verifier.build().map_err(|error| {
+            wrong("client_ca", authorities, &error, "name a file with the authority's certificate in PEM form")
+        })
     }
 
     /// What the files look like now.

@@ -1,18 +1,23 @@
 //! Agreeing on TLS with whoever connects: on the control plane, so that it holds up no shard, and with a limit on how many at once.
 
+mod certified;
+
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
+use rustls::server::danger::ClientCertVerifier;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
 use super::stream;
 use crate::access::{Identity, certificate};
-use crate::config::{Stamp, Tls, TlsFileError};
+use crate::config::{Loaded, Stamp, Tls, TlsFileError};
+use certified::Certified;
 
 /// How often the files are looked at.
 const WATCH: Duration = Duration::from_secs(2);
@@ -24,6 +29,8 @@ pub struct Terminator {
     protocols: &'static [&'static [u8]],
     now: Mutex<Now>,
     places: Arc<Semaphore>,
+    /// Whose callers have shown a certificate.
+    certified: Certified,
     counts: Counts,
 }
 
@@ -31,7 +38,7 @@ pub struct Terminator {
 struct Now {
     settings: Tls,
     stamp: Stamp,
-    server: Arc<ServerConfig>,
+    loaded: Loaded,
 }
 
 /// How handshakes and reloads went.
@@ -43,6 +50,7 @@ struct Counts {
     refused: AtomicU64,
     reloaded: AtomicU64,
     not_reloaded: AtomicU64,
+    withdrawn: AtomicU64,
 }
 
 /// The same, as read.
@@ -60,6 +68,8 @@ pub struct TlsCounts {
     pub reloaded: u64,
     /// And without: the last good ones stay.
     pub not_reloaded: u64,
+    /// Open connections that were closed because their certificates were withdrawn.
+    pub withdrawn: u64,
 }
 
 /// Why there is no connection.
@@ -74,6 +84,9 @@ pub enum HandshakeError {
     /// The certificate is good and names nobody.
     #[error(transparent)]
     NoName(#[from] certificate::NoName),
+    /// The certificate was good when the handshake began.
+    #[error("the client certificate was withdrawn meanwhile")]
+    Withdrawn,
 }
 
 impl Terminator {
@@ -88,7 +101,8 @@ impl Terminator {
     ) -> Result<Arc<Self>, TlsFileError> {
         let places = Arc::new(Semaphore::new(settings.handshakes));
         let now = Mutex::new(Now::read(settings, protocols)?);
-        Ok(Arc::new(Self { listener, protocols, now, places, counts: Counts::default() }))
+        let (certified, counts) = (Certified::default(), Counts::default());
+        Ok(Arc::new(Self { listener, protocols, now, places, certified, counts }))
     }
 
     /// Which listener it is of.
@@ -99,7 +113,7 @@ impl Terminator {
     /// How handshakes and reloads went.
     pub fn counts(&self) -> TlsCounts {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let Counts { done, failed, late, refused, reloaded, not_reloaded } = &self.counts;
+        let Counts { done, failed, late, refused, reloaded, not_reloaded, withdrawn } = &self.counts;
         TlsCounts {
             done: read(done),
             failed: read(failed),
@@ -107,6 +121,7 @@ impl Terminator {
             refused: read(refused),
             reloaded: read(reloaded),
             not_reloaded: read(not_reloaded),
+            withdrawn: read(withdrawn),
         }
     }
 
@@ -133,7 +148,7 @@ impl Terminator {
         let count = match &shaken {
             Ok(_) => &counts.done,
             Err(HandshakeError::TimedOut(_)) => &counts.late,
-            Err(HandshakeError::Failed(_) | HandshakeError::NoName(_)) => &counts.failed,
+            Err(HandshakeError::Failed(_) | HandshakeError::NoName(_) | HandshakeError::Withdrawn) => &counts.failed,
         };
         count.fetch_add(1, Ordering::Relaxed);
         shaken
@@ -142,23 +157,48 @@ impl Terminator {
     async fn try_shake_hands(&self, stream: TcpStream) -> Result<(Box<stream::Tls>, Identity), HandshakeError> {
         let (server, limit) = {
             let now = self.lock();
-            (now.server.clone(), now.settings.handshake_timeout)
+            (now.loaded.server.clone(), now.settings.handshake_timeout)
         };
-        let shaking = TlsAcceptor::from(server).accept(stream::Movable::new(stream));
+        let shaking = TlsAcceptor::from(server.clone()).accept(stream::Movable::new(stream));
         let mut stream = tokio::time::timeout(limit, shaking).await.map_err(|_| HandshakeError::TimedOut(limit))??;
-        let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-        let identity = shown.map_or_else(|| Ok(Identity::anonymous()), |shown| certificate::identity(shown))?;
+        let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let Some(own) = shown.first() else {
+            stream.get_mut().0.leave()?;
+            return Ok((Box::new(stream::Tls::new(stream, None)), Identity::anonymous()));
+        };
+        let identity = certificate::identity(own)?;
+        let chain: Arc<[CertificateDer<'static>]> = shown.into();
+        let withdrawn = self.certified.add(chain.clone());
+        if let Some(verifier) = self.another_verifier(&server)
+            && certified::is_withdrawn(&*verifier, &chain)
+        {
+            return Err(HandshakeError::Withdrawn);
+        }
         stream.get_mut().0.leave()?;
-        Ok((Box::new(stream), identity))
+        Ok((Box::new(stream::Tls::new(stream, Some(withdrawn))), identity))
     }
 
-    /// Goes by other settings, or by other files of the same names, from now on. Where they will not do the last good ones stay.
-    pub fn reload(&self, settings: &Tls) {
+    /// Who looks at certificates now, where that has changed since `server` was shown: whoever was looked at by the last one, and was not
+    /// yet among those that are open when that was replaced, is looked at again.
+    fn another_verifier(&self, server: &Arc<ServerConfig>) -> Option<Arc<dyn ClientCertVerifier>> {
+        let now = self.lock();
+        if Arc::ptr_eq(&now.loaded.server, server) { None } else { now.loaded.verifier.clone() }
+    }
+
+    /// Goes by other settings, or by other files of the same names, from now on. Where they will not do the last good ones stay. Open
+    /// connections stay too, but for those whose certificates are withdrawn by it: these are closed soon after it returns.
+    pub fn reload(self: &Arc<Self>, settings: &Tls) {
         match Now::read(settings, self.protocols) {
             Ok(now) => {
+                let verifier = now.loaded.verifier.clone();
                 *self.lock() = now;
                 self.counts.reloaded.fetch_add(1, Ordering::Relaxed);
                 tracing::info!(listener = self.listener, "certificates were read again");
+                if let Some(verifier) = verifier {
+                    let terminator = self.clone();
+                    // With thousands of callers it takes a while, and the control plane has others to serve.
+                    tokio::task::spawn_blocking(move || terminator.end_withdrawn(&*verifier));
+                }
             }
             Err(error) => {
                 // Not tried again before something changes.
@@ -169,8 +209,20 @@ impl Terminator {
         }
     }
 
+    fn end_withdrawn(&self, verifier: &dyn ClientCertVerifier) {
+        let connections = self.certified.end_withdrawn(verifier);
+        if connections > 0 {
+            self.counts.withdrawn.fetch_add(connections as u64, Ordering::Relaxed);
+            tracing::warn!(
+                listener = self.listener,
+                connections,
+                "connections were closed: their certificates are revoked, or by an authority that is none any more"
+            );
+        }
+    }
+
     /// Reads the files again whenever they change. Does not end.
-    pub async fn watch(&self) {
+    pub async fn watch(self: &Arc<Self>) {
         loop {
             tokio::time::sleep(WATCH).await;
             let settings = {
@@ -192,6 +244,6 @@ impl Now {
     fn read(settings: &Tls, protocols: &[&[u8]]) -> Result<Self, TlsFileError> {
         // Before the files: what changes while they are read is seen afterwards.
         let stamp = settings.stamp();
-        Ok(Self { settings: settings.clone(), stamp, server: settings.load(protocols)? })
+        Ok(Self { settings: settings.clone(), stamp, loaded: settings.load(protocols)? })
     }
 }

@@ -65,7 +65,7 @@ impl Way {
     fn from(&self) -> Option<String> {
         match self {
             Self::LegacyTcp(stream) | Self::Grpc(stream) => Some(stream.peer_addr().ok()?.to_string()),
-            Self::LegacyTls(stream) | Self::GrpcTls(stream) => Some(stream.get_ref().0.peer()?.to_string()),
+            Self::LegacyTls(stream) | Self::GrpcTls(stream) => Some(stream.peer()?.to_string()),
             #[cfg(any(target_os = "linux", target_os = "android"))]
             Self::LegacyUnix(stream) => {
                 let peer = rustix::net::sockopt::socket_peercred(stream).ok()?;
@@ -347,7 +347,7 @@ async fn serve(
             legacy.adopt(hardserver::Socket::Unix(stream), &actor, count)
         }
         Way::LegacyTls(mut stream) => {
-            stream.get_mut().0.arrive()?;
+            stream.arrive()?;
             legacy.adopt(hardserver::unsealed(*stream)?, &actor, count)
         }
         Way::Grpc(stream) => {
@@ -355,7 +355,7 @@ async fn serve(
             Ok(())
         }
         Way::GrpcTls(mut stream) => {
-            stream.get_mut().0.arrive()?;
+            stream.arrive()?;
             grpc.serve(Stream::Tls(stream), actor, count).await;
             Ok(())
         }

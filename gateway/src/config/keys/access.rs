@@ -55,7 +55,7 @@ const TLS_KEYS: &[Key] = &[
         "max_age",
         Duration { zero: true },
         Default("1h"),
-        "How old a gRPC connection may become before its caller is asked to make another one, so that revoked certificates do not stay. \
+        "How old a gRPC connection may become before its caller is asked to make another one, so that certificates that have expired do not stay. \
          `\"0s\"`: any age.",
     ),
 ];

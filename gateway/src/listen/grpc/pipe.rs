@@ -14,6 +14,7 @@ use seeway_proto::v1::pipe_request::Message;
 use seeway_proto::v1::{PipeOpen, PipeRequest, PipeResponse};
 use seeway_proto::wiped::WipedBuffer;
 use tokio::task::AbortHandle;
+use tokio::time::{Sleep, sleep_until};
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Status, Streaming};
 
@@ -35,6 +36,8 @@ pub(super) struct Pipe {
     unsent: WipedBuffer,
     uplink: AbortHandle,
     tunnel: Arc<Tunnel>,
+    /// When the token that it was opened with is not good any more.
+    expires: Option<Pin<Box<Sleep>>>,
     has_ended: bool,
     _place: PipePlace,
 }
@@ -64,7 +67,8 @@ pub(super) async fn open(
     let (tunnel, channel) = connect(shard, &somebody, &open).await?;
     let (read, write) = channel.split();
     let uplink = tokio::spawn(send(requests, write)).abort_handle();
-    Ok(Pipe { read, unsent: WipedBuffer::new(), uplink, tunnel, has_ended: false, _place: place })
+    let expires = somebody.expires().map(|expires| Box::pin(sleep_until(expires.into())));
+    Ok(Pipe { read, unsent: WipedBuffer::new(), uplink, tunnel, expires, has_ended: false, _place: place })
 }
 
 fn too_many(shard: &Shard, world: &str) -> Status {
@@ -149,6 +153,12 @@ impl Stream for Pipe {
         let this = &mut *self;
         if this.has_ended {
             return Poll::Ready(None);
+        }
+        if this.expires.as_mut().is_some_and(|expires| expires.as_mut().poll(cx).is_ready()) {
+            this.has_ended = true;
+            this.uplink.abort();
+            let status = Status::unauthenticated("the token has expired; open a pipe with a new one");
+            return Poll::Ready(Some(Err(status)));
         }
         if this.unsent.is_empty() && !ready!(this.read.poll_read_into(cx, &mut this.unsent)) {
             this.has_ended = true;

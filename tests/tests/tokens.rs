@@ -1,0 +1,171 @@
+//! Callers that show a token where others show a certificate.
+
+use std::path::Path;
+use std::time::Duration;
+
+use seeway_client::grpc::{Credentials, Gateway as Client, SubmitOptions};
+use seeway_tests::authority::Authority;
+use seeway_tests::provider::Provider;
+use seeway_tests::{Config, Gateway, Identity, Machine, python, turn::Turn, wait};
+use serde_json::json;
+use tokio::io::AsyncReadExt as _;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A machine that echoes, in the worlds `pay` and `vault`, behind a gateway to which some callers show certificates, and some tokens.
+struct Scene {
+    provider: Provider,
+    authority: Authority,
+    gateway: Gateway,
+    _identity: Identity,
+    _machine: Machine,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let (identity, authority, provider) = (Identity::generate(), Authority::new("callers"), Provider::new());
+        let machine = Machine::start_with_ssh("echo", &identity, "127.0.0.1:0");
+        let server = authority.server();
+        let config = Config::new()
+            .machine("hsm", machine.door(), machine.seejobs(), &identity, "")
+            .world("pay", &["hsm"], "")
+            .world("vault", &["hsm"], "")
+            .line("tls", &authority.tls(&server))
+            .line("tls", "client_certificates = \"optional\"")
+            .line("token", &provider.section())
+            .permission("who = [\"token:payments\"]\nmay = [\"submit\", \"pipe\"]\nworlds = [\"pay\"]")
+            .permission("who = [\"token-group:auditors\"]\nmay = [\"submit\"]\nworlds = [\"vault\"]");
+        let gateway = Gateway::ready(&config);
+        Self { provider, authority, gateway, _identity: identity, _machine: machine }
+    }
+
+    fn address(&self) -> String {
+        self.gateway.grpc().to_string().replace("grpc://", "grpcs://")
+    }
+
+    fn trusting(&self) -> Credentials {
+        Credentials::none().trust(&self.authority.certificate()).expect("readable")
+    }
+
+    async fn client(&self, credentials: Credentials) -> Client {
+        Client::connect_with(&self.address(), credentials).await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// A client with a token of the provider's.
+    async fn with_token(&self, name: &str, lasts: Duration, further: serde_json::Value) -> Client {
+        let token = self.provider.token(name, lasts, further);
+        self.client(self.trusting().token(&token).expect("a token")).await
+    }
+}
+
+/// Sends one job; why there is no reply to it, if there is none.
+async fn ask(client: &Client, world: &str) -> Result<(), String> {
+    let options = SubmitOptions { timeout: Some(Duration::from_secs(20)), ..SubmitOptions::default() };
+    match client.submit(world, "job", &options).await {
+        Ok(done) => {
+            assert_eq!(done.reply.as_bytes(), b"job");
+            Ok(())
+        }
+        Err(error) => Err(format!("{} {error}", error.reason())),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_names_its_caller_and_a_bad_one_nobody() {
+    let _turn = Turn::beside_others();
+    let scene = Scene::new();
+    let pay = scene.with_token("payments", HOUR, json!({})).await;
+    assert_eq!(ask(&pay, "pay").await, Ok(()));
+    assert!(ask(&pay, "vault").await.expect_err("not theirs").starts_with("NO_SUCH_WORLD"));
+    let auditor = scene.with_token("a.bauer", HOUR, json!({"groups": ["staff", "auditors"]})).await;
+    assert_eq!(ask(&auditor, "vault").await, Ok(()));
+    assert!(ask(&auditor, "pay").await.is_err());
+
+    let nobody = scene.client(scene.trusting()).await;
+    let told = ask(&nobody, "pay").await.expect_err("nobody");
+    assert!(told.contains("send a token"), "{told}");
+    // A certificate's name counts before a token's.
+    let certified = scene.authority.client("spiffe://bank.example/other");
+    let token = scene.provider.token("payments", HOUR, json!({}));
+    let both = scene.trusting().certificate(&certified.certificate, &certified.key).expect("readable");
+    let both = scene.client(both.token(&token).expect("a token")).await;
+    assert!(ask(&both, "pay").await.is_err(), "the certificate is nobody's who may");
+
+    let others = Provider::new();
+    let file = others.token("payments", HOUR, json!({}));
+    let forged = scene.client(scene.trusting().token(&file).expect("one line")).await;
+    let mut refused = vec![(forged, "of another provider with the same names")];
+    for (further, what) in [
+        (json!({"exp": 1_700_000_000}), "expired"),
+        (json!({"aud": "another-gateway"}), "for another gateway"),
+        (json!({"iss": "https://elsewhere.example"}), "of another issuer"),
+        (json!({"nbf": 4_000_000_000_u64}), "not good yet"),
+    ] {
+        refused.push((scene.with_token("payments", HOUR, further).await, what));
+    }
+    for (client, what) in &refused {
+        assert!(ask(client, "pay").await.is_err(), "one that is {what} is taken");
+        assert!(client.list_worlds().await.is_err(), "one that is {what} is taken to list worlds");
+    }
+    let metrics = scene.gateway.metrics();
+    assert!(metrics.sum_where("seeway_tokens_total", "result=\"ok\"") > 3.5);
+    assert!(metrics.sum_where("seeway_tokens_total", "result=\"refused\"") > 9.5);
+    let log = scene.gateway.log();
+    let token = std::fs::read_to_string(&token).expect("there");
+    for part in token.trim().split('.') {
+        assert!(!log.contains(part), "the log has {part}: {log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_and_a_pipe_end_when_their_token_does() {
+    let _turn = Turn::beside_others();
+    let scene = Scene::new();
+    let lasts = Duration::from_secs(4);
+    let (brief, lasting) =
+        tokio::join!(scene.with_token("payments", lasts, json!({})), scene.with_token("payments", HOUR, json!({})));
+    let options = SubmitOptions::default();
+    let (stream, other_stream) = (brief.stream(), lasting.stream());
+    for stream in [&stream, &other_stream] {
+        assert_eq!(stream.submit("pay", "job", &options).await.expect("in time").reply.as_bytes(), b"job");
+    }
+    let mut pipe = brief.pipe("pay", "", 0).await.expect("in time");
+    let mut other_pipe = lasting.pipe("pay", "", 0).await.expect("in time");
+
+    // Nothing is sent over the pipe: its end is the token's.
+    let ended = tokio::time::timeout(wait::BOUND, pipe.read_to_end(&mut Vec::new())).await.expect("it ends");
+    let told = ended.expect_err("it did not end as it should").to_string();
+    assert!(told.contains("the token has expired"), "{told}");
+    let refused = stream.submit("pay", "job", &options).await;
+    assert!(refused.expect_err("it has ended").to_string().contains("token"));
+    assert!(ask(&brief, "pay").await.is_err());
+
+    assert!(other_stream.submit("pay", "job", &options).await.is_ok());
+    let nothing = tokio::time::timeout(Duration::from_millis(100), other_pipe.read_u8()).await;
+    assert!(nothing.is_err(), "the other pipe is open, and silent: {nothing:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_in_another_language_show_tokens() {
+    let _turn = Turn::beside_others();
+    let scene = Scene::new();
+    let token = scene.provider.token("payments", HOUR, json!({}));
+    let expired = scene.provider.token("payments", HOUR, json!({"exp": 1_700_000_000}));
+    let schema = Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto");
+    let path = |path: &Path| path.display().to_string();
+    python::run(
+        "token_test.py",
+        [
+            "--grpc",
+            &scene.address().replace("grpcs://127.0.0.1", "localhost"),
+            "--ca",
+            &path(&scene.authority.certificate()),
+            "--token",
+            &path(&token),
+            "--expired",
+            &path(&expired),
+            "--schema",
+            &path(&schema),
+        ],
+    );
+}
