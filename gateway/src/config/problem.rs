@@ -122,7 +122,14 @@ impl Gathered {
         let key = without_key(key.into(), "a private key's text");
         let what = without_key(what.into(), "is wrong, and has a private key's text in it");
         let fix = without_key(fix.into(), "put the key into a file of its own, with mode 0600");
-        self.list.push(Problem { place: place.clone(), key, what, fix });
+        let place = match place {
+            Place::Environment(variable) => Place::Environment(without_key(
+                variable.clone(),
+                "an environment variable with a private key's text for a name",
+            )),
+            Place::Whole | Place::File { .. } => place.clone(),
+        };
+        self.list.push(Problem { place, key, what, fix });
     }
 
     /// The value, if nothing was wrong; else the problems in the file's order.

@@ -22,6 +22,12 @@ impl Pace {
         Self { per_second, started: now, given: 0, next: now }
     }
 
+    /// The same, of the `index`th of `all` attackers: those of different places do not keep step.
+    pub fn out_of_step(per_second: u32, index: u32, all: u32) -> Self {
+        let started = Instant::now() + Duration::from_secs(1) / per_second * index / all;
+        Self { per_second, started, given: 0, next: started }
+    }
+
     /// Waits until at least one is due; gives how many are. One that was held up does not catch up on more than a tenth of a second.
     pub async fn due(&mut self) -> u32 {
         loop {

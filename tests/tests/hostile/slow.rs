@@ -20,10 +20,10 @@ const SENDERS: u32 = 100;
 /// seconds, as `limits.message_timeout` is shorter in a test. Connections that are closed are made again.
 async fn trickle(address: String, bytes: Arc<[u8]>, tally: Tally) {
     let mut senders = tokio::task::JoinSet::new();
-    for _ in 0..SENDERS {
+    for index in 0..SENDERS {
         let (address, bytes, tally) = (address.clone(), bytes.clone(), tally.clone());
         senders.spawn(async move {
-            let mut pace = Pace::per_second(20);
+            let mut pace = Pace::out_of_step(20, index, SENDERS);
             loop {
                 let Ok(mut stream) = TcpStream::connect(&address).await else { continue };
                 for byte in bytes.iter() {
@@ -178,9 +178,9 @@ async fn a_grpc_message_byte_by_byte() {
             let (address, message) = (address.clone(), message.clone());
             async move {
                 let mut senders = tokio::task::JoinSet::new();
-                for _ in 0..50 {
+                for index in 0..CALLERS {
                     let (address, message, tally) = (address.clone(), message.clone(), tally.clone());
-                    senders.spawn(async move { trickle_calls(&address, &message, &tally).await });
+                    senders.spawn(async move { trickle_calls(&address, &message, index, &tally).await });
                 }
                 pending::<()>().await;
             }
@@ -188,8 +188,11 @@ async fn a_grpc_message_byte_by_byte() {
         .await;
 }
 
+/// Callers that send slowly at once, with twenty calls each.
+const CALLERS: u32 = 50;
+
 /// Twenty calls on a connection, of which each is sent a byte at a time.
-async fn trickle_calls(address: &str, message: &[u8], tally: &Tally) {
+async fn trickle_calls(address: &str, message: &[u8], index: u32, tally: &Tally) {
     let streams = (0..20).map(|stream| 2 * stream + 1);
     let mut caller = Http2::open(address, &[]).await.expect("accepted");
     let mut begin = Vec::new();
@@ -197,7 +200,7 @@ async fn trickle_calls(address: &str, message: &[u8], tally: &Tally) {
         frame(&mut begin, kind::HEADERS, flag::END_HEADERS, stream, &http2::call(http2::SUBMIT));
     }
     caller.send(&begin).await.expect("open");
-    let mut pace = Pace::per_second(10);
+    let mut pace = Pace::out_of_step(10, index, CALLERS);
     for byte in message.iter().cycle() {
         pace.due().await;
         let mut bytes = Vec::new();
