@@ -1,6 +1,6 @@
 //! Who gets in, and what they may do: certificates, Unix users and rules, at every listener.
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
@@ -10,6 +10,8 @@ use seeway_bench::wire::WireCaller;
 use seeway_client::grpc::{Credentials, Gateway as Client, SubmitOptions};
 use seeway_tests::authority::{Authority, Certified};
 use seeway_tests::machine::seeway;
+use tokio::io::AsyncReadExt as _;
+
 use seeway_tests::{Config, Gateway, Identity, Machine, python, turn::Turn, wait};
 
 const PAY: &str = "spiffe://bank.example/pay";
@@ -92,6 +94,12 @@ async fn a_world_that_one_may_not_use_is_one_that_is_not_there() {
     let audit = scene.client(AUDIT).await;
     assert_eq!(worlds(&audit).await, ["pay", "vault"]);
     assert!(ask(&audit, "vault").await.expect_err("denied").starts_with("ACCESS_DENIED"));
+
+    // Nor may who submits open pipes, or who opens pipes does so elsewhere.
+    let piped = async |client: &Client, world: &str| client.pipe(world, "", 0).await.map(drop);
+    assert_eq!(piped(&pay, "pay").await.expect_err("denied").reason(), "ACCESS_DENIED");
+    assert_eq!(piped(&pay, "vault").await.expect_err("hidden").reason(), "NO_SUCH_WORLD");
+    assert!(piped(&audit, "vault").await.is_ok());
 
     // A certificate that no rule is about.
     let stranger = scene.client("spiffe://bank.example/pay/other").await;
@@ -327,6 +335,123 @@ async fn the_kernel_says_who_a_unix_caller_is_and_a_reload_takes_effect_at_once(
     let reloads = || scene.gateway.metrics().sum_where("seeway_reloads_total", "result=\"ok\"");
     wait::until("it is reloaded", wait::BOUND, || (reloads() > loaded + 0.5).then_some(()));
     assert_eq!(status(&mut caller).await, 4, "UnknownID");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_takes_a_right_from_streams_and_pipes_that_are_open() {
+    let _turn = Turn::beside_others();
+    let rule = |who: &str| format!("who = [\"certificate:{who}\"]\nmay = [\"submit\", \"pipe\"]\nworlds = [\"pay\"]");
+    let mut scene = Scene::new(|config, _| config.permission(&rule(PAY)).permission(&rule(AUDIT)));
+    let (pay, audit) = (scene.client(PAY).await, scene.client(AUDIT).await);
+    let (stream, other_stream) = (pay.stream(), audit.stream());
+    let options = SubmitOptions::default();
+    for stream in [&stream, &other_stream] {
+        assert!(stream.submit("pay", "job", &options).await.is_ok());
+    }
+    let mut pipe = pay.pipe("pay", "", 0).await.expect("allowed");
+    let mut other_pipe = audit.pipe("pay", "", 0).await.expect("allowed");
+
+    let text = std::fs::read_to_string(scene.gateway.config_file()).expect("there");
+    scene.gateway.rewrite_as(&text.replace(PAY, "spiffe://bank.example/somebody-else"));
+    scene.gateway.hang_up();
+    let ended = tokio::time::timeout(wait::BOUND, pipe.read_to_end(&mut Vec::new())).await.expect("it ends");
+    assert!(ended.expect_err("not as it should").to_string().contains("rules have changed"));
+    let refused = stream.submit("pay", "job", &options).await.expect_err("not allowed any more");
+    assert_eq!(refused.reason(), "NO_SUCH_WORLD");
+    assert!(ask(&pay, "pay").await.is_err());
+
+    assert!(other_stream.submit("pay", "job", &options).await.is_ok());
+    let nothing = tokio::time::timeout(Duration::from_millis(100), other_pipe.read_u8()).await;
+    assert!(nothing.is_err(), "the other pipe is open, and silent: {nothing:?}");
+}
+
+#[test]
+fn doors_that_nobody_can_have_meant_to_open_are_problems() {
+    let _turn = Turn::beside_others();
+    let operators = Authority::new("operators");
+    let of_operators = operators.tls(&operators.server());
+    let scene = Scene::new(|config, _| {
+        config.line("listen", "management = \"tls:127.0.0.1:0\"").line("management_tls", &of_operators)
+    });
+    let text = std::fs::read_to_string(scene.gateway.config_file()).expect("there");
+    let client_ca = |authority: &Authority| format!("client_ca = \"{}\"", authority.certificate().display());
+    let (of_callers, of_operators) = (client_ca(&scene.authority), client_ca(&operators));
+    let rule = |may: &str| format!("{text}\n[[permission]]\nwho = [\"user:x\"]\nmay = {may}\n");
+    let open = text.replace("grpc = \"127.0.0.1:0\"", "grpc = \"0.0.0.0:0\"");
+    let optional = format!("{of_callers}\nclient_certificates = \"optional\"");
+    let said = |text: &str| {
+        let file = scene.gateway.config_file().with_file_name("another.toml");
+        std::fs::write(&file, text).expect("written");
+        let output = seeway().args(["check", "--config"]).arg(&file).output().expect("it runs");
+        (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    for good in [&text, &open, &rule("[\"submit\", \"pipe\"]")] {
+        let (is_good, said) = said(good);
+        assert!(is_good, "{said}");
+    }
+    for (bad, what) in [
+        (open.replace(&of_callers, &optional), "lets in everybody who reaches it"),
+        (open.replace(&of_callers, ""), "lets in everybody who reaches it"),
+        (text.replace(&of_callers, "client_certificates = \"required\""), "there is no client_ca"),
+        (text.replace(&of_operators, ""), "does not make operators show a certificate"),
+        (text.replace(&of_operators, &of_callers), "has an authority of tls.client_ca"),
+        (rule("[\"submit\", \"admin\"]"), "together with other things"),
+    ] {
+        let (is_good, said) = said(&bad);
+        assert!(!is_good && said.contains(what), "{what}: {said}");
+    }
+    let with_rules =
+        format!("{}\n[[permission]]\nwho = [\"x\"]\nmay = [\"submit\"]\n", open.replace(&of_callers, &optional));
+    assert!(said(&with_rules).0, "rules say who may what");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unix_user_sends_jobs_or_manages() {
+    let _turn = Turn::beside_others();
+    let (me, folder) = (me(), tempfile::tempdir().expect("a folder"));
+    let management = format!("unix:{}", folder.path().join("management").display());
+    let rule =
+        |name: &str, who: &str, may: &str| format!("name = \"{name}\"\nwho = [\"user:{who}\"]\nmay = [\"{may}\"]");
+    let mut scene = Scene::new(|config, _| {
+        config
+            .line("listen", &format!("management = \"{management}\""))
+            .permission(&rule("operators", &me, "admin"))
+            .permission(&rule("callers", &me, "submit"))
+    });
+    let drain = || {
+        let output = seeway().args(["drain", "--machine", "hsm", "--admin", &management]).output().expect("it runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (status, said) = drain();
+    assert!(status == Some(1) && said.contains("who sends jobs changes nothing"), "{said}");
+    let text = std::fs::read_to_string(scene.gateway.config_file()).expect("there");
+    scene.gateway.rewrite_as(&text.replace(&rule("callers", &me, "submit"), &rule("callers", "others", "submit")));
+    scene.gateway.hang_up();
+    let (status, said) =
+        wait::until("the rule is gone", wait::BOUND, || Some(drain()).filter(|(status, _)| *status == Some(0)));
+    assert_eq!(status, Some(0), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_legacy_caller_over_tls_that_does_not_close_its_end_is_let_go() {
+    let _turn = Turn::beside_others();
+    let scene = Scene::new(|config, _| config.tls_listener());
+    let certified = scene.authority.client(PAY);
+    let callers = || scene.gateway.metrics().sum_where("seeway_callers", "hardserver");
+    scene.gateway.until_idle(wait::BOUND);
+    let files = scene.gateway.open_files();
+    let mut kept = Vec::new();
+    for _ in 0..8 {
+        let (mut session, mut stream) = tls_session(&scene, &certified, scene.gateway.tls());
+        // A length that no message has ends the connection, and this end stays open.
+        session.writer().write_all(&u32::MAX.to_le_bytes()).expect("buffered");
+        session.write_tls(&mut stream).expect("sent");
+        kept.push(stream);
+    }
+    wait::until("nothing is left of them", wait::BOUND, || {
+        (scene.gateway.open_files() <= files && callers() < 0.5).then_some(())
+    });
+    drop(kept);
 }
 
 #[tokio::test(flavor = "multi_thread")]

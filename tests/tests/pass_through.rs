@@ -235,6 +235,26 @@ fn what_seeway_does_not_know_comes_back_unchanged() {
 }
 
 #[test]
+fn who_may_not_use_the_hardserver_reaches_it_by_no_command() {
+    let me = std::process::Command::new("id").arg("-un").output().expect("id runs").stdout;
+    let me = String::from_utf8(me).expect("text").trim().to_owned();
+    for (may, is_allowed) in [("submit", false), ("hardserver", true)] {
+        let rule = format!("who = [\"user:{me}\"]\nmay = [\"{may}\"]");
+        let stage = Stage::with(true, "echo", |config| config.permission(&rule));
+        let mut caller = stage.caller();
+        let asked = command(7, cmd::ECHO, 0, &[1, 2, 3, 4]);
+        if is_allowed {
+            assert!(caller.ask(&asked) == echo(&asked));
+        } else {
+            assert_eq!(caller.fails(&asked), (statuses().access_denied, "not allowed".to_owned()));
+            let handle = caller.object("w");
+            caller.job_comes_back(handle);
+        }
+        assert!((stage.commands_ended("replied") - f64::from(u8::from(is_allowed))).abs() < 0.5);
+    }
+}
+
+#[test]
 fn over_tcp() {
     let turn = Turn::beside_others();
     let folder = TempDir::new().expect("the temporary folder can be written");

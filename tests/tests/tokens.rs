@@ -4,10 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use seeway_client::grpc::{Credentials, Gateway as Client, SubmitOptions};
+use seeway_tests::audit::AuditLog;
 use seeway_tests::authority::Authority;
 use seeway_tests::provider::Provider;
 use seeway_tests::{Config, Gateway, Identity, Machine, python, turn::Turn, wait};
 use serde_json::json;
+use tempfile::TempDir;
 use tokio::io::AsyncReadExt as _;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -17,6 +19,7 @@ struct Scene {
     provider: Provider,
     authority: Authority,
     gateway: Gateway,
+    folder: TempDir,
     _identity: Identity,
     _machine: Machine,
 }
@@ -26,6 +29,7 @@ impl Scene {
         let (identity, authority, provider) = (Identity::generate(), Authority::new("callers"), Provider::new());
         let machine = Machine::start_with_ssh("echo", &identity, "127.0.0.1:0");
         let server = authority.server();
+        let folder = TempDir::new().expect("a folder");
         let config = Config::new()
             .machine("hsm", machine.door(), machine.seejobs(), &identity, "")
             .world("pay", &["hsm"], "")
@@ -33,10 +37,11 @@ impl Scene {
             .line("tls", &authority.tls(&server))
             .line("tls", "client_certificates = \"optional\"")
             .line("token", &provider.section())
+            .line("audit", &format!("to = \"file:{}\"", folder.path().join("audit.log").display()))
             .permission("who = [\"token:payments\"]\nmay = [\"submit\", \"pipe\"]\nworlds = [\"pay\"]")
             .permission("who = [\"token-group:auditors\"]\nmay = [\"submit\"]\nworlds = [\"vault\"]");
         let gateway = Gateway::ready(&config);
-        Self { provider, authority, gateway, _identity: identity, _machine: machine }
+        Self { provider, authority, gateway, folder, _identity: identity, _machine: machine }
     }
 
     fn address(&self) -> String {
@@ -115,6 +120,35 @@ async fn a_token_names_its_caller_and_a_bad_one_nobody() {
     for part in token.trim().split('.') {
         assert!(!log.contains(part), "the log has {part}: {log}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_log_names_whoever_a_token_names() {
+    let _turn = Turn::beside_others();
+    let scene = Scene::new();
+    let pay = scene.with_token("payments", HOUR, json!({})).await;
+    let options = SubmitOptions::default();
+    assert_eq!(ask(&pay, "pay").await, Ok(()));
+    assert!(pay.stream().submit("pay", "job", &options).await.is_ok());
+    assert!(pay.pipe("pay", "", 0).await.is_ok());
+    assert!(ask(&pay, "vault").await.is_err());
+    assert!(pay.stream().submit("vault", "job", &options).await.is_err());
+    assert!(pay.pipe("vault", "", 0).await.is_err());
+    let expired = scene.with_token("payments", HOUR, json!({"exp": 1_700_000_000})).await;
+    assert!(ask(&expired, "pay").await.is_err());
+
+    let file = scene.folder.path().join("audit.log");
+    let log = AuditLog::of(&[&file]);
+    let of = |event: &str, who: &str| log.of_event(event).iter().filter(|record| record["who"] == who).count();
+    let wanted =
+        [("job", "payments", 2), ("pipe", "payments", 1), ("refused", "payments", 3), ("refused", "anonymous", 1)];
+    wait::until("all records are written", wait::BOUND, || {
+        wanted.iter().all(|(event, who, count)| of(event, who) >= *count).then_some(())
+    });
+    for (event, who, count) in wanted {
+        assert_eq!(of(event, who), count, "{event} by {who}: {:?}", log.records());
+    }
+    assert!(log.of_event("refused").iter().any(|record| record["reason"] == "UNAUTHENTICATED"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,7 +23,10 @@ pub enum NoName {
     #[error("the client certificate has no SPIFFE ID, no URI, DNS or mail name, and no common name")]
     Missing,
     /// A name is empty, too long or holds control characters.
-    #[error("the client certificate's name is empty, longer than {NAME_LIMIT} bytes, or not plain text")]
+    #[error(
+        "the client certificate's name is empty, longer than {NAME_LIMIT} bytes, not plain text, or a URI that is written as another kind \
+         of name"
+    )]
     Bad,
 }
 
@@ -37,31 +40,34 @@ pub fn identity(certificate: &[u8]) -> Result<Identity, NoName> {
     let content = certificate.tbs_certificate();
     let alternatives =
         content.get_extension::<SubjectAltName>().map_err(|_| NoName::Unreadable)?.map(|(_, names)| names.0);
-    let alternatives: Vec<&str> = alternatives.iter().flatten().filter_map(text).collect();
-    let mut spiffe = alternatives.iter().filter(|name| name.starts_with("spiffe://"));
+    let mut spiffe = alternatives.iter().flatten().filter_map(uri).filter(|uri| uri.starts_with("spiffe://"));
     let name = match (spiffe.next(), spiffe.next()) {
         (Some(_), Some(_)) => return Err(NoName::Ambiguous),
-        (Some(name), None) => (*name).to_owned(),
-        (None, _) => match alternatives.first() {
-            Some(name) => (*name).to_owned(),
+        (Some(name), None) => name.to_owned(),
+        (None, _) => match alternatives.iter().flatten().find_map(|name| uri(name).or_else(|| other_text(name))) {
+            Some(name) => name.to_owned(),
             None => {
                 content.subject().common_name().map_err(|_| NoName::Bad)?.ok_or(NoName::Missing)?.value().into_owned()
             }
         },
     };
+    // An authority that looks well at the URIs that it signs may not look at what else could be written like one.
+    let is_uri = alternatives.iter().flatten().filter_map(uri).any(|uri| uri == name);
+    if name.contains("://") && !is_uri {
+        return Err(NoName::Bad);
+    }
     if name.is_empty() || name.len() > NAME_LIMIT || name.chars().any(char::is_control) {
         return Err(NoName::Bad);
     }
     Ok(Identity::new(&name, Vec::new(), Means::Certificate))
 }
 
-fn text(name: &GeneralName) -> Option<&str> {
-    match name {
-        GeneralName::UniformResourceIdentifier(text) | GeneralName::DnsName(text) | GeneralName::Rfc822Name(text) => {
-            Some(text.as_str())
-        }
-        _ => None,
-    }
+fn uri(name: &GeneralName) -> Option<&str> {
+    if let GeneralName::UniformResourceIdentifier(uri) = name { Some(uri.as_str()) } else { None }
+}
+
+fn other_text(name: &GeneralName) -> Option<&str> {
+    if let GeneralName::DnsName(text) | GeneralName::Rfc822Name(text) = name { Some(text.as_str()) } else { None }
 }
 
 #[cfg(test)]
@@ -101,6 +107,13 @@ mod tests {
             (None, vec![address()], Err(NoName::Missing)),
             (Some("pay\nadmin"), vec![], Err(NoName::Bad)),
             (Some(""), vec![], Err(NoName::Bad)),
+            (Some("spiffe://bank.example/pay"), vec![], Err(NoName::Bad)),
+            (None, vec![SanType::DnsName(ia5("spiffe://bank.example/pay"))], Err(NoName::Bad)),
+            (
+                Some("pay"),
+                vec![SanType::Rfc822Name(ia5("spiffe://bank.example/pay")), spiffe()],
+                Ok("spiffe://bank.example/pay"),
+            ),
             (Some("pay"), vec![spiffe(), SanType::URI(ia5("spiffe://other.example/pay"))], Err(NoName::Ambiguous)),
         ] {
             let found = identity(&certificate(common_name, alternatives));

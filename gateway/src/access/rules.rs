@@ -102,6 +102,13 @@ impl Rules {
         self.0.iter()
     }
 
+    /// Whether a rule allows somebody to do anything but to manage the gateway.
+    pub fn allow_jobs<'a>(&self, identity: &Identity, mut worlds: impl Iterator<Item = &'a str>) -> bool {
+        let allows = |action, world| matches!(self.allow(identity, action, world), Some(Allowed::By(_)));
+        allows(Action::Hardserver, None)
+            || worlds.any(|world| allows(Action::Submit, Some(world)) || allows(Action::Pipe, Some(world)))
+    }
+
     /// Whether somebody may do something to a world, or at all where the action is about none, and by which rule. Rules only
     /// allow: the order in which they stand says whose quota counts, nothing else.
     pub fn allow(&self, identity: &Identity, action: Action, world: Option<&str>) -> Option<Allowed<'_>> {

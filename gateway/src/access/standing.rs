@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use super::{Action, Allowed, Identity, Quota, Rule};
+use super::{Action, Allowed, Identity, Means, Quota, Rule};
 use crate::config::Config;
 use crate::schedule::WorldId;
 
@@ -78,8 +78,8 @@ pub struct Access {
 
 #[derive(Debug, Default)]
 struct Quotas {
-    /// By the rule's name and the identity.
-    all: HashMap<(String, Identity), Arc<Quota>>,
+    /// By the rule's name, and whose it is. Groups are no part of that: a token's may change with each token.
+    all: HashMap<(String, Means, String), Arc<Quota>>,
     /// How many there may be before those that are not used any more are looked for. One whose caller has gone is kept while it
     /// is used up: coming back must not fill it again.
     next_sweep: usize,
@@ -118,7 +118,7 @@ impl Access {
 
     fn quota(&self, now: Instant, rule: &Rule, identity: &Identity) -> Arc<Quota> {
         let mut quotas = self.quotas.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (rule.name.clone(), identity.clone());
+        let key = (rule.name.clone(), identity.means(), identity.name().to_owned());
         if let Some(quota) = quotas.all.get(&key) {
             quota.set(rule.quota);
             return quota.clone();
@@ -195,7 +195,7 @@ mod tests {
             worlds: Vec::new(),
             quota: super::super::QuotaSettings { jobs_per_second: 1, ..Default::default() },
         };
-        let identity = |number: usize| Identity::new(&number.to_string(), Vec::new(), super::super::Means::Token);
+        let identity = |number: usize| Identity::new(&number.to_string(), Vec::new(), Means::Token);
         let first = access.quota(now, &rule("one"), &identity(0));
         assert!(first.take(access.clock(now), 1) && !first.take(access.clock(now), 1));
         first.give_back();
@@ -205,6 +205,14 @@ mod tests {
             access.quota(now, &rule("one"), &identity(number));
         }
         assert!(!access.quota(now, &rule("one"), &identity(0)).take(access.clock(now), 1), "it is used up still");
+        let with_groups = |groups: &[&str]| {
+            let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+            Identity::new("0", groups, Means::Token)
+        };
+        for groups in [&["a"][..], &["a", "b"], &["b", "a"]] {
+            let quota = access.quota(now, &rule("one"), &with_groups(groups));
+            assert!(!quota.take(access.clock(now), 1), "another token of the same caller is no other quota");
+        }
         assert!(
             access.quota(now, &rule("two"), &identity(0)).take(access.clock(now), 1),
             "another rule, another quota"

@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 
 use super::{Board, metrics};
 use crate::access::token::Tokens;
-use crate::audit::{Actor, Audit, Event};
+use crate::audit::{Actor, Audit, Event, Refusals};
 use crate::config::{Config, Problems};
 use crate::gateway::Terminators;
 use crate::listen::accept::Refused;
@@ -28,6 +28,8 @@ pub struct Control {
     /// Held while something is changed: one change follows the other.
     changing: Mutex<Changing>,
     reloads: Reloads,
+    /// Of operators, and of whoever would be one.
+    refusals: std::sync::Mutex<Refusals>,
 }
 
 /// What there is to control.
@@ -135,7 +137,13 @@ impl Control {
         let reloads = Reloads::default();
         reloads.loaded.store(now(), Ordering::Relaxed);
         let changing = Changing { budgets, drained: BTreeSet::new(), is_stopping: false };
-        Self { parts, config: RwLock::new(config), changing: Mutex::new(changing), reloads }
+        Self {
+            parts,
+            config: RwLock::new(config),
+            changing: Mutex::new(changing),
+            reloads,
+            refusals: std::sync::Mutex::default(),
+        }
     }
 
     /// Which worlds are ready.
@@ -194,6 +202,18 @@ impl Control {
             Ok(()) => event.text("result", "ok"),
             Err(why) => event.text("result", "refused").text("why", &why),
         });
+    }
+
+    /// A change was asked for by somebody who may not, and not made. Told one by one up to a rate, and beyond that in sum: whoever may do
+    /// nothing must not be able to fill a disk.
+    pub fn refused(&self, path: &str, by: &Arc<Actor>, why: &str) {
+        let told = self.refusals.lock().unwrap_or_else(PoisonError::into_inner).tell();
+        let (Some(requests), why) = (told, why.trim_end()) else { return };
+        tracing::warn!(who = %by.identity(), path, why, requests, "a change was asked for by somebody who may not");
+        if let Some(audit) = &self.parts.audit {
+            let event = Event::new("admin_refused").by(by).text("result", "refused");
+            audit.event(event.text("why", &format!("{path}: {why}")).number("requests", requests));
+        }
     }
 
     /// Reads the configuration file again and has everything go by it; or changes nothing, and says why. Jobs in hand notice

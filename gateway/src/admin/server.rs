@@ -129,7 +129,8 @@ async fn serve_connection(
     match (listener, stream) {
         (Listener::Tls(_, terminator), Incoming::Tcp(stream)) => {
             // One that is too many closes at once; the terminator counts it.
-            let Some(_place) = terminator.place() else { return };
+            let Ok(peer) = stream.peer_addr() else { return };
+            let Some(_place) = terminator.place(peer.ip().into()) else { return };
             match terminator.shake_hands(stream).await {
                 Ok((mut stream, identity)) => {
                     if stream.arrive().is_ok() {
@@ -186,11 +187,17 @@ fn may_change(operator: &Operator, control: &Control) -> Result<(), String> {
         return Err("changes are asked for at listen.management; name it with --admin\n".into());
     }
     let identity = operator.actor.identity();
-    if control.config().permissions.allow(identity, Action::Admin, None).is_some() {
+    let config = control.config();
+    let (rules, worlds) = (&config.permissions, config.worlds.iter().map(|world| world.name.as_str()));
+    let why = if rules.allow(identity, Action::Admin, None).is_none() {
+        "no [[permission]] gives it `admin`"
+    } else if identity.means() == Means::UnixUser && rules.allow_jobs(identity, worlds) {
+        // A certificate is one for callers or one for operators, by its authority. A Unix user is the same user everywhere.
+        "a [[permission]] lets it use worlds, and who sends jobs changes nothing here; manage as another user"
+    } else {
         return Ok(());
-    }
-    tracing::warn!(who = %identity, "a change was asked for by somebody who may not");
-    Err(format!("{identity} may not do this: no [[permission]] gives it `admin`\n"))
+    };
+    Err(format!("{identity} may not do this: {why}\n"))
 }
 
 async fn answer(request: &Request<Body>, operator: &Operator, control: &Arc<Control>) -> Response<Full<Bytes>> {
@@ -202,8 +209,7 @@ async fn answer(request: &Request<Body>, operator: &Operator, control: &Arc<Cont
                 return only(&Method::POST);
             }
             if !is_read && let Err(why) = may_change(operator, control).and_then(|()| from_here(request, operator)) {
-                let asked = Err(format!("{path}: {}", why.trim_end()));
-                control.record("admin_refused", None, Some(&operator.actor), asked);
+                control.refused(path, &operator.actor, &why);
                 return text(StatusCode::FORBIDDEN, why);
             }
             let machine = match machine(request) {

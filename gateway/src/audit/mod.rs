@@ -25,7 +25,7 @@ use std::time::Duration;
 
 pub use chain::{Hash, Head, Key, MAX_LINE, MIN_KEY, NoHash, ShortKey};
 pub use record::{Actor, Event, ListenerKind, MAX_TEXT};
-pub use recorder::Recorder;
+pub use recorder::{Recorder, Refusals};
 pub use sink::{AuditError, JOURNALD, SYSLOG, Target};
 pub use verify::{Fault, MAX_FAULTS, Report, Verifier, WantedHead, Wrong, verify};
 

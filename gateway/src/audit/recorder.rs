@@ -30,8 +30,8 @@ pub struct Recorder {
 }
 
 /// How many refusals are told one by one. The others are told in sum.
-#[derive(Default)]
-struct Refusals {
+#[derive(Debug, Default)]
+pub struct Refusals {
     /// When as many as [`MOST_REFUSALS`] in a row may be told again.
     used_until: Micros,
     /// Requests that were refused and are in no record yet.
@@ -45,6 +45,12 @@ const MOST_REFUSALS: u64 = 100;
 const REFUSAL_EVERY: Micros = 100_000;
 
 impl Refusals {
+    /// There is one more: of how many a record is to tell now; `None` where this one is told later, with the next.
+    pub fn tell(&mut self) -> Option<u64> {
+        self.untold += 1;
+        self.take(now()).then(|| std::mem::take(&mut self.untold))
+    }
+
     /// Whether there may be one more record of a refusal now.
     fn take(&mut self, now: Micros) -> bool {
         let used = self.used_until.max(now) + REFUSAL_EVERY;
@@ -179,8 +185,16 @@ impl Recorder {
         }));
     }
 
-    /// Requests were refused that never became jobs: `count` of them, for what they named as their world.
-    pub fn refused(&mut self, caller: Option<CallerId>, world: Option<&str>, reason: &'static str, count: u64) {
+    /// Requests were refused that never became jobs: `count` of them, for what they named as their world. Where they were somebody
+    /// else's than who connected, by a token, `identity` says whose.
+    pub fn refused(
+        &mut self,
+        caller: Option<CallerId>,
+        identity: Option<&Identity>,
+        world: Option<&str>,
+        reason: &'static str,
+        count: u64,
+    ) {
         let at = self.now();
         if !self.refusals.take(at) {
             // Whoever may do nothing must not be able to fill the disk.
@@ -191,7 +205,11 @@ impl Recorder {
         if let Some(world) = world {
             event = event.text("world", world);
         }
-        self.event(caller, event.flag("may_have_run", false));
+        event = event.flag("may_have_run", false);
+        match (caller, identity) {
+            (Some(connection), Some(identity)) => self.event_of(connection, identity, event),
+            (caller, _) => self.event(caller, event),
+        }
     }
 
     /// Something else was done over a connection, by this one.

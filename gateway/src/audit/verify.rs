@@ -273,10 +273,8 @@ impl Verifier {
             }
             (None, Some(opened)) => {
                 self.report.chains = 1;
+                // What it claims to follow is not among the records: whoever made the log anew may claim anything.
                 self.report.goes_on_from = opened.continues;
-                if let Some(head) = opened.continues {
-                    self.look_for_wanted(head);
-                }
                 Some(opened.continues.unwrap_or_default())
             }
             (Some(_), Some(Opened { continues: None, is_file, .. })) => {

@@ -14,6 +14,7 @@ use seeway_proto::wire;
 
 use super::base::Base;
 use super::document::{Document, NAME_LIMIT, Section, is_name, line_of};
+use super::doors::Doors;
 use super::keys::probably;
 use super::kind::{Located, Wrong};
 use super::problem::{Gathered, Place};
@@ -46,6 +47,11 @@ pub(super) fn build(document: &Document, base: &Path, gathered: &mut Gathered) -
     let wire = build.wire(document.one("wire"));
     let token = build.token(document.one("token"));
     let audit = audit::build(document.one("audit"), base, build.gathered).ok();
+    if let (Some(listen), Some(tls), Some(management_tls), Some(rules)) = (&listen, &tls, &management_tls, &permissions)
+    {
+        let (tls, management_tls) = (tls.as_ref(), management_tls.as_ref());
+        Doors { listen, tls, management_tls, rules }.check(document, build.gathered);
+    }
     let process = build.process(document.one("process"), machines.as_deref(), listen.as_ref(), token.as_ref());
     Some(Config {
         listen: listen?,

@@ -9,6 +9,7 @@ mod audit;
 mod base;
 mod build;
 mod document;
+mod doors;
 mod duration;
 mod environment;
 mod files;

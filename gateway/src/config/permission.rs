@@ -141,6 +141,13 @@ pub(super) fn tls(section: &Section, base: &Base, gathered: &mut Gathered) -> Op
     let certificate = path("certificate");
     let key = path("key");
     let client_ca = if section.given("client_ca").is_some() { path("client_ca").map(Some) } else { Some(None) };
+    if section.given("client_ca").is_none()
+        && let Some((key, place)) =
+            ["client_certificates", "crl"].into_iter().find_map(|key| Some((key, section.given(key)?)))
+    {
+        let what = "is given, and there is no client_ca: nobody is asked for a certificate";
+        gathered.add(place, section.path(key), what, "write client_ca = \"FILE\" as well");
+    }
     if section.given("key").is_none() {
         gathered.add(
             &section.place,
@@ -176,6 +183,7 @@ pub(super) fn tls(section: &Section, base: &Base, gathered: &mut Gathered) -> Op
         accepts_expired_crl: accepts_expired_crl?,
         handshake_timeout: section.duration("handshake_timeout")?.value,
         handshakes: section.number("handshakes")?,
+        peer_handshakes: section.number("peer_handshakes")?,
         max_age: section.duration("max_age")?.value,
     };
     if let Err(error) = tls.load(&[]) {

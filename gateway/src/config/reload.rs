@@ -27,10 +27,16 @@ const FIXED: &[(&str, &str, IsSame)] = &[
     ("listen", "management", |new, running| new.listen.management == running.listen.management),
     ("tls", "certificate", |new, running| new.tls.is_some() == running.tls.is_some()),
     ("tls", "handshakes", |new, running| same_of(new.tls.as_ref(), running.tls.as_ref(), |tls| tls.handshakes)),
+    ("tls", "peer_handshakes", |new, running| {
+        same_of(new.tls.as_ref(), running.tls.as_ref(), |tls| tls.peer_handshakes)
+    }),
     ("tls", "max_age", |new, running| same_of(new.tls.as_ref(), running.tls.as_ref(), |tls| tls.max_age)),
     ("management_tls", "certificate", |new, running| new.management_tls.is_some() == running.management_tls.is_some()),
     ("management_tls", "handshakes", |new, running| {
         same_of(new.management_tls.as_ref(), running.management_tls.as_ref(), |tls| tls.handshakes)
+    }),
+    ("management_tls", "peer_handshakes", |new, running| {
+        same_of(new.management_tls.as_ref(), running.management_tls.as_ref(), |tls| tls.peer_handshakes)
     }),
     ("listen", "socket_mode", |new, running| new.listen.socket_mode == running.listen.socket_mode),
     ("listen", "socket_group", |new, running| new.listen.socket_group == running.listen.socket_group),

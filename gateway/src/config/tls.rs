@@ -35,6 +35,8 @@ pub struct Tls {
     pub handshake_timeout: Duration,
     /// `handshakes`: how many there may be at once.
     pub handshakes: usize,
+    /// `peer_handshakes`: how many of them one address may have.
+    pub peer_handshakes: usize,
     /// `max_age`: how old a gRPC connection may become; zero: any age.
     pub max_age: Duration,
 }
@@ -49,7 +51,7 @@ pub enum ClientCertificates {
 }
 
 /// What has been made of the files.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Loaded {
     /// What is shown, and agreed on.
     pub server: Arc<ServerConfig>,
@@ -148,6 +150,11 @@ impl Tls {
             Some((file.ino(), file.len(), file.mtime(), file.mtime_nsec()))
         };
         Stamp(files.map(stamp).collect())
+    }
+
+    /// The certificates in `client_ca`; none where callers are asked for none.
+    pub(super) fn authorities(&self) -> Result<Vec<CertificateDer<'static>>, TlsFileError> {
+        self.client_ca.as_ref().map_or_else(|| Ok(Vec::new()), |file| pem("client_ca", file))
     }
 
     fn revoked(&self) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsFileError> {
@@ -260,6 +267,7 @@ mod tests {
             accepts_expired_crl: false,
             handshake_timeout: Duration::from_secs(1),
             handshakes: 1,
+            peer_handshakes: 1,
             max_age: Duration::ZERO,
         };
         let error = tls.load(&[]).expect_err("a pipe is no certificate");

@@ -54,7 +54,14 @@ fn denied() -> Result<BpfProgram, HardenError> {
     // A thread shares its process; what does not is another process.
     rules.insert(libc::SYS_clone, vec![without(0, libc::CLONE_THREAD)?]);
     let known = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
-    rules.insert(libc::SYS_socket, vec![none_of(0, &known)?]);
+    // Multipath TCP is not held to ports, nor is what is sent with a connection's first packet.
+    let protocols = [0, libc::IPPROTO_TCP, libc::IPPROTO_UDP];
+    rules.insert(libc::SYS_socket, vec![none_of(0, &known)?, none_of(2, &protocols)?]);
+    rules.insert(libc::SYS_sendto, vec![with(3, libc::MSG_FASTOPEN)?]);
+    rules.insert(libc::SYS_sendmsg, vec![with(2, libc::MSG_FASTOPEN)?]);
+    rules.insert(libc::SYS_sendmmsg, vec![with(3, libc::MSG_FASTOPEN)?]);
+    // Other processes of the same user.
+    rules.insert(libc::SYS_tgkill, vec![none_of(0, &[std::process::id().cast_signed()])?]);
     rules.insert(libc::SYS_socketpair, vec![none_of(0, &[libc::AF_UNIX])?]);
     rules.insert(libc::SYS_mmap, vec![with(2, libc::PROT_WRITE | libc::PROT_EXEC)?]);
     rules.insert(libc::SYS_mprotect, vec![with(2, libc::PROT_EXEC)?]);

@@ -229,7 +229,7 @@ impl Acceptor {
             let Some((shard, count)) = self.place(peer)? else { continue };
             match (incoming, &listener) {
                 (Incoming::Tcp(stream, _), Listener::Grpc(_, Some(tls)) | Listener::LegacyTcp(_, Some(tls))) => {
-                    let Some(permit) = tls.place() else { continue };
+                    let Some(permit) = tls.place(peer) else { continue };
                     let (tls, shards) = (tls.clone(), self.shards.clone());
                     let way = if matches!(listener, Listener::Grpc(..)) { Way::GrpcTls } else { Way::LegacyTls };
                     unknown.spawn(async move {

@@ -1,23 +1,24 @@
 //! Agreeing on TLS with whoever connects: on the control plane, so that it holds up no shard, and with a limit on how many at once.
 
 mod certified;
+mod places;
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustls::ServerConfig;
-use rustls::pki_types::CertificateDer;
 use rustls::server::danger::ClientCertVerifier;
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
 use super::stream;
 use crate::access::{Identity, certificate};
 use crate::config::{Loaded, Stamp, Tls, TlsFileError};
-use certified::Certified;
+use crate::shard::Peer;
+use certified::{Certified, Shown};
+pub use places::Place;
+use places::Places;
 
 /// How often the files are looked at.
 const WATCH: Duration = Duration::from_secs(2);
@@ -28,7 +29,7 @@ pub struct Terminator {
     listener: &'static str,
     protocols: &'static [&'static [u8]],
     now: Mutex<Now>,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
     /// Whose callers have shown a certificate.
     certified: Certified,
     counts: Counts,
@@ -99,7 +100,7 @@ impl Terminator {
         settings: &Tls,
         protocols: &'static [&'static [u8]],
     ) -> Result<Arc<Self>, TlsFileError> {
-        let places = Arc::new(Semaphore::new(settings.handshakes));
+        let places = Places::new(settings.handshakes, settings.peer_handshakes);
         let now = Mutex::new(Now::read(settings, protocols)?);
         let (certified, counts) = (Certified::default(), Counts::default());
         Ok(Arc::new(Self { listener, protocols, now, places, certified, counts }))
@@ -126,13 +127,14 @@ impl Terminator {
     }
 
     /// A place for one more handshake, if there is one.
-    pub fn place(&self) -> Option<OwnedSemaphorePermit> {
-        let place = self.places.clone().try_acquire_owned().ok();
+    pub fn place(&self, peer: Peer) -> Option<Place> {
+        let place = self.places.take(peer);
         if place.is_none() && self.counts.refused.fetch_add(1, Ordering::Relaxed) == 0 {
             // Said once for the first of many; the metric has the rest.
             tracing::warn!(
                 listener = self.listener,
-                "a connection was closed: as many as `handshakes` are agreeing on TLS"
+                ?peer,
+                "a connection was closed: as many as `handshakes` are agreeing on TLS, or as `peer_handshakes` of this peer's"
             );
         }
         place
@@ -167,49 +169,42 @@ impl Terminator {
             return Ok((Box::new(stream::Tls::new(stream, None)), Identity::anonymous()));
         };
         let identity = certificate::identity(own)?;
-        let chain: Arc<[CertificateDer<'static>]> = shown.into();
-        let withdrawn = self.certified.add(chain.clone());
-        if let Some(verifier) = self.another_verifier(&server)
-            && certified::is_withdrawn(&*verifier, &chain)
-        {
+        let shown = Shown::now(shown);
+        let withdrawn = self.certified.add(shown.clone());
+        // Whoever was looked at by the last verifier, and was not yet among those that are open when that was replaced.
+        let now = self.lock().loaded.clone();
+        if !Arc::ptr_eq(&now.server, &server) && shown.is_withdrawn(now.verifier.as_deref()) {
             return Err(HandshakeError::Withdrawn);
         }
         stream.get_mut().0.leave()?;
         Ok((Box::new(stream::Tls::new(stream, Some(withdrawn))), identity))
     }
 
-    /// Who looks at certificates now, where that has changed since `server` was shown: whoever was looked at by the last one, and was not
-    /// yet among those that are open when that was replaced, is looked at again.
-    fn another_verifier(&self, server: &Arc<ServerConfig>) -> Option<Arc<dyn ClientCertVerifier>> {
-        let now = self.lock();
-        if Arc::ptr_eq(&now.loaded.server, server) { None } else { now.loaded.verifier.clone() }
-    }
-
     /// Goes by other settings, or by other files of the same names, from now on. Where they will not do the last good ones stay. Open
     /// connections stay too, but for those whose certificates are withdrawn by it: these are closed soon after it returns.
     pub fn reload(self: &Arc<Self>, settings: &Tls) {
+        // Before the files: what changes while they are read is seen afterwards.
+        let stamp = settings.stamp();
         match Now::read(settings, self.protocols) {
             Ok(now) => {
                 let verifier = now.loaded.verifier.clone();
                 *self.lock() = now;
                 self.counts.reloaded.fetch_add(1, Ordering::Relaxed);
                 tracing::info!(listener = self.listener, "certificates were read again");
-                if let Some(verifier) = verifier {
-                    let terminator = self.clone();
-                    // With thousands of callers it takes a while, and the control plane has others to serve.
-                    tokio::task::spawn_blocking(move || terminator.end_withdrawn(&*verifier));
-                }
+                let terminator = self.clone();
+                // With thousands of callers it takes a while, and the control plane has others to serve.
+                tokio::task::spawn_blocking(move || terminator.end_withdrawn(verifier.as_deref()));
             }
             Err(error) => {
                 // Not tried again before something changes.
-                self.lock().stamp = settings.stamp();
+                self.lock().stamp = stamp;
                 self.counts.not_reloaded.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(listener = self.listener, %error, "certificates have changed and can not be used; the last ones stay");
             }
         }
     }
 
-    fn end_withdrawn(&self, verifier: &dyn ClientCertVerifier) {
+    fn end_withdrawn(&self, verifier: Option<&dyn ClientCertVerifier>) {
         let connections = self.certified.end_withdrawn(verifier);
         if connections > 0 {
             self.counts.withdrawn.fetch_add(connections as u64, Ordering::Relaxed);

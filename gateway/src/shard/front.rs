@@ -26,6 +26,8 @@ use crate::audit::Recorder;
 use crate::config::Config;
 use crate::schedule::{Abandoned, CallerId, ChannelId, Concluded, Effects, MachineId, WorldId};
 
+use standing::OpenPipe;
+
 pub use legacy::{AnswerSink, LegacyPort, StrayReply, Written};
 
 /// The callers and the channels of one shard.
@@ -42,6 +44,8 @@ pub struct Front {
     standing_of: SecondaryMap<CallerId, Arc<Standing>>,
     /// The quotas that jobs in hand are counted against, by caller and ticket. Jobs that no rule counts are not here.
     counted: foldhash::HashMap<(CallerId, u64), Arc<Quota>>,
+    /// Pipes that are open.
+    pipes: Vec<OpenPipe>,
     /// Legacy callers that have been answered since answers were last written.
     answered: Vec<CallerId>,
     channels: SecondaryMap<ChannelId, Arc<Notify>>,
@@ -124,6 +128,7 @@ impl Front {
             worlds_by_name: HashMap::new(),
             worlds_by_publication: HashMap::new(),
             ports: SecondaryMap::new(),
+            pipes: Vec::new(),
             answered: Vec::new(),
             channels: SecondaryMap::new(),
             world_changes,
@@ -279,11 +284,17 @@ impl Front {
         self.channels.remove(channel);
     }
 
-    /// The failure of a job that never reached the scheduler.
-    pub fn reject(&mut self, caller: CallerId, world: &str, rejected: Rejected) -> Failure {
+    /// The failure of a job that never reached the scheduler. `identity` is whoever the call is by, where that is not its connection's.
+    pub fn reject(
+        &mut self,
+        caller: CallerId,
+        identity: Option<&Identity>,
+        world: &str,
+        rejected: Rejected,
+    ) -> Failure {
         self.rejected += 1;
         let outcome = Outcome::Rejected(rejected);
-        self.record_refusal(caller, Some(world), outcome.reason());
+        self.record_refusal(caller, identity, Some(world), outcome.reason());
         Failure::new(&self.config.wire.profile, world, None, outcome)
     }
 

@@ -341,14 +341,14 @@ async fn serve(
     let Accepted { way, identity } = accepted;
     let actor = Arc::new(Actor::new(identity, way.listener(), way.from().as_deref()));
     match way {
-        Way::LegacyTcp(stream) => legacy.adopt(hardserver::Socket::Tcp(prepared(stream)?), &actor, count),
+        Way::LegacyTcp(stream) => legacy.adopt(hardserver::Socket::Tcp(prepared(stream)?), &actor, Some(count)),
         Way::LegacyUnix(stream) => {
             stream.set_nonblocking(true)?;
-            legacy.adopt(hardserver::Socket::Unix(stream), &actor, count)
+            legacy.adopt(hardserver::Socket::Unix(stream), &actor, Some(count))
         }
         Way::LegacyTls(mut stream) => {
             stream.arrive()?;
-            legacy.adopt(hardserver::unsealed(*stream)?, &actor, count)
+            legacy.adopt(hardserver::unsealed(*stream, count)?, &actor, None)
         }
         Way::Grpc(stream) => {
             grpc.serve(Stream::Plain(TcpStream::from_std(prepared(stream)?)?), actor, count).await;

@@ -188,6 +188,7 @@ impl Scene {
             assert!(tries < TRIES, "{}: other callers wait more than twice as long: {legacy}, {grpc}", assault.name);
         }
         drop(victims);
+        assert!(tally.count() > 0, "{}: nothing was done", assault.name);
         self.until_at_rest();
         Figures { blows: tally.count() }
     }

@@ -9,7 +9,7 @@ use seeway_tests::authority::Authority;
 use seeway_tests::hostile::{Assault, Pace, Scene, Tally};
 use seeway_tests::{turn::Turn, wait};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// Connects so often in a second and keeps what it is given.
 async fn connect_and_keep(address: String, per_second: u32, tally: Tally) {
@@ -66,19 +66,36 @@ async fn connections_up_to_the_limit_and_past_it() {
 async fn half_open_tls_at_the_limit_and_one_past_it() {
     let _turn = Turn::alone();
     let authority = Authority::new("callers");
-    let tls = format!("{}\nhandshake_timeout = \"5s\"\nhandshakes = 32", authority.tls(&authority.server()));
+    let tls = format!(
+        "{}\nhandshake_timeout = \"5s\"\nhandshakes = 32\npeer_handshakes = 31",
+        authority.tls(&authority.server())
+    );
     let scene =
         Scene::new(|config, _| config.line("management_tls", &tls).line("listen", "management = \"tls:127.0.0.1:0\""));
     let address = scene.gateway.management().trim_start_matches("tls:").to_owned();
     let refused = || scene.metric("seeway_tls_handshakes_total", "listener=\"management\",result=\"refused\"");
     let mut held = Vec::new();
-    for _ in 0..32 {
+    for _ in 0..31 {
         held.push(TcpStream::connect(&address).await.expect("accepted"));
     }
-    let mut past = TcpStream::connect(&address).await.expect("the system accepts it");
-    let end = tokio::time::timeout(Duration::from_secs(3), past.read(&mut [0])).await.expect("closed at once");
-    assert!(matches!(end, Ok(0) | Err(_)));
-    assert!((refused() - 1.0).abs() < 0.5, "one past the limit, and only that");
+    let is_closed = async |stream: &mut TcpStream| {
+        let end = tokio::time::timeout(Duration::from_secs(3), stream.read(&mut [0])).await.expect("closed at once");
+        assert!(matches!(end, Ok(0) | Err(_)));
+    };
+    is_closed(&mut TcpStream::connect(&address).await.expect("the system accepts it")).await;
+    assert!((refused() - 1.0).abs() < 0.5, "one past an address's share, and only that");
+    // Another address gets in, until there is no place for anybody.
+    let from_elsewhere = async || {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind("127.0.0.2:0".parse().expect("an address")).expect("free");
+        socket.connect(address.parse().expect("an address")).await.expect("accepted")
+    };
+    let mut other = from_elsewhere().await;
+    let silence = tokio::time::timeout(Duration::from_millis(300), other.read(&mut [0])).await;
+    assert!(silence.is_err(), "it is waited for: {silence:?}");
+    is_closed(&mut from_elsewhere().await).await;
+    assert!((refused() - 2.0).abs() < 0.5, "one past the limit");
+    drop(other);
     drop(held);
     let assault = Assault {
         name: "half-open TLS past tls.handshakes",

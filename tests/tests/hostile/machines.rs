@@ -48,6 +48,13 @@ async fn bad_replies(abuse: Abuse, name: &'static str, rate: &'static str) {
         begun.elapsed()
     );
     assert!(begun.elapsed() < Duration::from_secs(3));
+    match answer {
+        Ok(done) => {
+            assert_eq!(done.reply.as_bytes(), b"job", "no reply is made up");
+            assert!(!matches!(abuse, Abuse::SlowReply | Abuse::EndlessReply), "its reply has no end");
+        }
+        Err(error) => println!("  ({error})"),
+    }
     client.submit("w", "job", &options).await.expect("answered by the machine that behaves");
     serving.abort();
     drop(client);

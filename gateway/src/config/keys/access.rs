@@ -52,6 +52,13 @@ const TLS_KEYS: &[Key] = &[
         "Connections that may be agreeing on TLS at once; one more is closed at once.",
     ),
     key(
+        "peer_handshakes",
+        Integer(1, 65_536),
+        Default("64"),
+        "How many of them may be from one address (one IPv6 network of 64 bits). Behind a proxy that hides its callers' addresses: as many \
+         as `handshakes`.",
+    ),
+    key(
         "max_age",
         Duration { zero: true },
         Default("1h"),

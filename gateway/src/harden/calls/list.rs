@@ -13,8 +13,7 @@ pub(super) const ALLOWED: &[i64] = &[
     libc::SYS_openat2, libc::SYS_newfstatat, libc::SYS_fstat, libc::SYS_statx, libc::SYS_faccessat,
     libc::SYS_faccessat2, libc::SYS_readlinkat, libc::SYS_getdents64, libc::SYS_getcwd, libc::SYS_statfs,
     libc::SYS_fstatfs, libc::SYS_unlinkat, libc::SYS_renameat, libc::SYS_renameat2, libc::SYS_linkat,
-    libc::SYS_mkdirat, libc::SYS_fchmod, libc::SYS_fchmodat, libc::SYS_fchown, libc::SYS_fchownat,
-    libc::SYS_utimensat, libc::SYS_umask, libc::SYS_epoll_create1, libc::SYS_epoll_ctl, libc::SYS_epoll_pwait,
+    libc::SYS_mkdirat, libc::SYS_umask, libc::SYS_epoll_create1, libc::SYS_epoll_ctl, libc::SYS_epoll_pwait,
     libc::SYS_epoll_pwait2, libc::SYS_eventfd2, libc::SYS_ppoll, libc::SYS_pselect6, libc::SYS_timerfd_create,
     libc::SYS_timerfd_settime, libc::SYS_timerfd_gettime, libc::SYS_signalfd4, libc::SYS_inotify_init1,
     libc::SYS_inotify_add_watch, libc::SYS_inotify_rm_watch, libc::SYS_mmap, libc::SYS_munmap, libc::SYS_mprotect,
@@ -31,7 +30,7 @@ pub(super) const ALLOWED: &[i64] = &[
     libc::SYS_prlimit64, libc::SYS_getrlimit, libc::SYS_getrusage, libc::SYS_times, libc::SYS_capget,
     libc::SYS_clock_gettime, libc::SYS_clock_getres, libc::SYS_clock_nanosleep, libc::SYS_nanosleep,
     libc::SYS_gettimeofday, libc::SYS_getrandom, libc::SYS_socket, libc::SYS_socketpair, libc::SYS_connect,
-    libc::SYS_bind, libc::SYS_listen, libc::SYS_accept, libc::SYS_accept4, libc::SYS_getsockname,
+    libc::SYS_bind, libc::SYS_accept, libc::SYS_accept4, libc::SYS_getsockname,
     libc::SYS_getpeername, libc::SYS_setsockopt, libc::SYS_getsockopt, libc::SYS_sendto, libc::SYS_recvfrom,
     libc::SYS_sendmsg, libc::SYS_recvmsg, libc::SYS_sendmmsg, libc::SYS_recvmmsg, libc::SYS_shutdown,
     libc::SYS_splice, libc::SYS_sendfile, libc::SYS_prctl, libc::SYS_seccomp,
@@ -43,7 +42,7 @@ pub(super) const ALLOWED: &[i64] = &[
 pub(super) const ALLOWED_HERE: &[i64] = &[
     libc::SYS_open, libc::SYS_stat, libc::SYS_lstat, libc::SYS_access, libc::SYS_readlink, libc::SYS_poll,
     libc::SYS_select, libc::SYS_epoll_wait, libc::SYS_epoll_create, libc::SYS_pipe, libc::SYS_dup2, libc::SYS_unlink,
-    libc::SYS_rename, libc::SYS_mkdir, libc::SYS_getdents, libc::SYS_chmod, libc::SYS_chown, libc::SYS_eventfd,
+    libc::SYS_rename, libc::SYS_mkdir, libc::SYS_getdents, libc::SYS_eventfd,
     libc::SYS_signalfd, libc::SYS_getpgrp, libc::SYS_time, libc::SYS_arch_prctl, libc::SYS_pause,
 ];
 
@@ -51,7 +50,8 @@ pub(super) const ALLOWED_HERE: &[i64] = &[
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) const ALLOWED_HERE: &[i64] = &[];
 
-/// What nobody wants a gateway to do: programs, other processes, mounts, modules, other users, keys, clocks.
+/// What nobody wants a gateway to do: programs, other processes, mounts, modules, other users, keys, clocks;
+/// and what it is done with by then: listening sockets and the modes of files are made before.
 #[rustfmt::skip] // A line for each purpose would be two hundred.
 pub(super) const DENIED: &[i64] = &[
     libc::SYS_execve, libc::SYS_execveat, libc::SYS_ptrace, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev,
@@ -69,7 +69,8 @@ pub(super) const DENIED: &[i64] = &[
     libc::SYS_pidfd_getfd, libc::SYS_pidfd_send_signal, libc::SYS_process_madvise, libc::SYS_memfd_create,
     libc::SYS_memfd_secret, libc::SYS_mknodat, libc::SYS_symlinkat, libc::SYS_open_by_handle_at,
     libc::SYS_name_to_handle_at, libc::SYS_shmget, libc::SYS_shmat, libc::SYS_shmctl, libc::SYS_semget,
-    libc::SYS_msgget, libc::SYS_mq_open,
+    libc::SYS_msgget, libc::SYS_mq_open, libc::SYS_listen, libc::SYS_fchmod, libc::SYS_fchmodat, libc::SYS_fchown,
+    libc::SYS_fchownat, libc::SYS_utimensat,
 ];
 
 /// Further ones, of x86-64 only.
@@ -77,7 +78,7 @@ pub(super) const DENIED: &[i64] = &[
 #[rustfmt::skip] // A line for each purpose would be two hundred.
 pub(super) const DENIED_HERE: &[i64] = &[
     libc::SYS_fork, libc::SYS_vfork, libc::SYS_mknod, libc::SYS_symlink, libc::SYS_iopl, libc::SYS_ioperm,
-    libc::SYS_modify_ldt, libc::SYS_uselib,
+    libc::SYS_modify_ldt, libc::SYS_uselib, libc::SYS_chmod, libc::SYS_chown, libc::SYS_lchown,
 ];
 
 /// There are none on other architectures.

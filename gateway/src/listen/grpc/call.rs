@@ -74,14 +74,17 @@ impl Call<'_> {
         somebody: &Somebody,
         deadline: Option<Instant>,
     ) -> Result<oneshot::Receiver<Finished>, Status> {
-        check_affinity_key(self.shard, self.caller.id(), request.world, request.affinity_key)?;
+        check_affinity_key(self.shard, somebody, request.world, request.affinity_key)?;
         let default_timeout = self.shard.config().limits.default_timeout;
         self.shard.with(|state, now| {
             let standing = somebody.standing(state, now);
             let Some(world) = state.front.world(&standing, request.world) else {
-                return Err(state.front.reject(self.caller.id(), request.world, Rejected::NoSuchWorld).into());
+                return Err(state
+                    .front
+                    .reject(self.caller.id(), somebody.of_call(), request.world, Rejected::NoSuchWorld)
+                    .into());
             };
-            let of_call = somebody.is_of_call().then_some(standing);
+            let of_call = somebody.of_call().map(|_| standing);
             let outcome = state.front.add_call(self.caller.id(), self.ticket, of_call);
             let new = NewJob {
                 ticket: self.ticket,

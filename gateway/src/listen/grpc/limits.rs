@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use seeway_proto::outcome::Rejected;
 use tonic::Status;
 
-use crate::schedule::CallerId;
+use super::somebody::Somebody;
 use crate::shard::Shard;
 
 /// The longest `affinity_key`, in bytes. A key is an account's or a session's name, and each one that is in use is kept.
@@ -19,9 +19,10 @@ pub(super) fn bad_affinity_key(key: &str) -> Option<String> {
 }
 
 /// Fails a call whose `affinity_key` is not taken.
-pub(super) fn check_affinity_key(shard: &Shard, caller: CallerId, world: &str, key: &str) -> Result<(), Status> {
+pub(super) fn check_affinity_key(shard: &Shard, somebody: &Somebody, world: &str, key: &str) -> Result<(), Status> {
     let Some(why) = bad_affinity_key(key) else { return Ok(()) };
-    let mut failure = shard.with(|state, _| state.front.reject(caller, world, Rejected::Malformed));
+    let (caller, whose) = (somebody.caller().id(), somebody.of_call());
+    let mut failure = shard.with(|state, _| state.front.reject(caller, whose, world, Rejected::Malformed));
     failure.message.push_str(&why);
     Err(failure.into())
 }

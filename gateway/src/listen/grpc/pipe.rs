@@ -3,24 +3,27 @@
 //! Each pipe has a tunnel of its own: all channels of one tunnel are read together, so a caller that does not read its pipe
 //! would hold up the jobs beside it.
 
-use std::pin::Pin;
+use std::future::pending;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use seeway_client::tunnel::{Channel, ReadHalf, Tunnel, WriteHalf};
 use seeway_proto::outcome::{NotSent, Outcome, Rejected};
 use seeway_proto::v1::pipe_request::Message;
 use seeway_proto::v1::{PipeOpen, PipeRequest, PipeResponse};
 use seeway_proto::wiped::WipedBuffer;
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::sleep_until;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Status, Streaming};
 
 use super::limits::{PipePlace, Pipes, check_affinity_key};
 use super::somebody::Somebody;
 use crate::audit::Event;
+use crate::schedule::WorldId;
 use crate::shard::{Failure, Shard};
 use crate::upstream::{self, PipeError};
 
@@ -36,8 +39,8 @@ pub(super) struct Pipe {
     unsent: WipedBuffer,
     uplink: AbortHandle,
     tunnel: Arc<Tunnel>,
-    /// When the token that it was opened with is not good any more.
-    expires: Option<Pin<Box<Sleep>>>,
+    /// Why its caller may not have it any more.
+    forbidden: oneshot::Receiver<Status>,
     has_ended: bool,
     _place: PipePlace,
 }
@@ -63,12 +66,44 @@ pub(super) async fn open(
     };
     // Not before it is known that the caller means it.
     let place = pipes.take().ok_or_else(|| too_many(shard, &open.world))?;
-    check_affinity_key(shard, somebody.caller().id(), &open.world, &open.affinity_key)?;
-    let (tunnel, channel) = connect(shard, &somebody, &open).await?;
+    check_affinity_key(shard, &somebody, &open.world, &open.affinity_key)?;
+    let (world, tunnel, channel) = connect(shard, &somebody, &open).await?;
     let (read, write) = channel.split();
-    let uplink = tokio::spawn(send(requests, write)).abort_handle();
-    let expires = somebody.expires().map(|expires| Box::pin(sleep_until(expires.into())));
-    Ok(Pipe { read, unsent: WipedBuffer::new(), uplink, tunnel, expires, has_ended: false, _place: place })
+    // Making a tunnel takes a while, in which a reload may have taken the right away, or a disk may have filled up.
+    let withdrawn = shard.with(|state, now| {
+        if state.front.refuses_jobs() {
+            return Err(Status::from(nowhere_to_go(shard, &open.world)));
+        }
+        if !somebody.standing(state, now).may_pipe(world) {
+            let (caller, whose) = (somebody.caller().id(), somebody.of_call());
+            return Err(state.front.reject(caller, whose, &open.world, Rejected::AccessDenied).into());
+        }
+        Ok(state.front.add_pipe(somebody.identity(), world))
+    })?;
+    let (ended, forbidden) = oneshot::channel();
+    let uplink = uplink(requests, write, forbidden_because(somebody.expires(), withdrawn), ended);
+    let uplink = tokio::spawn(uplink).abort_handle();
+    Ok(Pipe { read, unsent: WipedBuffer::new(), uplink, tunnel, forbidden, has_ended: false, _place: place })
+}
+
+/// Resolves when the token that a pipe was opened with is not good any more, or the rule that allowed it is gone.
+async fn forbidden_because(expires: Option<Instant>, withdrawn: oneshot::Receiver<()>) -> Status {
+    let expired = async {
+        match expires {
+            Some(expires) => sleep_until(expires.into()).await,
+            None => pending().await,
+        }
+    };
+    let withdrawn = async {
+        if withdrawn.await.is_err() {
+            // The shard is gone, and with it the pipe.
+            pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = expired => Status::unauthenticated("the token has expired; open a pipe with a new one"),
+        () = withdrawn => Status::permission_denied("the pipe is not allowed any more: the gateway's rules have changed"),
+    }
 }
 
 fn too_many(shard: &Shard, world: &str) -> Status {
@@ -79,23 +114,28 @@ fn too_many(shard: &Shard, world: &str) -> Status {
     failure.into()
 }
 
-async fn connect(shard: &Shard, somebody: &Somebody, open: &PipeOpen) -> Result<(Arc<Tunnel>, Channel), Status> {
-    let caller = somebody.caller().id();
+fn nowhere_to_go(shard: &Shard, world: &str) -> Failure {
+    Failure::new(&shard.config().wire.profile, world, None, Outcome::NotSent(NotSent::NowhereToGo))
+}
+
+async fn connect(
+    shard: &Shard,
+    somebody: &Somebody,
+    open: &PipeOpen,
+) -> Result<(WorldId, Arc<Tunnel>, Channel), Status> {
+    let (caller, whose) = (somebody.caller().id(), somebody.of_call());
     let world = shard.with(|state, now| {
         let standing = somebody.standing(state, now);
         match state.front.world(&standing, &open.world) {
             Some(world) if standing.may_pipe(world) => Ok(world),
-            Some(_) => Err(state.front.reject(caller, &open.world, Rejected::AccessDenied)),
-            None => Err(state.front.reject(caller, &open.world, Rejected::NoSuchWorld)),
+            Some(_) => Err(state.front.reject(caller, whose, &open.world, Rejected::AccessDenied)),
+            None => Err(state.front.reject(caller, whose, &open.world, Rejected::NoSuchWorld)),
         }
     })?;
     let port = u16::try_from(open.port)
         .map_err(|_| Status::invalid_argument(format!("there is no port {}; 65535 is the last", open.port)))?;
     let key = open.affinity_key.as_bytes();
-    let nowhere_to_go = || {
-        let outcome = Outcome::NotSent(NotSent::NowhereToGo);
-        Failure::new(&shard.config().wire.profile, &open.world, None, outcome)
-    };
+    let nowhere_to_go = || nowhere_to_go(shard, &open.world);
     if shard.with(|state, _| state.front.refuses_jobs()) {
         return Err(nowhere_to_go().into());
     }
@@ -106,10 +146,27 @@ async fn connect(shard: &Shard, somebody: &Somebody, open: &PipeOpen) -> Result<
             event.flag("opened", piped.is_ok())
         });
     });
-    piped.map_err(|error| match error {
+    let (tunnel, channel) = piped.map_err(|error| match error {
         PipeError::Draining | PipeError::NoMachine { .. } => nowhere_to_go().into(),
         PipeError::Tunnel { .. } => Status::failed_precondition(error.to_string()),
-    })
+    })?;
+    Ok((world, tunnel, channel))
+}
+
+/// The direction to the machine, until the pipe is not allowed any more, whether its caller reads what comes back or not.
+async fn uplink(
+    requests: Streaming<PipeRequest>,
+    write: WriteHalf,
+    forbidden: impl Future<Output = Status>,
+    ended: oneshot::Sender<Status>,
+) {
+    let mut forbidden = pin!(forbidden);
+    let status = tokio::select! {
+        status = &mut forbidden => status,
+        () = send(requests, write) => forbidden.await,
+    };
+    // The pipe may be gone.
+    let _ = ended.send(status);
 }
 
 async fn send(mut requests: Streaming<PipeRequest>, mut write: WriteHalf) {
@@ -154,10 +211,9 @@ impl Stream for Pipe {
         if this.has_ended {
             return Poll::Ready(None);
         }
-        if this.expires.as_mut().is_some_and(|expires| expires.as_mut().poll(cx).is_ready()) {
+        // Its sender lives as long as this does not end.
+        if let Poll::Ready(Ok(status)) = Pin::new(&mut this.forbidden).poll(cx) {
             this.has_ended = true;
-            this.uplink.abort();
-            let status = Status::unauthenticated("the token has expired; open a pipe with a new one");
             return Poll::Ready(Some(Err(status)));
         }
         if this.unsent.is_empty() && !ready!(this.read.poll_read_into(cx, &mut this.unsent)) {

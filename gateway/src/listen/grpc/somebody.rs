@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::header::AUTHORIZATION;
 use http::{Extensions, HeaderMap};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::connection::Caller;
 use crate::access::token::{TokenError, Tokens, Verified};
@@ -31,6 +31,14 @@ impl Somebody {
         extensions: &Extensions,
     ) -> Result<Self, Status> {
         let caller = caller(extensions)?.clone();
+        let somebody = Self::shown(shard, tokens, headers, caller.clone());
+        if somebody.as_ref().is_err_and(|status| status.code() == Code::Unauthenticated) {
+            shard.with(|state, _| state.front.record_refusal(caller.id(), None, None, "UNAUTHENTICATED"));
+        }
+        somebody
+    }
+
+    fn shown(shard: &Shard, tokens: &Tokens, headers: &HeaderMap, caller: Arc<Caller>) -> Result<Self, Status> {
         let token = headers.get(AUTHORIZATION).filter(|_| caller.identity().means() == Means::Anonymous);
         let of_call = match token {
             // What is sent to somebody who takes none is no reason to fail: a proxy may add it.
@@ -71,9 +79,9 @@ impl Somebody {
         self.of_call.as_ref().map_or_else(|| self.caller.identity(), |verified| &verified.identity)
     }
 
-    /// Whether that was said by the call, not by the connection.
-    pub(super) fn is_of_call(&self) -> bool {
-        self.of_call.is_some()
+    /// The same, where it was said by the call, not by the connection.
+    pub(super) fn of_call(&self) -> Option<&Identity> {
+        self.of_call.as_ref().map(|verified| &verified.identity)
     }
 
     /// What it may do.

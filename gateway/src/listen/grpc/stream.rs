@@ -376,7 +376,7 @@ fn submit(
     let world = match malformed.map_or(world, |detail| Err((Rejected::Malformed, detail))) {
         Ok(world) => world,
         Err((rejected, detail)) => {
-            let mut failure = state.front.reject(caller, last_world, rejected);
+            let mut failure = state.front.reject(caller, None, last_world, rejected);
             failure.message.push_str(&detail);
             let answered = if is_in_use { Answered::InUse } else { Answered::Job(request.id) };
             if let Some(answers) = state.front.stream(caller) {

@@ -79,8 +79,8 @@ impl Callers {
         callers
     }
 
-    /// Serves a connection until its caller goes away. The socket does not block.
-    pub fn adopt(&self, socket: Socket, actor: &Arc<Actor>, count: CallerCount) -> io::Result<()> {
+    /// Serves a connection until its caller goes away. The socket does not block. `count` is `None` where somebody else counts it.
+    pub fn adopt(&self, socket: Socket, actor: &Arc<Actor>, count: Option<CallerCount>) -> io::Result<()> {
         let Shared { shard, registry, chores, .. } = &*self.shared;
         let mut connections = self.shared.connections();
         let place = connections.next_place();

@@ -71,12 +71,12 @@ pub(super) struct Connection {
     pub(super) is_watched_for_room: bool,
     /// What carries commands to the hardserver behind; `None` where those that are not Seeway's are refused.
     passing: Option<AbortHandle>,
-    _count: CallerCount,
+    _count: Option<CallerCount>,
 }
 
 impl Connection {
     /// Joins the shard's callers.
-    pub(super) fn new(shard: &Shard, caller: Arc<Caller>, actor: &Arc<Actor>, count: CallerCount) -> Self {
+    pub(super) fn new(shard: &Shard, caller: Arc<Caller>, actor: &Arc<Actor>, count: Option<CallerCount>) -> Self {
         let config = shard.config();
         let large_buffers = shard.with(|state, _| state.scheduler.large_buffers().clone());
         let incoming = Incoming::new(config.wire.profile.clone(), config.wire_limits(), config.limits.caller_jobs);
@@ -327,7 +327,7 @@ impl Connection {
                         let port = state.front.legacy(self.caller_id);
                         port.incoming.answer_error(tag, profile.statuses.unknown_id, Some("no such world"));
                         let reason = Outcome::Rejected(Rejected::NoSuchWorld).reason();
-                        state.front.record_refusal(self.caller_id, Some(name), reason);
+                        state.front.record_refusal(self.caller_id, None, Some(name), reason);
                     }
                 }
             }

@@ -37,7 +37,7 @@ impl Front {
     pub fn rejected_legacy(&mut self, caller: CallerId, reason: &'static str, count: u64) {
         self.rejected += count;
         if let Some(recorder) = &mut self.recorder {
-            recorder.refused(Some(caller), None, reason, count);
+            recorder.refused(Some(caller), None, None, reason, count);
         }
     }
 
@@ -48,10 +48,17 @@ impl Front {
         }
     }
 
-    /// Something was refused to a caller that is no job and is counted elsewhere, or nowhere.
-    pub fn record_refusal(&mut self, caller: CallerId, world: Option<&str>, reason: &'static str) {
+    /// Something was refused to a caller that is no job and is counted elsewhere, or nowhere. `identity` is whoever a call is by, where
+    /// that is not its connection's.
+    pub fn record_refusal(
+        &mut self,
+        caller: CallerId,
+        identity: Option<&Identity>,
+        world: Option<&str>,
+        reason: &'static str,
+    ) {
         if let Some(recorder) = &mut self.recorder {
-            recorder.refused(Some(caller), world, reason, 1);
+            recorder.refused(Some(caller), identity, world, reason, 1);
         }
     }
 

@@ -5,10 +5,20 @@ use std::time::Instant;
 
 use seeway_proto::outcome::{NotSent, Outcome, Rejected};
 
+use tokio::sync::oneshot;
+
 use super::{Front, Port};
 use crate::access::{Identity, Standing, Submit};
 use crate::config::Config;
 use crate::schedule::{CallerId, NewJob, WorldId};
+
+/// A pipe that is open, by whoever may open it.
+pub(super) struct OpenPipe {
+    whose: Identity,
+    world: WorldId,
+    /// Sent to where it is read; closed when the pipe is.
+    withdrawn: oneshot::Sender<()>,
+}
 
 impl Port {
     /// What whoever made a unary call may do, where that is not who connected.
@@ -96,5 +106,20 @@ impl Front {
         for standing in self.standing_of.values_mut().chain(of_calls.flatten()) {
             *standing = self.standings.of(now, standing.identity());
         }
+        let (standings, pipes) = (&mut self.standings, &mut self.pipes);
+        for pipe in pipes.extract_if(.., |pipe| !standings.of(now, &pipe.whose).may_pipe(pipe.world)) {
+            // One that is closed has nobody to tell.
+            let _ = pipe.withdrawn.send(());
+        }
+    }
+
+    /// A pipe to a world has been opened by somebody, and is open as long as what is returned. That resolves when other rules do not
+    /// allow it any more.
+    pub fn add_pipe(&mut self, identity: &Identity, world: WorldId) -> oneshot::Receiver<()> {
+        // There are at most `limits.pipes`, and opening one takes a tunnel.
+        self.pipes.retain(|pipe| !pipe.withdrawn.is_closed());
+        let (withdrawn, told) = oneshot::channel();
+        self.pipes.push(OpenPipe { whose: identity.clone(), world, withdrawn });
+        told
     }
 }

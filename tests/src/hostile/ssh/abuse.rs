@@ -71,7 +71,10 @@ pub(super) async fn commit(mut to: Transport, key: &Ed25519KeyPair, abuse: Abuse
             to.stream.write_all(b"SSH-2.0-").await?;
             return pour(&mut to, &[b'x'; 64], tally).await;
         }
-        Abuse::Silence => return until_closed(&mut to).await,
+        Abuse::Silence => {
+            tally.add(1);
+            return until_closed(&mut to).await;
+        }
         _ => to.greet().await?,
     }
     match abuse {
@@ -90,6 +93,7 @@ pub(super) async fn commit(mut to: Transport, key: &Ed25519KeyPair, abuse: Abuse
         _ => to.exchange(key, None, &mut Vec::new()).await?,
     }
     if abuse == Abuse::SilentLogin {
+        tally.add(1);
         return until_closed(&mut to).await;
     }
     let mut server = Server { to, key, abuse, channels: HashMap::new(), tally };
@@ -307,6 +311,7 @@ impl Server<'_> {
                 match self.abuse {
                     Abuse::SlowReply | Abuse::EndlessReply => ends = true,
                     Abuse::Twice => {
+                        self.tally.add(1);
                         reply_job(&profile, &mut replies, tag, job);
                         reply_job(&profile, &mut replies, tag, job);
                     }
