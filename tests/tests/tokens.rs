@@ -1,5 +1,6 @@
 //! Callers that show a token where others show a certificate.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,7 +11,9 @@ use seeway_tests::provider::Provider;
 use seeway_tests::{Config, Gateway, Identity, Machine, python, turn::Turn, wait};
 use serde_json::json;
 use tempfile::TempDir;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+const AUDIT_KEY: &str = "KEY-of-the-audit-log-and-of-nothing-else";
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -26,10 +29,17 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
+        Self::logging(None)
+    }
+
+    fn logging(level: Option<&str>) -> Self {
         let (identity, authority, provider) = (Identity::generate(), Authority::new("callers"), Provider::new());
         let machine = Machine::start_with_ssh("echo", &identity, "127.0.0.1:0");
         let server = authority.server();
         let folder = TempDir::new().expect("a folder");
+        let audit_key = folder.path().join("audit.key");
+        std::fs::write(&audit_key, AUDIT_KEY).expect("written");
+        std::fs::set_permissions(&audit_key, std::fs::Permissions::from_mode(0o600)).expect("it is ours");
         let config = Config::new()
             .machine("hsm", machine.door(), machine.seejobs(), &identity, "")
             .world("pay", &["hsm"], "")
@@ -38,9 +48,11 @@ impl Scene {
             .line("tls", "client_certificates = \"optional\"")
             .line("token", &provider.section())
             .line("audit", &format!("to = \"file:{}\"", folder.path().join("audit.log").display()))
+            .line("audit", &format!("key = \"{}\"", audit_key.display()))
             .permission("who = [\"token:payments\"]\nmay = [\"submit\", \"pipe\"]\nworlds = [\"pay\"]")
             .permission("who = [\"token-group:auditors\"]\nmay = [\"submit\"]\nworlds = [\"vault\"]");
-        let gateway = Gateway::ready(&config);
+        let gateway = Gateway::start_logging(&config, level);
+        gateway.until_up(config.machines());
         Self { provider, authority, gateway, folder, _identity: identity, _machine: machine }
     }
 
@@ -149,6 +161,58 @@ async fn the_audit_log_names_whoever_a_token_names() {
         assert_eq!(of(event, who), count, "{event} by {who}: {:?}", log.records());
     }
     assert!(log.of_event("refused").iter().any(|record| record["reason"] == "UNAUTHENTICATED"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_byte_of_a_token_a_key_or_a_pipe_reaches_anything_that_is_written() {
+    let _turn = Turn::beside_others();
+    let mut scene = Scene::logging(Some("trace"));
+    let secret = "SECRET-of-the-pipe-and-of-the-job";
+    let token = scene.provider.token("payments", HOUR, json!({}));
+    let pay = scene.client(scene.trusting().token(&token).expect("a token")).await;
+    assert!(pay.submit("pay", secret, &SubmitOptions::default()).await.is_ok());
+    assert!(pay.submit("vault", secret, &SubmitOptions::default()).await.is_err());
+    let mut pipe = pay.pipe("pay", "", 0).await.expect("allowed");
+    pipe.write_all(secret.as_bytes()).await.expect("taken");
+    pipe.flush().await.expect("taken");
+    // What is no token, one that has expired, and a TLS key that can't be used any more.
+    let expired = scene.provider.token("payments", HOUR, json!({"exp": 1_700_000_000}));
+    let garbage = scene.folder.path().join("garbage");
+    std::fs::write(&garbage, "GARBAGE-that-somebody-took-for-a-token").expect("written");
+    for file in [&expired, &garbage] {
+        let client = scene.client(scene.trusting().token(file).expect("one line")).await;
+        assert!(ask(&client, "pay").await.is_err());
+    }
+    let server = scene.authority.server();
+    let tls_key = std::fs::read_to_string(&server.key).expect("there");
+    std::fs::write(&server.key, tls_key.replace("-----END", "!----END")).expect("it is ours");
+    scene.gateway.hang_up();
+    wait::until("the key is refused", wait::BOUND, || scene.gateway.log().contains("server.key").then_some(()));
+
+    let texts = [&token, &expired, &garbage].map(|file| std::fs::read_to_string(file).expect("there"));
+    let mut secrets: Vec<&str> = texts.iter().flat_map(|text| text.trim().split('.')).collect();
+    // A key's first characters are its kind's, the same for all.
+    let of_key = tls_key
+        .lines()
+        .filter(|line| !line.starts_with('-'))
+        .map(|line| &line[line.len().min(40) - 20..line.len().min(40)]);
+    secrets.extend(of_key);
+    secrets.extend([secret, AUDIT_KEY, "U0VDUkVULW9mLXRoZS1waXBl", "5345435245542d6f66", "83, 69, 67, 82, 69, 84"]);
+    assert!(secrets.len() > 10);
+    let audit = std::fs::read_to_string(scene.folder.path().join("audit.log")).expect("there");
+    assert!(audit.contains("\"pipe\"") && !audit.contains("job_sha256"), "a digest that nobody asked for: {audit}");
+    let written = [
+        ("the log", scene.gateway.log()),
+        ("the metrics", scene.gateway.get("/metrics").1),
+        ("the admin port", scene.gateway.get("/audit").1),
+        ("the audit log", audit),
+    ];
+    for (place, text) in &written {
+        for secret in &secrets {
+            let found: Vec<_> = text.lines().filter(|line| line.contains(secret)).collect();
+            assert!(found.is_empty(), "{place} shows {secret}: {found:?}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
