@@ -15,7 +15,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::ptrace;
 use nix::unistd::{Pid, Uid, setuid};
-use rustix::net::{AddressFamily, SocketType, socket};
+use rustix::net::{AddressFamily, SocketType, ipproto, listen, socket};
 use rustix::process::{getppid, test_kill_process};
 use seeway::config::Config;
 use seeway::harden;
@@ -65,6 +65,11 @@ fn attempt_all(thread: &str, config_file: &Path, other_file: &Path, port: Option
     said(thread, "write-beside", File::create(beside));
     said(thread, "resolve-name", ("localhost", 1).to_socket_addrs());
     said(thread, "listen", TcpListener::bind("127.0.0.1:0"));
+    let unbound = socket(AddressFamily::INET, SocketType::STREAM, None);
+    said(thread, "listen-unbound", unbound.and_then(|unbound| listen(&unbound, 1)));
+    said(thread, "multipath-socket", socket(AddressFamily::INET, SocketType::STREAM, Some(ipproto::MPTCP)));
+    let mode = fs::metadata(config_file).map(|file| file.permissions());
+    said(thread, "set-mode", mode.and_then(|mode| fs::set_permissions(config_file, mode)));
     if let Some(port) = port {
         said(thread, "connect", TcpStream::connect(("127.0.0.1", port)));
     }

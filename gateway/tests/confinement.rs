@@ -127,12 +127,15 @@ impl Site {
 }
 
 /// Every deed of the example that a gateway has no use for.
-const TAKEN_AWAY: [&str; 12] = [
+const TAKEN_AWAY: [&str; 15] = [
     "read-other",
     "read-shadow",
     "list-root",
     "write-beside",
     "listen",
+    "listen-unbound",
+    "multipath-socket",
+    "set-mode",
     "start-program",
     "ptrace",
     "mount",
@@ -168,7 +171,11 @@ fn an_unconfined_process_can_do_them() {
     let found = site.attempts("process.sandbox = \"off\"", 1);
     assert_eq!(found["confined"], "files left, system calls left");
     let mut possible =
-        vec!["read-other", "list-root", "write-beside", "listen", "start-program", "signal-parent", "become-other"];
+        vec!["read-other", "list-root", "write-beside", "listen", "listen-unbound", "set-mode", "start-program"];
+    possible.extend(["signal-parent", "become-other"]);
+    if std::fs::read_to_string("/proc/sys/net/mptcp/enabled").is_ok_and(|enabled| enabled.trim() == "1") {
+        possible.push("multipath-socket");
+    }
     if nix::unistd::Uid::effective().is_root() {
         possible.extend(["read-shadow", "unshare"]);
     }
