@@ -122,9 +122,10 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether all that can be checked holds.
+    /// Whether all that can be checked holds, and there is anything: a log that somebody emptied has no records, and a gateway's first
+    /// one says that it was opened.
     pub fn holds(&self) -> bool {
-        self.fault_count == 0 && self.has_head != Some(false)
+        self.records > 0 && self.fault_count == 0 && self.has_head != Some(false)
     }
 }
 

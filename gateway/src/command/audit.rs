@@ -145,6 +145,6 @@ fn print(report: &Report, out: &mut dyn Write) -> io::Result<()> {
             writeln!(out, "{verdict}: {} records, {} to {}", report.records, report.first, head.sequence)?;
             writeln!(out, "head {head}")
         }
-        None => writeln!(out, "{verdict}: there are no records"),
+        None => writeln!(out, "there are no records, and so nothing that holds: is it the right file?"),
     }
 }
