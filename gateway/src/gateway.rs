@@ -18,7 +18,8 @@ use crate::harden::HardenError;
 use crate::listen::accept::{self, Acceptor, BindError, Listener, Refused, SocketAccess};
 use crate::listen::grpc::{Common, Health, Pipes};
 use crate::listen::tls::{Terminator, TlsCounts};
-use crate::shard::{self, Budgets, CallerLimit, ShardHandle};
+use crate::places::Places;
+use crate::shard::{self, Budgets, ShardHandle};
 use crate::upstream;
 
 /// Where a gateway listens.
@@ -109,7 +110,7 @@ impl Gateway {
             .map_err(GatewayError::Shard)?;
 
         let refused = Arc::new(Refused::recorded_in(audit.clone()));
-        let callers = CallerLimit::new(config.limits.callers, config.limits.peer_callers);
+        let callers = Places::new(config.limits.callers, config.limits.peer_callers);
         let mut acceptors = JoinSet::new();
         let (shards_too, limit, users) = (shards.clone(), callers.clone(), Users::default());
         let acceptor = Acceptor { shards: shards_too, limit, refused: refused.clone(), users: users.clone() };

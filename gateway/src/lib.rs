@@ -12,6 +12,7 @@ mod forward;
 pub mod gateway;
 pub mod harden;
 mod listen;
+mod places;
 pub mod schedule;
 // For the micro-benchmarks, which go the same way as a job does.
 pub mod shard;

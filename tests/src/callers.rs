@@ -1,8 +1,9 @@
 //! Callers that keep a ledger: each job they hand over gets exactly one answer, and they note what it claims.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use seeway_bench::{CallerError, Target, grpc::GrpcCaller, wire::WireCaller};
+use seeway_client::grpc::{Gateway, SubmitOptions};
 use seeway_proto::{
     v1::stream_response,
     wire::{Profile, ReplyBody},
@@ -154,6 +155,18 @@ fn mixed(state: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
+}
+
+/// Sends one job to a world whose machine echoes; why there is no reply to it, if there is none, with the reason before the rest.
+pub async fn ask(client: &Gateway, world: &str) -> Result<(), String> {
+    let options = SubmitOptions { timeout: Some(Duration::from_secs(20)), ..SubmitOptions::default() };
+    match client.submit(world, "job", &options).await {
+        Ok(done) => {
+            assert_eq!(done.reply.as_bytes(), b"job");
+            Ok(())
+        }
+        Err(error) => Err(format!("{} {error}", error.reason())),
+    }
 }
 
 #[cfg(test)]

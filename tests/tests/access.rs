@@ -9,6 +9,7 @@ use std::time::Duration;
 use seeway_bench::wire::WireCaller;
 use seeway_client::grpc::{Credentials, Gateway as Client, SubmitOptions};
 use seeway_tests::authority::{Authority, Certified};
+use seeway_tests::callers::ask;
 use seeway_tests::machine::seeway;
 use tokio::io::AsyncReadExt as _;
 
@@ -56,18 +57,6 @@ impl Scene {
     async fn client(&self, uri: &str) -> Client {
         let credentials = self.with(&self.authority.client(uri));
         Client::connect_with(&self.address(), credentials).await.unwrap_or_else(|error| panic!("{uri}: {error}"))
-    }
-}
-
-/// Sends one job; its reply, or why there is none.
-async fn ask(client: &Client, world: &str) -> Result<(), String> {
-    let options = SubmitOptions { timeout: Some(Duration::from_secs(20)), ..SubmitOptions::default() };
-    match client.submit(world, "job", &options).await {
-        Ok(done) => {
-            assert_eq!(done.reply.as_bytes(), b"job");
-            Ok(())
-        }
-        Err(error) => Err(format!("{} {error}", error.reason())),
     }
 }
 

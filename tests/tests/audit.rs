@@ -480,3 +480,26 @@ async fn who_was_let_in_and_who_was_not_is_known_by_name() {
     assert_eq!((&nobody["who"], &nobody["world"]), (&"anonymous".into(), &"w".into()), "{nobody}");
     assert_eq!((&nobody["listener"], &nobody["reason"]), (&"hardserver_tcp".into(), &"NO_SUCH_WORLD".into()));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_change_nothing_fills_no_disk_with_asking() {
+    const ASKED: u64 = 400;
+    let _turn = Turn::beside_others();
+    let mut scene = Scene::new("counter", &[]);
+    scene.config = scene.config.permission("who = [\"user:nobody-here\"]\nmay = [\"admin\"]");
+    let mut gateway = Gateway::ready(&scene.config);
+    for _ in 0..ASKED {
+        assert_eq!(gateway.post("/reload").0, 403);
+    }
+    // The next one that is told, a tenth of a second later, tells of all before it.
+    let requests = |record: &serde_json::Value| record["requests"].as_u64().expect("a number");
+    let told = wait::until("all are told", wait::BOUND, || {
+        gateway.post("/reload");
+        let told: Vec<_> = scene.log().of_event("admin_refused").iter().map(requests).collect();
+        (told.iter().sum::<u64>() > ASKED).then_some(told)
+    });
+    assert!(told.len() > 90 && told.iter().any(|requests| *requests > 1), "one by one at first, then in sum: {told:?}");
+    let lines = gateway.log().matches("a change was asked for by somebody who may not").count();
+    assert!(lines <= told.len() + 1 && told.len() < usize::try_from(ASKED).expect("small"), "{lines} lines: {told:?}");
+    ended(&mut gateway);
+}

@@ -7,6 +7,7 @@ use std::time::Duration;
 use seeway_client::grpc::{Credentials, Gateway as Client, SubmitOptions};
 use seeway_tests::audit::AuditLog;
 use seeway_tests::authority::Authority;
+use seeway_tests::callers::ask;
 use seeway_tests::provider::Provider;
 use seeway_tests::{Config, Gateway, Identity, Machine, python, turn::Turn, wait};
 use serde_json::json;
@@ -72,18 +73,6 @@ impl Scene {
     async fn with_token(&self, name: &str, lasts: Duration, further: serde_json::Value) -> Client {
         let token = self.provider.token(name, lasts, further);
         self.client(self.trusting().token(&token).expect("a token")).await
-    }
-}
-
-/// Sends one job; why there is no reply to it, if there is none.
-async fn ask(client: &Client, world: &str) -> Result<(), String> {
-    let options = SubmitOptions { timeout: Some(Duration::from_secs(20)), ..SubmitOptions::default() };
-    match client.submit(world, "job", &options).await {
-        Ok(done) => {
-            assert_eq!(done.reply.as_bytes(), b"job");
-            Ok(())
-        }
-        Err(error) => Err(format!("{} {error}", error.reason())),
     }
 }
 

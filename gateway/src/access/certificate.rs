@@ -22,7 +22,7 @@ pub enum NoName {
     /// No name of a kind that counts.
     #[error("the client certificate has no SPIFFE ID, no URI, DNS or mail name, and no common name")]
     Missing,
-    /// A name is empty, too long or holds control characters.
+    /// A name is empty, too long, holds control characters, or is written like a URI and is none.
     #[error(
         "the client certificate's name is empty, longer than {NAME_LIMIT} bytes, not plain text, or a URI that is written as another kind \
          of name"

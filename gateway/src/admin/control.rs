@@ -17,8 +17,9 @@ use crate::config::{Config, Problems};
 use crate::gateway::Terminators;
 use crate::listen::accept::Refused;
 use crate::listen::grpc::{Health, Pipes};
+use crate::places::Places;
 use crate::schedule::MachineId;
-use crate::shard::{Budgets, CallerLimit, ShardEnded, ShardHandle};
+use crate::shard::{Budgets, ShardEnded, ShardHandle};
 
 /// The control plane of one gateway.
 pub struct Control {
@@ -43,7 +44,7 @@ pub struct Parts {
     /// What gRPC callers are told of that.
     pub health: Health,
     /// How many connections there may be.
-    pub callers: Arc<CallerLimit>,
+    pub callers: Arc<Places>,
     /// How many pipes there may be.
     pub pipes: Arc<Pipes>,
     /// How many connections were closed at once.
@@ -258,7 +259,7 @@ impl Control {
         let new = read.map_err(|_| ShardEnded)?.map_err(ReloadError::Problems)?;
         let new = Arc::new(new);
 
-        self.parts.callers.set_limit(new.limits.callers, new.limits.peer_callers);
+        self.parts.callers.set_limits(new.limits.callers, new.limits.peer_callers);
         self.parts.pipes.set_limit(new.limits.pipes);
         self.parts.terminators.reload(&new);
         self.parts.tokens.reconfigure(new.token.clone());

@@ -189,7 +189,7 @@ impl Recorder {
     /// else's than who connected, by a token, `identity` says whose.
     pub fn refused(
         &mut self,
-        caller: Option<CallerId>,
+        caller: CallerId,
         identity: Option<&Identity>,
         world: Option<&str>,
         reason: &'static str,
@@ -206,9 +206,9 @@ impl Recorder {
             event = event.text("world", world);
         }
         event = event.flag("may_have_run", false);
-        match (caller, identity) {
-            (Some(connection), Some(identity)) => self.event_of(connection, identity, event),
-            (caller, _) => self.event(caller, event),
+        match identity {
+            Some(identity) => self.event_of(caller, identity, event),
+            None => self.event(Some(caller), event),
         }
     }
 

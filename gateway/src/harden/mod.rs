@@ -154,6 +154,12 @@ pub fn confine(config: &Config, file: &Path) -> Result<Confined, HardenError> {
                     tracing::warn!("{error}");
                     Restricted::Not
                 }
+                (Ok(Restricted::Partly), _) if process.connect_ports.is_some() => {
+                    tracing::warn!(
+                        "this kernel may not hold the gateway to process.connect_ports; Linux 6.7 and later do"
+                    );
+                    Restricted::Partly
+                }
                 (Ok(restricted), _) => restricted,
             };
             let calls = match (calls::restrict(), policy) {
@@ -168,9 +174,6 @@ pub fn confine(config: &Config, file: &Path) -> Result<Confined, HardenError> {
         }
     };
     tracing::debug!(%confined, "confined");
-    if process.connect_ports.is_some() && confined.files != Restricted::Fully {
-        tracing::warn!(%confined, "this kernel does not hold the gateway to process.connect_ports; Linux 6.7 and later do");
-    }
     // Found out now rather than at the next reload.
     for named in std::iter::once(file).chain(config.files.iter().map(std::path::PathBuf::as_path)) {
         if let Err(error) = std::fs::File::open(named) {

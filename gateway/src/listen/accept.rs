@@ -18,7 +18,8 @@ use super::tls::Terminator;
 use crate::access::{Identity, Users};
 use crate::audit::Audit;
 use crate::config::HardserverAddress;
-use crate::shard::{Accepted, CallerCount, CallerLimit, Handed, Peer, ShardEnded, ShardHandle, Way, prepared};
+use crate::places::{Peer, Places};
+use crate::shard::{Accepted, CallerCount, Handed, ShardEnded, ShardHandle, Way, prepared};
 
 /// How long an acceptor waits after the system refused it a connection, for want of file descriptors as a rule.
 const AFTER_ERROR: Duration = Duration::from_millis(100);
@@ -178,7 +179,7 @@ pub struct Acceptor {
     /// Who gets the connections.
     pub shards: Arc<[ShardHandle]>,
     /// How many there may be, over all front ends.
-    pub limit: Arc<CallerLimit>,
+    pub limit: Arc<Places>,
     /// Those that were one too many.
     pub refused: Arc<Refused>,
     /// Who is behind a Unix socket.
@@ -346,7 +347,7 @@ mod tests {
         // Shards that are busy: nothing that is handed to them is taken meanwhile.
         let (shards, mut inboxes): (Vec<_>, Vec<_>) = (0..2).map(|_| ShardHandle::stalled()).unzip();
         let shards: Arc<[ShardHandle]> = shards.into();
-        let (limit, refused) = (CallerLimit::new(LIMIT, LIMIT), Arc::new(Refused::default()));
+        let (limit, refused) = (Places::new(LIMIT, LIMIT), Arc::new(Refused::default()));
         let mut acceptors = JoinSet::new();
         let mut addresses = Vec::new();
         let acceptor = Acceptor {

@@ -1,7 +1,6 @@
 //! Agreeing on TLS with whoever connects: on the control plane, so that it holds up no shard, and with a limit on how many at once.
 
 mod certified;
-mod places;
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,10 +14,8 @@ use tokio_rustls::TlsAcceptor;
 use super::stream;
 use crate::access::{Identity, certificate};
 use crate::config::{Loaded, Stamp, Tls, TlsFileError};
-use crate::shard::Peer;
+use crate::places::{Peer, Place, Places};
 use certified::{Certified, Shown};
-pub use places::Place;
-use places::Places;
 
 /// How often the files are looked at.
 const WATCH: Duration = Duration::from_secs(2);
@@ -101,7 +98,7 @@ impl Terminator {
         protocols: &'static [&'static [u8]],
     ) -> Result<Arc<Self>, TlsFileError> {
         let places = Places::new(settings.handshakes, settings.peer_handshakes);
-        let now = Mutex::new(Now::read(settings, protocols)?);
+        let now = Mutex::new(Now::read(settings, settings.stamp(), protocols)?);
         let (certified, counts) = (Certified::default(), Counts::default());
         Ok(Arc::new(Self { listener, protocols, now, places, certified, counts }))
     }
@@ -183,9 +180,8 @@ impl Terminator {
     /// Goes by other settings, or by other files of the same names, from now on. Where they will not do the last good ones stay. Open
     /// connections stay too, but for those whose certificates are withdrawn by it: these are closed soon after it returns.
     pub fn reload(self: &Arc<Self>, settings: &Tls) {
-        // Before the files: what changes while they are read is seen afterwards.
         let stamp = settings.stamp();
-        match Now::read(settings, self.protocols) {
+        match Now::read(settings, stamp.clone(), self.protocols) {
             Ok(now) => {
                 let verifier = now.loaded.verifier.clone();
                 *self.lock() = now;
@@ -236,9 +232,8 @@ impl Terminator {
 }
 
 impl Now {
-    fn read(settings: &Tls, protocols: &[&[u8]]) -> Result<Self, TlsFileError> {
-        // Before the files: what changes while they are read is seen afterwards.
-        let stamp = settings.stamp();
+    /// `stamp` is from before: what changes while the files are read is seen afterwards.
+    fn read(settings: &Tls, stamp: Stamp, protocols: &[&[u8]]) -> Result<Self, TlsFileError> {
         Ok(Self { settings: settings.clone(), stamp, loaded: settings.load(protocols)? })
     }
 }

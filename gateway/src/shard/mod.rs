@@ -33,9 +33,7 @@ pub use handles::Meaning;
 pub use passage::{PassageWakes, Passed};
 pub use pool::{Pool, PoolCounts, TunnelState};
 pub use report::{Broken, Late, MachineReport, Report, WorldReport};
-pub use thread::{
-    Accepted, CallerCount, CallerLimit, Handed, Peer, ShardEnded, ShardHandle, Way, WorldChange, prepared, spawn,
-};
+pub use thread::{Accepted, CallerCount, Handed, ShardEnded, ShardHandle, Way, WorldChange, prepared, spawn};
 
 /// A shard, for everything that runs on it.
 #[derive(Clone)]

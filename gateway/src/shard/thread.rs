@@ -1,13 +1,11 @@
 //! A shard's thread: starts what runs on it, takes what the control plane hands it, and ends it.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, TcpStream as StdTcpStream};
+use std::net::TcpStream as StdTcpStream;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use socket2::{SockRef, TcpKeepalive};
@@ -20,6 +18,7 @@ use crate::audit::{Actor, ListenerKind, Recorder};
 use crate::config::Config;
 use crate::listen::stream::{Stream, Tls};
 use crate::listen::{grpc, hardserver};
+use crate::places::{Peer, Place, Places};
 use crate::schedule::{MachineId, WorldId};
 use crate::upstream;
 
@@ -117,8 +116,10 @@ impl ShardHandle {
 
     /// Takes a place for one more connection, on this shard and among all callers; `None` where all are taken, or all that its peer may
     /// have.
-    pub fn reserve(&self, limit: &Arc<CallerLimit>, peer: Peer) -> Option<CallerCount> {
-        CallerCount::reserve(limit, &self.callers, peer)
+    pub fn reserve(&self, places: &Arc<Places>, peer: Peer) -> Option<CallerCount> {
+        let place = places.take(peer)?;
+        self.callers.fetch_add(1, Ordering::Relaxed);
+        Some(CallerCount { of_shard: self.callers.clone(), _place: place })
     }
 
     /// The shard's numbers; the last ones where it was drained and has ended, so that no count ever falls. `None` where it has
@@ -167,93 +168,15 @@ impl ShardHandle {
 #[error("a shard has ended unasked; the log says why")]
 pub struct ShardEnded;
 
-/// How many connections there may be at once, over all shards and front ends.
-#[derive(Debug)]
-pub struct CallerLimit {
-    limit: AtomicUsize,
-    callers: AtomicUsize,
-    peer_limit: AtomicUsize,
-    /// How many each has, of those that have any. Locked when callers come and go, never for a job.
-    peers: Mutex<HashMap<Peer, usize>>,
-}
-
-/// Who takes places: what tells one who connects from others without asking.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Peer {
-    /// An IPv4 address, or the first half of an IPv6 one: who has one of those has them all.
-    Address(IpAddr),
-    /// A Unix user.
-    User(u32),
-}
-
-impl From<IpAddr> for Peer {
-    fn from(address: IpAddr) -> Self {
-        Self::Address(match address.to_canonical() {
-            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
-            v4 @ IpAddr::V4(_) => v4,
-        })
-    }
-}
-
-impl CallerLimit {
-    /// A limit with nobody connected, and how many one peer may have.
-    pub fn new(limit: usize, peer_limit: usize) -> Arc<Self> {
-        let (limit, peer_limit) = (AtomicUsize::new(limit), AtomicUsize::new(peer_limit));
-        Arc::new(Self { limit, callers: AtomicUsize::new(0), peer_limit, peers: Mutex::default() })
-    }
-
-    /// The most connections there may be.
-    pub fn limit(&self) -> usize {
-        self.limit.load(Ordering::Relaxed)
-    }
-
-    /// Changes the limits. Where there are more connections already, they stay, and no other comes in until enough have gone.
-    pub fn set_limit(&self, limit: usize, peer_limit: usize) {
-        self.limit.store(limit, Ordering::Relaxed);
-        self.peer_limit.store(peer_limit, Ordering::Relaxed);
-    }
-
-    fn peers(&self) -> MutexGuard<'_, HashMap<Peer, usize>> {
-        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// One connection, counted from accept to close, wherever it is dropped between the two.
 #[derive(Debug)]
 pub struct CallerCount {
-    limit: Arc<CallerLimit>,
     of_shard: Arc<AtomicUsize>,
-    peer: Peer,
-}
-
-impl CallerCount {
-    fn reserve(limit: &Arc<CallerLimit>, of_shard: &Arc<AtomicUsize>, peer: Peer) -> Option<Self> {
-        let mut peers = limit.peers();
-        let of_peer = peers.get(&peer).copied().unwrap_or_default();
-        if of_peer >= limit.peer_limit.load(Ordering::Relaxed) {
-            return None;
-        }
-        // In one step, since acceptors may run side by side.
-        let one_more = |callers| (callers < limit.limit()).then_some(callers + 1);
-        limit.callers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
-        of_shard.fetch_add(1, Ordering::Relaxed);
-        peers.insert(peer, of_peer + 1);
-        drop(peers);
-        Some(Self { limit: limit.clone(), of_shard: of_shard.clone(), peer })
-    }
+    _place: Place,
 }
 
 impl Drop for CallerCount {
     fn drop(&mut self) {
-        let mut peers = self.limit.peers();
-        if let Entry::Occupied(mut of_peer) = peers.entry(self.peer) {
-            *of_peer.get_mut() -= 1;
-            if *of_peer.get() == 0 {
-                of_peer.remove();
-            }
-        }
-        drop(peers);
-        self.limit.callers.fetch_sub(1, Ordering::Relaxed);
         self.of_shard.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -485,51 +408,6 @@ pub fn prepared(stream: StdTcpStream) -> io::Result<StdTcpStream> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn no_more_places_are_taken_at_once_than_there_are() {
-        const LIMIT: usize = 100;
-        let limit = CallerLimit::new(LIMIT, LIMIT);
-        let peer = Peer::User(0);
-        let of_shard = Arc::new(AtomicUsize::new(0));
-        // All threads hold what they have until each has asked in vain once.
-        let all_asked = std::sync::Barrier::new(4);
-        let taken: usize = std::thread::scope(|scope| {
-            let acceptor = || {
-                let places: Vec<_> = std::iter::from_fn(|| CallerCount::reserve(&limit, &of_shard, peer)).collect();
-                all_asked.wait();
-                places.len()
-            };
-            let acceptors: Vec<_> = (0..4).map(|_| scope.spawn(acceptor)).collect();
-            acceptors.into_iter().map(|acceptor| acceptor.join().expect("no panic")).sum()
-        });
-        assert_eq!(taken, LIMIT);
-        assert_eq!(of_shard.load(Ordering::Relaxed), 0, "all are given back");
-        assert!(limit.peers().is_empty(), "and nothing is kept of who had them");
-        assert!(CallerCount::reserve(&limit, &of_shard, peer).is_some());
-    }
-
-    #[test]
-    fn at_a_peers_limit_and_one_past_it() {
-        let (limit, of_shard) = (CallerLimit::new(10, 3), Arc::new(AtomicUsize::new(0)));
-        let address = |text: &str| Peer::from(text.parse::<IpAddr>().expect("an address"));
-        let take =
-            |peer, count: usize| (0..count).map(|_| CallerCount::reserve(&limit, &of_shard, peer)).collect::<Vec<_>>();
-        let mut four = take(address("192.0.2.1"), 4);
-        assert!(four[2].is_some() && four[3].is_none());
-        // Another address, and the same one in other clothes.
-        assert!(take(address("::ffff:192.0.2.1"), 1)[0].is_none());
-        let six = take(address("2001:db8::1"), 3);
-        assert!(six.iter().all(Option::is_some));
-        assert!(take(address("2001:db8::2"), 1)[0].is_none(), "the same /64");
-        assert!(take(address("2001:db8:0:1::2"), 1)[0].is_some());
-        assert!(take(Peer::User(0), 1)[0].is_some());
-        four.pop();
-        four.pop();
-        assert!(take(address("192.0.2.1"), 1)[0].is_some(), "one has gone");
-        drop((four, six));
-        assert!(limit.peers().is_empty());
-    }
 
     #[test]
     fn a_tcp_caller_that_vanishes_is_noticed() {

@@ -77,14 +77,12 @@ impl Call<'_> {
         check_affinity_key(self.shard, somebody, request.world, request.affinity_key)?;
         let default_timeout = self.shard.config().limits.default_timeout;
         self.shard.with(|state, now| {
-            let standing = somebody.standing(state, now);
+            let (standing, whose) = (somebody.standing(state, now), somebody.of_call());
             let Some(world) = state.front.world(&standing, request.world) else {
-                return Err(state
-                    .front
-                    .reject(self.caller.id(), somebody.of_call(), request.world, Rejected::NoSuchWorld)
-                    .into());
+                let rejected = Rejected::NoSuchWorld;
+                return Err(state.front.reject(self.caller.id(), whose, request.world, rejected).into());
             };
-            let of_call = somebody.of_call().map(|_| standing);
+            let of_call = whose.map(|_| standing);
             let outcome = state.front.add_call(self.caller.id(), self.ticket, of_call);
             let new = NewJob {
                 ticket: self.ticket,

@@ -211,10 +211,9 @@ impl Stream for Pipe {
         if this.has_ended {
             return Poll::Ready(None);
         }
-        // Its sender lives as long as this does not end.
-        if let Poll::Ready(Ok(status)) = Pin::new(&mut this.forbidden).poll(cx) {
+        if let Poll::Ready(told) = Pin::new(&mut this.forbidden).poll(cx) {
             this.has_ended = true;
-            return Poll::Ready(Some(Err(status)));
+            return Poll::Ready(Some(Err(told.unwrap_or_else(|_| Status::internal("the gateway lost the pipe")))));
         }
         if this.unsent.is_empty() && !ready!(this.read.poll_read_into(cx, &mut this.unsent)) {
             this.has_ended = true;

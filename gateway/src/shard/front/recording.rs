@@ -37,7 +37,7 @@ impl Front {
     pub fn rejected_legacy(&mut self, caller: CallerId, reason: &'static str, count: u64) {
         self.rejected += count;
         if let Some(recorder) = &mut self.recorder {
-            recorder.refused(Some(caller), None, None, reason, count);
+            recorder.refused(caller, None, None, reason, count);
         }
     }
 
@@ -58,7 +58,7 @@ impl Front {
         reason: &'static str,
     ) {
         if let Some(recorder) = &mut self.recorder {
-            recorder.refused(Some(caller), identity, world, reason, 1);
+            recorder.refused(caller, identity, world, reason, 1);
         }
     }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use seeway_proto::outcome::{NotSent, Outcome, Rejected};
-
 use tokio::sync::oneshot;
 
 use super::{Front, Port};
