@@ -10,6 +10,7 @@ pub mod command;
 pub mod config;
 mod forward;
 pub mod gateway;
+mod handover;
 pub mod harden;
 mod listen;
 mod places;

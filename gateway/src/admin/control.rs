@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Mutex;
 
@@ -15,6 +15,7 @@ use crate::access::token::Tokens;
 use crate::audit::{Actor, Audit, Event, Refusals};
 use crate::config::{Config, Problems};
 use crate::gateway::Terminators;
+use crate::handover::{self, Running};
 use crate::listen::accept::Refused;
 use crate::listen::grpc::{Health, Pipes};
 use crate::places::Places;
@@ -55,6 +56,8 @@ pub struct Parts {
     pub tokens: Tokens,
     /// Where what is done is recorded.
     pub audit: Option<Arc<Audit>>,
+    /// How takings-over went.
+    pub handovers: Arc<handover::Counts>,
 }
 
 struct Changing {
@@ -175,6 +178,29 @@ impl Control {
             reloads: &self.reloads.counts(),
             audit: self.parts.audit.as_ref().map(|audit| audit.status()),
         })
+    }
+
+    /// How takings-over went.
+    pub fn handovers(&self) -> &Arc<handover::Counts> {
+        &self.parts.handovers
+    }
+
+    /// Whether every shard answers within `timeout`.
+    pub async fn shards_answer(&self, timeout: Duration) -> bool {
+        let answers = async {
+            for shard in self.parts.shards.iter() {
+                if shard.remaining().await.is_err() {
+                    return false;
+                }
+            }
+            true
+        };
+        tokio::time::timeout(timeout, answers).await.unwrap_or(false)
+    }
+
+    /// Pipes that are open.
+    pub fn open_pipes(&self) -> usize {
+        self.parts.pipes.open()
     }
 
     /// The audit log, where there is one.
@@ -341,6 +367,15 @@ impl Control {
         self.changing.lock().await.is_stopping = true;
         self.parts.board.set_draining(true);
         self.parts.board.tell(&self.parts.health).await;
+    }
+
+    /// Another gateway takes over: from now on nothing is changed here, and callers go on.
+    pub async fn begin_handover(&self, to: &Running) {
+        self.changing.lock().await.is_stopping = true;
+        if let Some(audit) = &self.parts.audit {
+            let event = Event::new("handed_over").number("to_pid", to.pid.into());
+            audit.event(event.text("to_version", &to.version).text("result", "ok"));
+        }
     }
 
     async fn set_machine(

@@ -23,6 +23,16 @@ pub enum Format {
     Json,
 }
 
+impl Format {
+    /// As the command line has it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
 /// Starts logging, once in a process's life. `default` stands in for an unset `SEEWAY_LOG`.
 pub fn start(format: Format, default: &str) -> Result<(), Failure> {
     let directives = std::env::var(VARIABLE).ok().filter(|text| !text.trim().is_empty());

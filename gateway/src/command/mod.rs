@@ -17,10 +17,12 @@ pub mod logging;
 mod operator;
 pub mod reload;
 pub mod serve;
+mod supervisor;
 mod table;
 #[cfg(test)]
 mod test_peers;
 mod tls_files;
+pub mod upgrade;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -57,6 +59,7 @@ pub enum Command {
     Reload(reload::Args),
     Resume(drain::ResumeArgs),
     Serve(serve::Args),
+    Upgrade(upgrade::Args),
 }
 
 impl Command {
@@ -64,7 +67,7 @@ impl Command {
     pub fn default_log(&self) -> &'static str {
         match self {
             Self::Audit(_) | Self::Check(_) | Self::Job(_) | Self::Keygen(_) => "warn",
-            Self::Drain(_) | Self::Reload(_) | Self::Resume(_) => "warn",
+            Self::Drain(_) | Self::Reload(_) | Self::Resume(_) | Self::Upgrade(_) => "warn",
             #[cfg(feature = "emulator")]
             Self::Emulate(_) => "warn",
             // What it breaks on purpose is in its tables.
@@ -75,8 +78,8 @@ impl Command {
         }
     }
 
-    /// Does it; data goes to `out`.
-    pub fn run(&self, out: &mut dyn Write) -> Result<(), Failure> {
+    /// Does it; data goes to `out`. `log_format` is for a process that it starts.
+    pub fn run(&self, log_format: logging::Format, out: &mut dyn Write) -> Result<(), Failure> {
         match self {
             Self::Audit(args) => audit::run(args, out),
             Self::Check(args) => check::run(args, out),
@@ -91,6 +94,7 @@ impl Command {
             Self::Reload(args) => reload::run(args, out),
             Self::Resume(args) => drain::resume(args, out),
             Self::Serve(args) => serve::run(args, out),
+            Self::Upgrade(args) => upgrade::run(args, log_format, out),
         }
     }
 }

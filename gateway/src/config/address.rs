@@ -70,6 +70,16 @@ pub(super) fn management(text: &str, base: &Path) -> Result<HardserverAddress, W
     }
 }
 
+/// Reads `listen.handover`: a Unix socket, through which open files can be passed.
+pub(super) fn handover(text: &str, base: &Path) -> Result<PathBuf, Wrong> {
+    match hardserver(text, base)? {
+        HardserverAddress::Unix(path) => Ok(path),
+        HardserverAddress::Tcp(_) | HardserverAddress::Tls(_) => {
+            Err(Wrong::new("is no Unix socket, and nothing else can pass sockets on", "write \"unix:/path\""))
+        }
+    }
+}
+
 /// Reads `listen.upstream_hardserver`: what is there, if anything is there yet, is not looked at, since the hardserver may
 /// start later than Seeway.
 pub(super) fn upstream_hardserver(text: &str, base: &Path) -> Result<HardserverAddress, Wrong> {

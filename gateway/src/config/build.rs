@@ -131,6 +131,10 @@ impl Build<'_> {
             }
             None => Some(None),
         };
+        let handover = match section.given("handover") {
+            Some(_) => self.text(section, "handover", |text| address::handover(text, self.base)).map(Some),
+            None => Some(None),
+        };
         let socket_mode = self.text(section, "socket_mode", |text| {
             u32::from_str_radix(text, 8)
                 .ok()
@@ -143,13 +147,16 @@ impl Build<'_> {
         };
         let management_address = management.clone().flatten();
         let listed = hardserver.as_deref().unwrap_or_default();
-        self.listen_twice(section, grpc.flatten(), listed, admin.flatten(), management_address);
+        let handover_address = handover.clone().flatten().map(HardserverAddress::Unix);
+        let others = [("management", management_address), ("handover", handover_address)];
+        self.listen_twice(section, grpc.flatten(), listed, admin.flatten(), others);
         Some(Listen {
             grpc: grpc?,
             hardserver: hardserver?.into_iter().map(|located| located.value).collect(),
             upstream_hardserver: upstream_hardserver?,
             admin: admin?,
             management: management?,
+            handover: handover?,
             socket_mode: socket_mode?,
             socket_group: socket_group?,
         })
@@ -208,7 +215,7 @@ impl Build<'_> {
         grpc: Option<SocketAddr>,
         hardserver: &[Located<HardserverAddress>],
         admin: Option<SocketAddr>,
-        management: Option<HardserverAddress>,
+        others: [(&'static str, Option<HardserverAddress>); 2],
     ) {
         let single = |key: &'static str, address: Option<SocketAddr>| {
             Some((key, section.text(key)?.place, HardserverAddress::Tcp(address?)))
@@ -217,7 +224,7 @@ impl Build<'_> {
             .into_iter()
             .chain(hardserver.iter().map(|located| ("hardserver", located.place.clone(), located.value.clone())))
             .chain(single("admin", admin))
-            .chain(management.and_then(|address| Some(("management", section.text("management")?.place, address))));
+            .chain(others.into_iter().filter_map(|(key, address)| Some((key, section.text(key)?.place, address?))));
         let mut unique = Unique::default();
         for (key, place, address) in all {
             // Port 0 is another port for each.
@@ -597,7 +604,11 @@ fn runtime(section: &Section) -> Option<Runtime> {
     static AUTO: OnceLock<usize> = OnceLock::new();
     let auto = || *AUTO.get_or_init(auto_shards);
     let shards = if section.is_auto("shards") { Some(auto()) } else { section.number("shards") };
-    Some(Runtime { shards: shards?, drain_timeout: section.duration("drain_timeout")?.value })
+    Some(Runtime {
+        shards: shards?,
+        drain_timeout: section.duration("drain_timeout")?.value,
+        handover_timeout: section.duration("handover_timeout")?.value,
+    })
 }
 
 fn retry(section: &Section) -> Option<Retry> {

@@ -25,6 +25,7 @@ const FIXED: &[(&str, &str, IsSame)] = &[
     }),
     ("listen", "admin", |new, running| new.listen.admin == running.listen.admin),
     ("listen", "management", |new, running| new.listen.management == running.listen.management),
+    ("listen", "handover", |new, running| new.listen.handover == running.listen.handover),
     ("tls", "certificate", |new, running| new.tls.is_some() == running.tls.is_some()),
     ("tls", "handshakes", |new, running| same_of(new.tls.as_ref(), running.tls.as_ref(), |tls| tls.handshakes)),
     ("tls", "peer_handshakes", |new, running| {

@@ -69,6 +69,7 @@ impl Paths {
             HardserverAddress::Unix(path) => folder_of(path),
             HardserverAddress::Tcp(_) | HardserverAddress::Tls(_) => None,
         }));
+        paths.remove.extend(config.listen.handover.iter().filter_map(|path| folder_of(path)));
         // Its files are opened anew when they are rotated.
         if let Some(audit::Settings { to: audit::Target::File(path), .. }) = &config.audit {
             paths.write.extend(folder_of(path));

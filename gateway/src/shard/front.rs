@@ -313,6 +313,11 @@ impl Front {
         (legacy, self.ports.len() - legacy)
     }
 
+    /// How many callers another gateway does not take: legacy connections, gRPC streams, and connections with calls that run.
+    pub fn remaining(&self) -> usize {
+        self.ports.values().filter(|port| !matches!(port, Port::Calls(calls) if calls.is_empty())).count()
+    }
+
     /// How many legacy connections and how many gRPC streams are not read from now, because one of the caller's limits is
     /// reached.
     pub fn paused(&self) -> (usize, usize) {

@@ -112,6 +112,13 @@ pub(super) const LISTEN: Table = Table {
              `[management_tls]` says. Who may ask for them is said by a `[[permission]]` with `admin`.",
         ),
         key(
+            "handover",
+            Text,
+            Optional("nobody can take over"),
+            "`unix:/path`: where a gateway that is started with `seeway serve --take-over` asks this one for its listeners and \
+             callers ([upgrades](operations.md#upgrade)). Only the gateway's own user and root are answered.",
+        ),
+        key(
             "socket_mode",
             Text,
             Default("0660"),

@@ -28,6 +28,13 @@ pub(super) const RUNTIME: Table = Table {
             Default("30s"),
             "How long the gateway, told to end, waits for jobs that are still out. `\"0s\"` does not wait.",
         ),
+        key(
+            "handover_timeout",
+            Duration { zero: true },
+            Default("5m"),
+            "How long a gateway that another one has taken over from goes on serving the streams, pipes and connections that can not \
+             move; then it drains.",
+        ),
     ],
 };
 

@@ -82,7 +82,8 @@ pub struct Common {
 pub struct Server {
     shard: Shard,
     connections: mpsc::Sender<Result<Connection, std::io::Error>>,
-    stop: oneshot::Sender<()>,
+    /// Until it was told to stop.
+    stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
 
@@ -131,7 +132,7 @@ impl Server {
                 tracing::error!(%error, "the gRPC server has failed");
             }
         });
-        Self { shard: shard.clone(), connections, stop, task }
+        Self { shard: shard.clone(), connections, stop: Some(stop), task }
     }
 
     /// Serves a connection until its caller goes away.
@@ -142,11 +143,27 @@ impl Server {
         }
     }
 
+    /// Tells callers to connect anew, which another gateway then takes, once they have finished what they have here. Connections that
+    /// were handed over before are served like the others.
+    pub async fn send_away(&mut self) {
+        // What waits there would be dropped unserved.
+        while self.connections.capacity() < BACKLOG && !self.task.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        tokio::task::yield_now().await;
+        if let Some(stop) = self.stop.take() {
+            // It may have failed.
+            let _ = stop.send(());
+        }
+    }
+
     /// Takes no more calls, waits for those that run, at most for `timeout`, and ends.
     pub async fn stop(self, timeout: Duration) {
         let Self { stop, mut task, connections, .. } = self;
         drop(connections);
-        let _ = stop.send(());
+        if let Some(stop) = stop {
+            let _ = stop.send(());
+        }
         if tokio::time::timeout(timeout, &mut task).await.is_err() {
             task.abort();
         }

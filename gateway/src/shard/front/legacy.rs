@@ -8,6 +8,7 @@ use seeway_proto::mux::{Incoming, Received};
 use seeway_proto::outcome::{NotSent, Outcome, Unknown};
 use seeway_proto::wire::{Command, OpaqueReply, Profile};
 
+use crate::handover::Carried;
 use crate::schedule::WorldId;
 use crate::shard::handles::{Handles, Meaning};
 use crate::shard::passage::{Loss, Passage, PassageWakes, Passed};
@@ -78,6 +79,26 @@ impl LegacyPort {
         self.handles = Handles::beside_hardserver(worlds, getrandom::u64().unwrap_or(1));
         self.passage = Some(Box::new(Passage::new(wakes)));
         self
+    }
+
+    /// The caller has handles that another gateway gave it. One for a world that is none here, by `find`, is refused.
+    pub fn bring_handles(&mut self, carried: &Carried, find: impl Fn(&str) -> Option<WorldId>) {
+        self.handles = Handles::brought(carried, find);
+    }
+
+    /// The handles that the caller has, for another gateway; `name` is a world's.
+    pub fn take_handles(&self, name: impl Fn(WorldId) -> String) -> Carried {
+        self.handles.to_carry(name)
+    }
+
+    /// Whether the caller has a connection to the hardserver behind, or is about to.
+    pub fn has_hardserver(&self) -> bool {
+        self.passage.as_ref().is_some_and(|passage| passage.is_connected || passage.outstanding() > 0)
+    }
+
+    /// Whether nothing is outstanding, and every answer has been written.
+    pub fn is_quiet(&self) -> bool {
+        self.incoming.outstanding() == 0 && self.owes_nothing()
     }
 
     /// The reader waits until an answer has made room.
