@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
@@ -134,7 +135,7 @@ impl Gateway {
         let now = Instant::now();
         let Beginning { file, inherited, takes_over } = beginning;
         let terminators = Terminators::new(&config)?;
-        let Bound { listeners, addresses, admin: admin_listeners, handover } =
+        let Bound { listeners, addresses, admin: admin_listeners, handover, inherited: inherited_listeners } =
             bind(&config, inherited, &terminators).await?;
         confine()?;
         let audit = if takes_over { Audit::start_beside(&config) } else { Audit::start(&config) }?;
@@ -159,6 +160,7 @@ impl Gateway {
         let refused = Arc::new(Refused::recorded_in(audit.clone()));
         let callers = Places::new(config.limits.callers, config.limits.peer_callers);
         let handovers = Arc::new(Counts::default());
+        handovers.listeners.store(inherited_listeners, Ordering::Relaxed);
         let (stop_accepting, stopped) = watch::channel(false);
         let (limit, users) = (callers.clone(), Users::default());
         let acceptor = Acceptor { shards: shards.clone(), limit, refused: refused.clone(), users, stopped };
@@ -208,12 +210,19 @@ impl Gateway {
     pub fn open(&mut self) {
         let Some(Unopened { listeners, admin, handover }) = self.unopened.take() else { return };
         for listener in listeners {
+            if let Listener::LegacyUnix(socket) = &listener {
+                socket.claim();
+            }
             self.acceptors.spawn(self.acceptor.clone().accept(listener));
         }
         for listener in admin {
+            if let admin::Listener::Unix(socket) = &listener {
+                socket.claim();
+            }
             self.admin.spawn(admin::serve(listener, self.control.clone(), self.acceptor.users.clone()));
         }
         if let Some((giver, socket, offers)) = handover {
+            socket.claim();
             self.keepers.spawn(giver.run(socket, offers));
         }
     }
@@ -381,6 +390,8 @@ struct Bound {
     admin: Vec<admin::Listener>,
     /// What another gateway may have, and where it asks for it.
     handover: Option<(Vec<Held>, UnixSocket)>,
+    /// How many sockets another gateway had bound.
+    inherited: u64,
 }
 
 /// TLS, where it is spoken.
@@ -475,8 +486,9 @@ async fn bind(config: &Config, inherited: Inherited, terminators: &Terminators) 
         Some(path) => Some(binder.unix(Role::Handover, path)?),
         None => None,
     };
+    let inherited = binder.inherited.taken_over();
     binder.inherited.all_taken()?;
-    Ok(Bound { listeners, addresses, admin, handover: binder.held.zip(handover) })
+    Ok(Bound { listeners, addresses, admin, handover: binder.held.zip(handover), inherited })
 }
 
 #[cfg(test)]

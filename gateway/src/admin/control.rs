@@ -170,6 +170,7 @@ impl Control {
         metrics::render(&metrics::Seen {
             tls: &tls,
             tokens: self.parts.tokens.counts(),
+            handovers: &self.parts.handovers,
             config: &self.config(),
             reports: &reports,
             pipes: self.parts.pipes.open(),

@@ -1,5 +1,6 @@
 //! What the shards counted, as Prometheus has it. Nothing is summed up before somebody asks.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use metrics::{counter, gauge, with_local_recorder};
@@ -11,6 +12,7 @@ use super::histogram::HistogramText;
 use crate::access::token::TokenCounts;
 use crate::audit;
 use crate::config::Config;
+use crate::handover;
 use crate::listen::tls::TlsCounts;
 use crate::schedule::{Histogram, MachineState};
 use crate::shard::{Late, MachineReport, Passed, PoolCounts, Report, TunnelState, WorldReport};
@@ -38,6 +40,8 @@ pub(super) struct Seen<'a> {
     pub(super) tls: &'a [(&'static str, TlsCounts)],
     /// What became of tokens.
     pub(super) tokens: TokenCounts,
+    /// How takings-over went.
+    pub(super) handovers: &'a handover::Counts,
 }
 
 /// The text that Prometheus reads. It is written into a recorder that is made for it, so that a world or a machine that is
@@ -124,6 +128,7 @@ impl Seen<'_> {
         publish_audit(self.audit);
         self.publish_tls();
         publish_tokens(&self.tokens);
+        self.publish_handovers();
         self.publish_limits();
         self.worlds().for_each(|(index, name)| self.publish_world(index, name));
         self.machines().for_each(|(index, name)| self.publish_machine(index, name));
@@ -152,6 +157,17 @@ impl Seen<'_> {
                 counter!("seeway_tls_reloads_total", "listener" => *listener, "result" => result).absolute(count);
             }
             counter!("seeway_tls_withdrawn_total", "listener" => *listener).absolute(counts.withdrawn);
+        }
+    }
+
+    fn publish_handovers(&self) {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let counts = self.handovers;
+        for (result, count) in [("ok", &counts.taken_over), ("failed", &counts.failed)] {
+            counter!("seeway_handovers_total", "result" => result).absolute(read(count));
+        }
+        for (kind, count) in [("listener", &counts.listeners), ("caller", &counts.callers)] {
+            counter!("seeway_handed_over_total", "kind" => kind).absolute(read(count));
         }
     }
 
@@ -364,6 +380,11 @@ fn describe() {
         "seeway_tls_withdrawn_total",
         "Connections that were closed because their certificates were withdrawn"
     );
+    describe_counter!(
+        "seeway_handovers_total",
+        "Takings-over: this gateway's own from the one before it, and those from this one that failed"
+    );
+    describe_counter!("seeway_handed_over_total", "What this gateway got from the one before it");
     describe_counter!("seeway_jobs_total", "Jobs that ended, by what became of them");
     describe_counter!("seeway_retries_total", "Idempotent jobs sent again after an unknown outcome");
     describe_gauge!(

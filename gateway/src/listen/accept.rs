@@ -69,6 +69,9 @@ pub struct UnixSocket {
     listener: UnixListener,
     path: PathBuf,
     inode: u64,
+    /// Whether its file is never this gateway's.
+    is_lent: bool,
+    /// Whether it is another gateway's now, or still.
     is_given: Arc<AtomicBool>,
 }
 
@@ -82,14 +85,19 @@ impl UnixSocket {
     fn inherited(inherited: InheritedSocket, path: &Path) -> io::Result<Self> {
         let listener = UnixListener::from_std(inherited.socket.into())?;
         let inode = std::fs::symlink_metadata(path).map_or(0, |file| file.ino());
-        let is_given = Arc::new(AtomicBool::new(inherited.is_lent));
-        Ok(Self { listener, path: path.to_owned(), inode, is_given })
+        let is_given = Arc::new(AtomicBool::new(true));
+        Ok(Self { listener, path: path.to_owned(), inode, is_lent: inherited.is_lent, is_given })
+    }
+
+    /// Whoever had it leaves it to this gateway, which removes its file at the end.
+    pub fn claim(&self) {
+        self.is_given.store(self.is_lent, Ordering::Relaxed);
     }
 
     /// A second handle to it, for another gateway.
     fn held(&self, role: Role) -> io::Result<Held> {
         let name = Name::of(&HardserverAddress::Unix(self.path.clone()));
-        let is_lent = self.is_given.load(Ordering::Relaxed);
+        let is_lent = self.is_lent;
         let socket = self.listener.as_fd().try_clone_to_owned()?;
         Ok(Held { role, name, socket, is_lent, is_given: self.is_given.clone() })
     }
@@ -217,7 +225,7 @@ fn bind_unix(path: &Path, access: SocketAccess) -> Result<UnixSocket, BindError>
         }
         let inode = std::fs::symlink_metadata(&unfinished)?.ino();
         std::fs::rename(&unfinished, path)?;
-        Ok(UnixSocket { listener, path: path.to_owned(), inode, is_given: Arc::default() })
+        Ok(UnixSocket { listener, path: path.to_owned(), inode, is_lent: false, is_given: Arc::default() })
     };
     bind().map_err(|error| {
         let _ = std::fs::remove_file(&unfinished);

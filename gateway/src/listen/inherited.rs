@@ -82,6 +82,7 @@ pub enum InheritError {
 #[derive(Debug, Default)]
 pub struct Inherited {
     sockets: Vec<InheritedSocket>,
+    taken_over: u64,
 }
 
 impl Inherited {
@@ -96,7 +97,7 @@ impl Inherited {
             let socket = tcp(&mut passed, index).or_else(|| unix(&mut passed, index));
             sockets.push(socket.ok_or(InheritError::Kind(index))?);
         }
-        Ok(Self { sockets })
+        Ok(Self { sockets, taken_over: 0 })
     }
 
     /// One more.
@@ -111,7 +112,13 @@ impl Inherited {
         let index = self.sockets.iter().position(is_it)?;
         let socket = self.sockets.remove(index);
         rustix::io::ioctl_fionbio(&socket.socket, true).ok()?;
+        self.taken_over += u64::from(socket.role.is_some());
         Some(socket)
+    }
+
+    /// How many were taken that another gateway had.
+    pub fn taken_over(&self) -> u64 {
+        self.taken_over
     }
 
     /// That nothing is left that systemd has passed: it would take connections that nobody serves. What another gateway had and this
