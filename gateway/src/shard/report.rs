@@ -105,7 +105,7 @@ impl State {
                 pool: pool.counts(),
                 late_replies: stats.late_replies,
                 ejections: stats.ejections,
-                machine_time: stats.machine_time.clone(),
+                machine_time: stats.machine_time,
             }
         };
         Report {
@@ -114,7 +114,7 @@ impl State {
                     queued: scheduler.queued(WorldId(index)),
                     queued_bytes: scheduler.queued_bytes(WorldId(index)),
                     is_ready: scheduler.is_ready(WorldId(index)),
-                    stats: scheduler.world_stats(WorldId(index)).clone(),
+                    stats: scheduler.world_stats(WorldId(index)),
                 })
                 .collect(),
             machines: pools.iter().enumerate().map(machine).collect(),
