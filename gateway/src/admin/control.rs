@@ -10,7 +10,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Mutex;
 
-use super::{Board, metrics};
+use super::process::ProcessFigures;
+use super::{Board, ProcessFiles, metrics};
 use crate::access::token::Tokens;
 use crate::audit::{Actor, Audit, Event, Refusals};
 use crate::config::{Config, Problems};
@@ -55,6 +56,8 @@ pub struct Parts {
     pub tokens: Tokens,
     /// Where what is done is recorded.
     pub audit: Option<Arc<Audit>>,
+    /// What the system says of this process, where it does.
+    pub process: Option<ProcessFiles>,
 }
 
 struct Changing {
@@ -170,11 +173,19 @@ impl Control {
             config: &self.config(),
             reports: &reports,
             pipes: self.parts.pipes.open(),
+            callers: self.parts.callers.taken(),
+            handshakes_used: self.parts.terminators.used(),
+            process: self.process(),
             callers_refused: self.parts.refused.count(),
             is_draining: self.parts.board.is_draining(),
             reloads: &self.reloads.counts(),
             audit: self.parts.audit.as_ref().map(|audit| audit.status()),
         })
+    }
+
+    fn process(&self) -> Option<ProcessFigures> {
+        let read = self.parts.process.as_ref()?.read();
+        read.inspect_err(|error| tracing::debug!(%error, "the system does not say how this process is")).ok()
     }
 
     /// The audit log, where there is one.

@@ -87,6 +87,8 @@ pub struct MachineReport {
     pub ejections: u64,
     /// From sending to reply.
     pub machine_time: Histogram,
+    /// Round trips of keepalives.
+    pub keepalives: Histogram,
 }
 
 impl State {
@@ -106,6 +108,7 @@ impl State {
                 late_replies: stats.late_replies,
                 ejections: stats.ejections,
                 machine_time: stats.machine_time,
+                keepalives: pool.keepalives(),
             }
         };
         Report {
