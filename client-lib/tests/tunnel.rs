@@ -379,7 +379,7 @@ async fn a_peer_that_falls_silent_is_noticed() {
     let server = SshServer::start();
     let proxy = Proxy::to(server.address);
     let tunnel = connect(&impatient(server.options_through(proxy.address))).await;
-    let round_trips = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let round_trips = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let told = round_trips.clone();
     tunnel.on_keepalive(move |took| told.lock().unwrap().push(took));
     // Keepalives keep it, for longer than silence may last.
