@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::access::token::Tokens;
 use crate::access::{Access, Users};
-use crate::admin::{self, Board, Control};
+use crate::admin::{self, Board, Control, ProcessFiles};
 use crate::audit::{Audit, AuditError};
 use crate::config::{Config, HardserverAddress, Tls, TlsFileError};
 use crate::handover::{Counts, Giver, Held, MessageError, Offer, Yours};
@@ -137,6 +137,10 @@ impl Gateway {
         let terminators = Terminators::new(&config)?;
         let Bound { listeners, addresses, admin: admin_listeners, handover, inherited: inherited_listeners } =
             bind(&config, inherited, &terminators).await?;
+        // Opened now, since a process that is confined can not.
+        let process = ProcessFiles::open();
+        let process =
+            process.inspect_err(|error| tracing::warn!(%error, "no figures of this process: mount /proc")).ok();
         confine()?;
         let audit = if takes_over { Audit::start_beside(&config) } else { Audit::start(&config) }?;
         let access = Access::new(now);
@@ -176,6 +180,7 @@ impl Gateway {
             terminators: terminators.clone(),
             tokens: tokens.clone(),
             handovers: handovers.clone(),
+            process,
         };
         let control = Arc::new(Control::new(parts, config, budgets));
         let mut keepers = JoinSet::new();
@@ -434,6 +439,11 @@ impl Terminators {
             ("hardserver", counts(&self.hardserver)),
             ("management", counts(&self.management)),
         ]
+    }
+
+    /// How much of `handshakes` is used where most of it is, 0 to 1; 0 where no TLS is spoken.
+    pub fn used(&self) -> f64 {
+        self.all().map(|terminator| terminator.used()).fold(0.0, f64::max)
     }
 
     /// Goes by another configuration, which has TLS where this one has it.

@@ -10,7 +10,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Mutex;
 
-use super::{Board, metrics};
+use super::process::ProcessFigures;
+use super::{Board, ProcessFiles, metrics};
 use crate::access::token::Tokens;
 use crate::audit::{Actor, Audit, Event, Refusals};
 use crate::config::{Config, Problems};
@@ -58,6 +59,8 @@ pub struct Parts {
     pub audit: Option<Arc<Audit>>,
     /// How takings-over went.
     pub handovers: Arc<handover::Counts>,
+    /// What the system says of this process, where it does.
+    pub process: Option<ProcessFiles>,
 }
 
 struct Changing {
@@ -174,6 +177,9 @@ impl Control {
             config: &self.config(),
             reports: &reports,
             pipes: self.parts.pipes.open(),
+            callers: self.parts.callers.taken(),
+            handshakes_used: self.parts.terminators.used(),
+            process: self.process(),
             callers_refused: self.parts.refused.count(),
             is_draining: self.parts.board.is_draining(),
             reloads: &self.reloads.counts(),
@@ -202,6 +208,11 @@ impl Control {
     /// Pipes that are open.
     pub fn open_pipes(&self) -> usize {
         self.parts.pipes.open()
+    }
+
+    fn process(&self) -> Option<ProcessFigures> {
+        let read = self.parts.process.as_ref()?.read();
+        read.inspect_err(|error| tracing::debug!(%error, "the system does not say how this process is")).ok()
     }
 
     /// The audit log, where there is one.

@@ -18,7 +18,7 @@ use super::socket::{KEPT_BYTES, decode_partial};
 use crate::audit::Actor;
 use crate::config::Config;
 use crate::handover::{Carried, Leaving};
-use crate::schedule::{CallerId, NewJob, Priority, WorldId};
+use crate::schedule::{CallerId, FrontEnd, NewJob, Priority, WorldId};
 use crate::shard::{CallerCount, LegacyPort, Meaning, Shard, State, Written};
 
 /// What one read takes at most: enough for a few hundred small jobs, small enough to stay in a core's cache, and for a large job
@@ -106,7 +106,7 @@ impl Connection {
             caller.chores.note(caller.place, Chore::Resume);
         }
         let caller_id = shard.with(|state, now| {
-            let caller = state.scheduler.caller_joined();
+            let caller = state.scheduler.caller_joined(FrontEnd::Hardserver);
             state.front.add_legacy(now, caller, actor.identity(), port);
             state.front.introduce(caller, actor);
             caller
