@@ -19,7 +19,8 @@ use crate::listen::accept::{self, Acceptor, BindError, Listener, Refused, Socket
 use crate::listen::grpc::{Common, Health, Pipes};
 use crate::listen::tls::{Terminator, TlsCounts};
 use crate::places::Places;
-use crate::shard::{self, Budgets, ShardHandle};
+use crate::shard::{self, Budgets, Recording, ShardHandle};
+use crate::trace::Tracing;
 use crate::upstream;
 
 /// Where a gateway listens.
@@ -91,6 +92,7 @@ impl Gateway {
         let Bound { listeners, addresses, admin: admin_listeners } = bind(&config, &terminators).await?;
         confine()?;
         let audit = Audit::start(&config)?;
+        let tracing = Tracing::start(&config);
         let access = Access::new(now);
         upstream::warn_of_ends(&config);
         let board = Arc::new(Board::new(&config));
@@ -104,7 +106,8 @@ impl Gateway {
             .map(|index| {
                 let (config, budgets, access) = (config.clone(), budgets.clone(), access.clone());
                 let recorder = audit.as_ref().map(|audit| audit.recorder(index));
-                shard::spawn(index, config, budgets, access, board.clone(), common.clone(), recorder)
+                let recording = Recording::new(recorder, tracing.as_ref().map(|tracing| tracing.tracer()));
+                shard::spawn(index, config, budgets, access, board.clone(), common.clone(), recording)
             })
             .collect::<io::Result<_>>()
             .map_err(GatewayError::Shard)?;
@@ -126,6 +129,7 @@ impl Gateway {
             pipes,
             refused,
             audit,
+            tracing,
             terminators: terminators.clone(),
             tokens: tokens.clone(),
         };
@@ -194,8 +198,11 @@ impl Gateway {
         }
         teller.shutdown().await;
         admin.shutdown().await;
+        // Both after the last job has ended, so that each has its span and its record.
+        if let Some(tracing) = control.tracing() {
+            tracing.end().await;
+        }
         if let Some(audit) = control.audit().cloned() {
-            // After the last job has ended, so that each has its record.
             let _ = tokio::task::spawn_blocking(move || audit.end()).await;
         }
         result

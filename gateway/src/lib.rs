@@ -16,4 +16,5 @@ mod places;
 pub mod schedule;
 // For the micro-benchmarks, which go the same way as a job does.
 pub mod shard;
+mod trace;
 mod upstream;

@@ -20,6 +20,7 @@ use crate::listen::grpc::{Health, Pipes};
 use crate::places::Places;
 use crate::schedule::MachineId;
 use crate::shard::{Budgets, ShardEnded, ShardHandle};
+use crate::trace::Tracing;
 
 /// The control plane of one gateway.
 pub struct Control {
@@ -55,6 +56,8 @@ pub struct Parts {
     pub tokens: Tokens,
     /// Where what is done is recorded.
     pub audit: Option<Arc<Audit>>,
+    /// Where spans are made.
+    pub tracing: Option<Arc<Tracing>>,
 }
 
 struct Changing {
@@ -174,12 +177,18 @@ impl Control {
             is_draining: self.parts.board.is_draining(),
             reloads: &self.reloads.counts(),
             audit: self.parts.audit.as_ref().map(|audit| audit.status()),
+            spans: self.parts.tracing.as_ref().map(|tracing| tracing.counts()).unwrap_or_default(),
         })
     }
 
     /// The audit log, where there is one.
     pub fn audit(&self) -> Option<&Arc<Audit>> {
         self.parts.audit.as_ref()
+    }
+
+    /// The traces, where there are any.
+    pub fn tracing(&self) -> Option<&Arc<Tracing>> {
+        self.parts.tracing.as_ref()
     }
 
     /// Records that an operator had something changed, or asked for it in vain: `None` where it was a signal.
@@ -266,6 +275,9 @@ impl Control {
         self.parts.board.reconfigure(&new);
         if let Some(audit) = &self.parts.audit {
             audit.reconfigure(&new);
+        }
+        if let Some(tracing) = &self.parts.tracing {
+            tracing.reconfigure(&new);
         }
         changing.budgets = changing.budgets.reconfigured(&new);
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = new.clone();

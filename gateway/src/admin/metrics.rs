@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::listen::tls::TlsCounts;
 use crate::schedule::{Histogram, MachineState};
 use crate::shard::{Late, MachineReport, Passed, PoolCounts, Report, TunnelState, WorldReport};
+use crate::trace::SpanCounts;
 
 const QUEUE_SECONDS: &str = "seeway_queue_seconds";
 const MACHINE_SECONDS: &str = "seeway_machine_seconds";
@@ -34,6 +35,8 @@ pub(super) struct Seen<'a> {
     pub(super) reloads: &'a ReloadCounts,
     /// How the audit log is, where there is one.
     pub(super) audit: Option<audit::Status>,
+    /// What became of spans; all zero where none are made.
+    pub(super) spans: SpanCounts,
     /// By listener: how handshakes went.
     pub(super) tls: &'a [(&'static str, TlsCounts)],
     /// What became of tokens.
@@ -122,6 +125,7 @@ impl Seen<'_> {
         gauge!("seeway_upstream_hardserver_connections").set(sum(|report| report.hardserver_connections));
         self.publish_passed();
         publish_audit(self.audit);
+        publish_spans(self.spans);
         self.publish_tls();
         publish_tokens(&self.tokens);
         self.publish_limits();
@@ -245,6 +249,13 @@ fn publish_audit(status: Option<audit::Status>) {
     gauge!("seeway_audit_failing").set(large(of(|status| status.is_failing.into())));
 }
 
+fn publish_spans(spans: SpanCounts) {
+    let SpanCounts { exported, dropped, failed } = spans;
+    for (result, count) in [("exported", exported), ("dropped", dropped), ("failed", failed)] {
+        counter!("seeway_spans_total", "result" => result).absolute(count);
+    }
+}
+
 fn publish_tokens(counts: &TokenCounts) {
     counter!("seeway_tokens_total", "result" => "ok").absolute(counts.accepted);
     counter!("seeway_tokens_total", "result" => "refused").absolute(counts.refused);
@@ -303,6 +314,7 @@ fn describe() {
     describe_gauge!("seeway_audit_waiting", "Records that wait or are being written");
     describe_gauge!("seeway_audit_buffer", "How many records may wait: audit.buffer");
     describe_gauge!("seeway_audit_failing", "Whether the audit log's target takes no records now");
+    describe_counter!("seeway_spans_total", "Spans of sampled jobs, by what became of them");
     describe_gauge!("seeway_jobs", "Jobs in hand: queued, or sent and waited for");
     describe_gauge!("seeway_tasks", "Tasks on the shards");
     describe_gauge!("seeway_pipes", "Pipes that are open");

@@ -12,9 +12,9 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Budgets, Report, Shard};
+use super::{Budgets, Recording, Report, Shard};
 use crate::access::{Access, Identity};
-use crate::audit::{Actor, ListenerKind, Recorder};
+use crate::audit::{Actor, ListenerKind};
 use crate::config::Config;
 use crate::listen::stream::{Stream, Tls};
 use crate::listen::{grpc, hardserver};
@@ -189,7 +189,7 @@ pub fn spawn(
     access: Arc<Access>,
     world_changes: Arc<dyn WorldChange>,
     common: grpc::Common,
-    recorder: Option<Recorder>,
+    recording: Option<Recording>,
 ) -> io::Result<ShardHandle> {
     let (inbox, messages) = mpsc::channel(INBOX);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -201,7 +201,7 @@ pub fn spawn(
     let last = last_report.clone();
     std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
         runtime.block_on(async move {
-            let shard = Shard::new(config, &budgets, access, world_changes).recorded_by(recorder);
+            let shard = Shard::new(config, &budgets, access, world_changes).recorded_by(recording);
             run(shard, poller, messages, common, &last).await;
         });
         // Whatever still runs is dropped with the runtime, and not waited for.
