@@ -18,7 +18,9 @@ use crate::harden::HardenError;
 use crate::listen::accept::{self, Acceptor, BindError, Listener, Refused, SocketAccess};
 use crate::listen::grpc::{Common, Health, Pipes};
 use crate::listen::tls::{Terminator, TlsCounts};
+use crate::log_filter::LogFilter;
 use crate::places::Places;
+use crate::seldom;
 use crate::shard::{self, Budgets, Recording, ShardHandle};
 use crate::trace::Tracing;
 use crate::upstream;
@@ -139,6 +141,10 @@ impl Gateway {
             admin.spawn(admin::serve(listener, control.clone(), users.clone()));
         }
         let mut teller = JoinSet::new();
+        teller.spawn(seldom::keep_telling());
+        if let Some(filter) = LogFilter::of_process() {
+            teller.spawn(filter.keep_time());
+        }
         teller.spawn(tokens.keep_fresh());
         for terminator in terminators.all() {
             teller.spawn(async move { terminator.watch().await });
@@ -197,6 +203,7 @@ impl Gateway {
             }
         }
         teller.shutdown().await;
+        seldom::tell_rest(Instant::now() + seldom::PERIOD);
         admin.shutdown().await;
         // Both after the last job has ended, so that each has its span and its record.
         if let Some(tracing) = control.tracing() {

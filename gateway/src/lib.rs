@@ -12,8 +12,10 @@ mod forward;
 pub mod gateway;
 pub mod harden;
 mod listen;
+mod log_filter;
 mod places;
 pub mod schedule;
+mod seldom;
 // For the micro-benchmarks, which go the same way as a job does.
 pub mod shard;
 mod trace;

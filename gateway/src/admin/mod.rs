@@ -4,6 +4,7 @@
 mod board;
 mod control;
 mod histogram;
+mod log;
 mod metrics;
 mod server;
 

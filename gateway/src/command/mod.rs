@@ -13,6 +13,7 @@ pub mod emulate;
 pub mod forward;
 pub mod job;
 pub mod keygen;
+pub mod log;
 pub mod logging;
 mod operator;
 pub mod reload;
@@ -54,6 +55,7 @@ pub enum Command {
     Forward(forward::Args),
     Job(Box<job::Args>),
     Keygen(keygen::Args),
+    Log(log::Args),
     Reload(reload::Args),
     Resume(drain::ResumeArgs),
     Serve(serve::Args),
@@ -64,7 +66,7 @@ impl Command {
     pub fn default_log(&self) -> &'static str {
         match self {
             Self::Audit(_) | Self::Check(_) | Self::Job(_) | Self::Keygen(_) => "warn",
-            Self::Drain(_) | Self::Reload(_) | Self::Resume(_) => "warn",
+            Self::Drain(_) | Self::Log(_) | Self::Reload(_) | Self::Resume(_) => "warn",
             #[cfg(feature = "emulator")]
             Self::Emulate(_) => "warn",
             // What it breaks on purpose is in its tables.
@@ -88,6 +90,7 @@ impl Command {
             Self::Forward(args) => forward::run(args, out),
             Self::Job(args) => job::run(args, out),
             Self::Keygen(args) => keygen::run(args, out),
+            Self::Log(args) => log::run(args, out),
             Self::Reload(args) => reload::run(args, out),
             Self::Resume(args) => drain::resume(args, out),
             Self::Serve(args) => serve::run(args, out),

@@ -19,7 +19,7 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use super::finished::{Failure, Finished};
 use super::passage::Passed;
-use super::report::{Broken, Late};
+use super::report::Late;
 use super::thread::WorldChange;
 use crate::access::{Access, Identity, Quota, Standing, Standings};
 use crate::config::Config;
@@ -55,7 +55,7 @@ pub struct Front {
     /// Whose message took too long to come.
     pub late: Late,
     /// Whose messages were none.
-    pub broken: Broken,
+    pub broken: u64,
     /// Commands that were passed on to the hardserver and have ended.
     pub passed: Passed,
     /// Where there is an audit log, or traces.
@@ -134,7 +134,7 @@ impl Front {
             world_changes,
             rejected: 0,
             late: Late::default(),
-            broken: Broken::default(),
+            broken: 0,
             passed: Passed::default(),
             recording: None,
             config: config.clone(),

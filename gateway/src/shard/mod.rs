@@ -31,7 +31,7 @@ pub use front::{AnswerSink, Answered, Front, LegacyPort, Recording, StrayReply, 
 pub use handles::Meaning;
 pub use passage::{PassageWakes, Passed};
 pub use pool::{Pool, PoolCounts, TunnelState};
-pub use report::{Broken, Late, MachineReport, Report, WorldReport};
+pub use report::{Late, MachineReport, Report, WorldReport};
 pub use thread::{Accepted, CallerCount, Handed, ShardEnded, ShardHandle, Way, WorldChange, prepared, spawn};
 
 /// A shard, for everything that runs on it.

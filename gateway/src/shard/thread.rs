@@ -20,6 +20,7 @@ use crate::listen::stream::{Stream, Tls};
 use crate::listen::{grpc, hardserver};
 use crate::places::{Peer, Place, Places};
 use crate::schedule::{MachineId, WorldId};
+use crate::seldom::{Seldom, Tell};
 use crate::upstream;
 
 /// Told when a world gains its first channel on a shard or loses its last. Called under the shard's lock: must not block.
@@ -226,7 +227,10 @@ async fn run(
         match handed {
             Handed::Caller(accepted, count) => {
                 if let Err(error) = serve(&legacy, &grpc, accepted, count).await {
-                    tracing::warn!(%error, "a connection was lost before it was served");
+                    static LOST: Seldom = Seldom::new("a connection was lost before it was served");
+                    if let Some(Tell { untold }) = LOST.tell("") {
+                        tracing::warn!(%error, untold, "a connection was lost before it was served");
+                    }
                 }
             }
             Handed::Report(wanted) => report(&shard, wanted),

@@ -20,10 +20,11 @@ use tonic::{Code, Request};
 use zeroize::Zeroizing;
 
 use super::sampler::Random;
-use super::span::{Span, text};
+use super::span::{Span, cut, text};
 use super::{Settings, Shared};
 use crate::access::token::SYSTEM_ROOTS;
 use crate::config::Config;
+use crate::seldom::{Seldom, Tell};
 
 /// How often a batch is tried. With [`FIRST_WAIT`], for a quarter of a minute.
 const TRIES: u32 = 5;
@@ -156,7 +157,10 @@ impl Exporter {
                     shared.queue.failed(refused);
                     taken.count = 0;
                     if std::mem::take(&mut self.is_failing) {
-                        tracing::info!(to = %self.settings.endpoint, "the collector takes spans again");
+                        static AGAIN: Seldom = Seldom::new("the collector takes spans again");
+                        if let Some(Tell { untold }) = AGAIN.tell("") {
+                            tracing::info!(to = %self.settings.endpoint, untold, "the collector takes spans again");
+                        }
                     }
                     return must_stop;
                 }
@@ -165,7 +169,10 @@ impl Exporter {
                     // Certificates may have changed.
                     self.client = None;
                     let to = &self.settings.endpoint;
-                    tracing::warn!(%to, %error, tries, "spans are not with the collector");
+                    static AWAY: Seldom = Seldom::new("spans are not with the collector");
+                    if let Some(Tell { untold }) = AWAY.tell("") {
+                        tracing::warn!(%to, %error, tries, untold, "spans are not with the collector");
+                    }
                     if is_last_try || !error.may_pass() {
                         shared.queue.failed(std::mem::take(&mut taken.count));
                         return must_stop;
@@ -208,8 +215,12 @@ impl Exporter {
         let answer = client.export(request).await.map_err(|status| ExportError::Refused(Box::new(status)))?;
         let Some(partial) = answer.into_inner().partial_success else { return Ok(0) };
         if partial.rejected_spans > 0 {
-            let (spans, why) = (partial.rejected_spans, partial.error_message);
-            tracing::warn!(to = %self.settings.endpoint, spans, why, "the collector has refused spans");
+            static REFUSED: Seldom = Seldom::new("the collector has refused spans");
+            let why = cut(&partial.error_message);
+            if let Some(Tell { untold }) = REFUSED.tell("") {
+                let spans = partial.rejected_spans;
+                tracing::warn!(to = %self.settings.endpoint, spans, why, untold, "the collector has refused spans");
+            }
         }
         Ok(usize::try_from(partial.rejected_spans).unwrap_or_default())
     }

@@ -159,7 +159,7 @@ fn attribute(key: &str, value: any_value::Value) -> KeyValue {
 }
 
 /// What of a name that somebody else has chosen is told, as in the audit log.
-fn cut(name: &str) -> &str {
+pub(super) fn cut(name: &str) -> &str {
     let end = (0..=MAX_TEXT.min(name.len())).rev().find(|end| name.is_char_boundary(*end)).unwrap_or_default();
     &name[..end]
 }

@@ -11,6 +11,7 @@ use super::cache::{self, Cache};
 use super::{KeySource, Keys, SourceError, TokenError, Verified, Verifier};
 
 use crate::config::Token;
+use crate::seldom::{Seldom, Tell};
 
 /// How long is waited for what.
 #[derive(Clone, Copy, Debug)]
@@ -264,13 +265,15 @@ impl Tokens {
             }
             Err(error) => {
                 counts.failed_reads.fetch_add(1, Ordering::Relaxed);
+                static NOT_READ: Seldom = Seldom::new("the token keys could not be read");
+                let Some(Tell { untold }) = NOT_READ.tell("") else { return };
                 match &**state {
                     State::On { read, .. } => {
                         let age = read.elapsed();
-                        tracing::warn!(%source, %error, ?age, stale = ?token.stale, "the token keys could not be read; the last ones stay in use until they are stale");
+                        tracing::warn!(%source, %error, ?age, untold, stale = ?token.stale, "the token keys could not be read; the last ones stay in use until they are stale");
                     }
                     State::Off | State::Waiting(_) => {
-                        tracing::warn!(%source, %error, "the token keys could not be read; all tokens are refused until they are");
+                        tracing::warn!(%source, %error, untold, "the token keys could not be read; all tokens are refused until they are");
                     }
                 }
             }
