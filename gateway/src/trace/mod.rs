@@ -1,7 +1,7 @@
 //! Traces: a span for each job that is sampled, sent to a collector by OTLP over gRPC.
 //!
 //! The shards' [`Tracer`]s decide at a job's admission whether it is sampled, make a span of it at its end, and hand over what a call of
-//! the shard has ended. An [`Tracing`] for each gateway has a task on the control plane's thread that sends them. No job waits for it:
+//! the shard has ended. A [`Tracing`] for each gateway has a task on the control plane's thread that sends them. No job waits for it:
 //! spans that there is no room for are dropped, and counted. `docs/tracing.md` says what a span has.
 
 mod context;

@@ -80,10 +80,10 @@ impl Tracer {
         }
     }
 
-    /// The job that a caller hands over next belongs to this trace.
-    pub fn next_belongs_to(&mut self, caller: CallerId, context: Context) {
+    /// The job that a caller hands over next belongs to this trace, where it names one.
+    pub fn next_belongs_to(&mut self, caller: CallerId, context: Option<Context>) {
         if let Some(caller) = self.callers.get_mut(caller) {
-            caller.of_next = Some(context);
+            caller.of_next = context;
         }
     }
 
@@ -214,4 +214,117 @@ fn nanos(duration: Duration) -> Nanos {
 
 fn nanos_since_1970() -> Nanos {
     nanos(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use seeway_proto::outcome::{NotSent, Unknown};
+    use seeway_proto::wire::JobBytes;
+    use slotmap::SlotMap;
+
+    use super::super::queue::Queue;
+    use super::*;
+    use crate::access::Means;
+    use crate::audit::ListenerKind;
+    use crate::schedule::{MachineId, WorldId};
+
+    fn shared(ratio: f64, queue: usize) -> Arc<Shared> {
+        Arc::new(Shared { queue: Queue::new(queue), ratio: AtomicU64::new(ratio.to_bits()) })
+    }
+
+    fn caller(tracer: &mut Tracer) -> CallerId {
+        let caller = SlotMap::<CallerId, ()>::with_key().insert(());
+        tracer.joined(caller, Arc::new(Actor::new(Identity::anonymous(), ListenerKind::Grpc, None)));
+        caller
+    }
+
+    fn concluded(caller: CallerId, ticket: u64, outcome: Outcome<'_>) -> Concluded<'_> {
+        Concluded {
+            caller,
+            ticket,
+            world: WorldId(0),
+            machine: matches!(outcome, Outcome::Replied(_)).then_some(MachineId(1)),
+            size: 3,
+            queue_time: Duration::from_millis(4),
+            machine_time: Duration::from_millis(5),
+            outcome,
+        }
+    }
+
+    fn context(is_sampled: bool) -> Context {
+        Context { trace: [7; 16], parent: [8; 8], is_sampled, state: None }
+    }
+
+    #[test]
+    fn a_span_has_the_times_that_the_scheduler_has_noted_with_those_of_earlier_attempts() {
+        let shared = shared(1.0, 10);
+        let mut tracer = Tracer::new(shared.clone());
+        let caller = caller(&mut tracer);
+        let begin = Instant::now();
+        tracer.submitted(begin, caller, 1, None);
+        let at = |millis| begin + Duration::from_millis(millis);
+        let (machine, reason) = (MachineId(0), Unknown::TunnelLost);
+        tracer.sent_again(&Attempt { caller, ticket: 1, machine, sent: at(1), lost: at(2), reason });
+        tracer.concluded(&concluded(caller, 1, Outcome::Replied(JobBytes(b"reply"))));
+        tracer.hand_over();
+        let spans = shared.queue.take();
+        let [span] = spans.as_slice() else { panic!("{spans:?}") };
+        let [lost] = span.earlier.as_slice() else { panic!("{span:?}") };
+        let since = |nanos: Nanos| (nanos - span.start) / 1_000_000;
+        assert_eq!((lost.machine, since(lost.sent), since(lost.lost), lost.reason), (0, 1, 2, "OUTCOME_UNKNOWN"));
+        let (machine, sent) = span.sent.expect("sent");
+        assert_eq!((machine, since(sent), since(span.end)), (1, 4, 9));
+        assert_eq!((span.job_bytes, span.reply_bytes, span.outcome), (3, 5, "replied"));
+        assert!(span.may_have_run && span.is_replied && !span.is_failure);
+    }
+
+    #[test]
+    fn what_a_caller_says_counts_for_its_next_job_or_for_all_and_chance_for_the_others() {
+        let shared = shared(0.0, 10);
+        let mut tracer = Tracer::new(shared.clone());
+        let (now, caller) = (Instant::now(), caller(&mut tracer));
+        let mut spans = |tracer: &mut Tracer, ticket| {
+            tracer.submitted(now, caller, ticket, None);
+            tracer.concluded(&concluded(caller, ticket, Outcome::NotSent(NotSent::TooLate)));
+            tracer.hand_over();
+            shared.queue.take()
+        };
+        assert!(spans(&mut tracer, 1).is_empty());
+        tracer.next_belongs_to(caller, Some(context(true)));
+        let of_next = spans(&mut tracer, 2);
+        assert_eq!((of_next[0].ids.trace, of_next[0].ids.parent), ([7; 16], Some([8; 8])));
+        assert!(of_next[0].sent.is_none() && of_next[0].is_failure);
+        assert!(spans(&mut tracer, 3).is_empty(), "it was for one job");
+        tracer.all_belong_to(caller, context(true));
+        assert_eq!((spans(&mut tracer, 4).len(), spans(&mut tracer, 5).len()), (1, 1));
+        shared.ratio.store(1_f64.to_bits(), std::sync::atomic::Ordering::Relaxed);
+        tracer.all_belong_to(caller, context(false));
+        assert!(spans(&mut tracer, 6).is_empty(), "its caller records nothing");
+        tracer.left(caller);
+        assert!(spans(&mut tracer, 7).is_empty(), "nobody knows whose it is");
+    }
+
+    #[test]
+    fn sampled_jobs_in_hand_are_bounded_and_whose_token_it_is_counts() {
+        let shared = shared(1.0, 2);
+        let mut tracer = Tracer::new(shared.clone());
+        let (now, caller) = (Instant::now(), caller(&mut tracer));
+        let whose = Identity::new("payments", Vec::new(), Means::Token);
+        for ticket in 0..5 {
+            tracer.submitted(now, caller, ticket, Some(&whose));
+        }
+        assert_eq!((tracer.in_hand.len(), shared.queue.counts().dropped), (2, 3));
+        let (machine, sent) = (Some(MachineId(1)), Some(now));
+        let (world, size, may_have_run) = (WorldId(0), 3, true);
+        for ticket in 0..5 {
+            tracer.abandoned(&Abandoned { caller, ticket, world, machine, size, sent, may_have_run });
+        }
+        tracer.hand_over();
+        let spans = shared.queue.take();
+        assert_eq!((spans.len(), tracer.in_hand.len()), (2, 0));
+        assert_eq!((spans[0].actor.identity().name(), spans[0].outcome), ("payments", "abandoned"));
+        assert!(spans[0].sent == Some((1, spans[0].start)) && !spans[0].is_failure);
+    }
 }

@@ -108,7 +108,7 @@ impl Front {
 
     /// The job that is to be submitted next belongs to a trace, where its caller named one.
     pub fn trace_next(&mut self, caller: CallerId, context: Option<Context>) {
-        if let (Some(context), Some(tracer)) = (context, self.tracer()) {
+        if let Some(tracer) = self.tracer() {
             tracer.next_belongs_to(caller, context);
         }
     }
