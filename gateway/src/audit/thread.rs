@@ -239,6 +239,7 @@ impl Writer {
     }
 
     fn failed(&mut self, error: &std::io::Error) {
+        static FAILING: Seldom = Seldom::new("the audit log takes no records");
         self.buffer.set_failing(true);
         if let Some(trouble) = &mut self.trouble {
             trouble.tries += 1;
@@ -248,7 +249,6 @@ impl Writer {
             WhenFull::Stop => "new jobs are refused until it does",
             WhenFull::Drop => "jobs go on; records past audit.buffer will be dropped",
         };
-        static FAILING: Seldom = Seldom::new("the audit log takes no records");
         if let Some(Tell { untold }) = FAILING.tell("") {
             tracing::error!(%error, to = self.to, untold, "the audit log takes no records: {jobs}");
         }

@@ -273,11 +273,11 @@ impl Acceptor {
 
     /// A place on the shard with the least to do, if there is one.
     fn place(&self, peer: Peer) -> Result<Option<(usize, CallerCount)>, ShardEnded> {
+        static TOO_MANY: Seldom =
+            Seldom::new("a connection was closed: `limits.callers` or `limits.peer_callers` is reached");
         let shards = self.shards.iter().enumerate();
         let (index, shard) = shards.min_by_key(|(_, shard)| shard.callers()).ok_or(ShardEnded)?;
         let place = shard.reserve(&self.limit, peer).map(|count| (index, count));
-        static TOO_MANY: Seldom =
-            Seldom::new("a connection was closed: `limits.callers` or `limits.peer_callers` is reached");
         if place.is_none() {
             self.refused.add();
         }

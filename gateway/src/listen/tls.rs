@@ -126,8 +126,8 @@ impl Terminator {
 
     /// A place for one more handshake, if there is one.
     pub fn place(&self, peer: Peer) -> Option<Place> {
-        let place = self.places.take(peer);
         static TOO_MANY: Seldom = Seldom::new("a connection was closed: `handshakes` or `peer_handshakes` is reached");
+        let place = self.places.take(peer);
         if place.is_none() {
             self.counts.refused.fetch_add(1, Ordering::Relaxed);
         }

@@ -165,11 +165,11 @@ impl Exporter {
                     return must_stop;
                 }
                 Err(error) => {
+                    static AWAY: Seldom = Seldom::new("spans are not with the collector");
                     self.is_failing = true;
                     // Certificates may have changed.
                     self.client = None;
                     let to = &self.settings.endpoint;
-                    static AWAY: Seldom = Seldom::new("spans are not with the collector");
                     if let Some(Tell { untold }) = AWAY.tell("") {
                         tracing::warn!(%to, %error, tries, untold, "spans are not with the collector");
                     }

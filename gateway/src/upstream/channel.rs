@@ -92,11 +92,12 @@ impl Keeper {
     }
 
     fn refused(&self, unusable: &Unusable, backoff: &mut Backoff) -> Duration {
+        static NONE: Seldom = Seldom::new("no channel");
+        static FORBIDDEN: Seldom = Seldom::new("the machine's SSH server forbids the channel");
         let machine = &*self.name;
         if matches!(unusable, Unusable::Tunnel(error) if error.is_permanent()) {
             let refused_retry = self.orders.borrow().config.ssh.refused_retry;
             self.shard.with(|state, _| state.pools[self.machine.0].prohibited());
-            static FORBIDDEN: Seldom = Seldom::new("the machine's SSH server forbids the channel");
             if let Some(Tell { untold }) = FORBIDDEN.tell(machine) {
                 tracing::error!(
                     machine,
@@ -108,7 +109,6 @@ impl Keeper {
             }
             return refused_retry;
         }
-        static NONE: Seldom = Seldom::new("no channel");
         if let Some(Tell { untold }) = NONE.tell(machine) {
             tracing::warn!(machine, error = %unusable, untold, "no channel");
         }

@@ -82,12 +82,12 @@ const LEAST_AGE: f64 = 0.9;
 impl Serving {
     /// Opens the channels of a tunnel that has just been made.
     pub(super) fn start(mut life: Recorded, tunnel: Tunnel, class: SizeClass, orders: watch::Receiver<Orders>) -> Self {
+        static UP: Seldom = Seldom::up_to(64, "tunnel up");
         life.on(Event::Connected);
         let (shard, id) = (life.shard.clone(), life.machine);
         let Orders { config, version, .. } = orders.borrow().clone();
         let machine = &config.machines[id.0];
         let agreed = tunnel.negotiated();
-        static UP: Seldom = Seldom::up_to(64, "tunnel up");
         if let Some(Tell { untold }) = UP.tell(&machine.name) {
             tracing::info!(
                 machine = machine.name,
@@ -150,9 +150,9 @@ impl Serving {
 
     /// Waits until it is lost.
     pub(super) async fn lost(&self) {
+        static LOST: Seldom = Seldom::new("tunnel lost");
         let lost = self.tunnel.closed().await;
         let config = self.orders.borrow().config.clone();
-        static LOST: Seldom = Seldom::new("tunnel lost");
         let machine = &config.machines[self.life.machine.0].name;
         if let Some(Tell { untold }) = LOST.tell(machine) {
             tracing::warn!(machine, %lost, untold, "tunnel lost");

@@ -264,8 +264,8 @@ impl Tokens {
                 *state = Arc::new(State::On { token: token.clone(), verifier, read, cache });
             }
             Err(error) => {
-                counts.failed_reads.fetch_add(1, Ordering::Relaxed);
                 static NOT_READ: Seldom = Seldom::new("the token keys could not be read");
+                counts.failed_reads.fetch_add(1, Ordering::Relaxed);
                 let Some(Tell { untold }) = NOT_READ.tell("") else { return };
                 match &**state {
                     State::On { read, .. } => {

@@ -367,8 +367,8 @@ impl Connection {
                 tracing::debug!(peer = self.caller.socket.peer(), %error, "a legacy connection was lost");
             }
             End::Broken(error) => {
-                turn.state.front.broken += 1;
                 static BROKEN: Seldom = Seldom::new("a legacy connection was closed: what it sent was no message");
+                turn.state.front.broken += 1;
                 let peer = self.caller.socket.peer();
                 if let Some(Tell { untold }) = BROKEN.tell("") {
                     tracing::warn!(peer, %error, untold, "a legacy connection was closed");
