@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_is_read_or_refused() {
-        let minutes = |minutes| Some(Duration::from_secs(minutes * 60));
+        let minutes = |minutes: u64| Some(Duration::from_secs(minutes * 60));
         let wanted_of = |filter: Option<&str>, lasts| Ok(Wanted { filter: filter.map(str::to_owned), lasts });
         assert_eq!(wanted(""), wanted_of(None, None));
         assert_eq!(wanted("filter=debug"), wanted_of(Some("debug"), None));

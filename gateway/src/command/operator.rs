@@ -134,8 +134,8 @@ impl At {
     /// Sends a request with these parameters.
     pub(super) fn ask(&self, method: &str, path: &str, query: &[(&str, &str)]) -> Result<Answer, Failure> {
         let admin = &self.admin;
-        let query = query.iter().zip(std::iter::once('?').chain(std::iter::repeat('&')));
-        let query: String = query.map(|((key, value), before)| format!("{before}{key}={}", escaped(value))).collect();
+        let pairs: Vec<_> = query.iter().map(|(key, value)| format!("{key}={}", escaped(value))).collect();
+        let query = if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) };
         let host = match admin {
             Admin::Tcp(address) => address.to_string(),
             Admin::Unix(_) => "localhost".to_owned(),

@@ -92,7 +92,7 @@ impl ExportError {
 fn causes(status: &tonic::Status) -> String {
     let first = std::error::Error::source(status);
     let causes = std::iter::successors(first, |error| error.source());
-    causes.map(|cause| format!(": {cause}")).collect()
+    causes.map(|cause| format!(": {cause}")).collect::<Vec<_>>().concat()
 }
 
 /// A batch that was taken from the queue and is with nobody yet. Dropping it counts its spans as dropped.
@@ -109,8 +109,7 @@ impl Drop for Taken<'_> {
 
 impl Exporter {
     pub(super) fn new(settings: Settings, shared: Arc<Shared>, config: Arc<RwLock<Arc<Config>>>) -> Self {
-        let instance: [u8; 8] = Random::new().bytes();
-        let instance = instance.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let instance = format!("{:016x}", u64::from_be_bytes(Random::new().bytes()));
         let resource = vec![
             text("service.name", &settings.service_name),
             text("service.version", env!("CARGO_PKG_VERSION")),

@@ -33,7 +33,7 @@ pub(super) struct Lost {
     /// A position in the configuration.
     pub(super) machine: usize,
     pub(super) sent: Nanos,
-    pub(super) lost: Nanos,
+    pub(super) ended: Nanos,
     pub(super) reason: &'static str,
 }
 
@@ -96,7 +96,7 @@ impl Span {
         let mut events = vec![event(self.start, "queued", Vec::new())];
         for (attempt, lost) in (1..).zip(&self.earlier) {
             events.push(event(lost.sent, "sent", sent(attempt, machine_name(lost.machine))));
-            events.push(event(lost.lost, "lost", vec![text("seeway.reason", lost.reason)]));
+            events.push(event(lost.ended, "lost", vec![text("seeway.reason", lost.reason)]));
         }
         if let Some((machine, at)) = self.sent {
             events.push(event(at, "sent", sent(attempts as u64, machine_name(machine))));

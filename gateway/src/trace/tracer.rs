@@ -122,7 +122,7 @@ impl Tracer {
             job.earlier.push(Lost {
                 machine: attempt.machine.0,
                 sent: job.at(attempt.sent),
-                lost: job.at(attempt.lost),
+                ended: job.at(attempt.lost),
                 reason: Outcome::Unknown(attempt.reason).reason(),
             });
         }
@@ -273,7 +273,7 @@ mod tests {
         let [span] = spans.as_slice() else { panic!("{spans:?}") };
         let [lost] = span.earlier.as_slice() else { panic!("{span:?}") };
         let since = |nanos: Nanos| (nanos - span.start) / 1_000_000;
-        assert_eq!((lost.machine, since(lost.sent), since(lost.lost), lost.reason), (0, 1, 2, "OUTCOME_UNKNOWN"));
+        assert_eq!((lost.machine, since(lost.sent), since(lost.ended), lost.reason), (0, 1, 2, "OUTCOME_UNKNOWN"));
         let (machine, sent) = span.sent.expect("sent");
         assert_eq!((machine, since(sent), since(span.end)), (1, 4, 9));
         assert_eq!((span.job_bytes, span.reply_bytes, span.outcome), (3, 5, "replied"));
@@ -285,7 +285,7 @@ mod tests {
         let shared = shared(0.0, 10);
         let mut tracer = Tracer::new(shared.clone());
         let (now, caller) = (Instant::now(), caller(&mut tracer));
-        let mut spans = |tracer: &mut Tracer, ticket| {
+        let spans = |tracer: &mut Tracer, ticket| {
             tracer.submitted(now, caller, ticket, None);
             tracer.concluded(&concluded(caller, ticket, Outcome::NotSent(NotSent::TooLate)));
             tracer.hand_over();

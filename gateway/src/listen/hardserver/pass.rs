@@ -95,8 +95,8 @@ impl Carrier {
             });
             // A caller that asks again and again does not fill the log.
             if was_reached || !matches!(lost, Lost::NotReached(_)) {
-                let (peer, hardserver) = (&*self.peer, &passing.address);
                 static LOST: Seldom = Seldom::new("a caller has lost the hardserver");
+                let (peer, hardserver) = (&*self.peer, &passing.address);
                 if let Some(Tell { untold }) = LOST.tell("") {
                     tracing::warn!(peer, %hardserver, error = %lost, untold, "a caller has lost the hardserver");
                 }

@@ -146,7 +146,7 @@ impl Front {
     #[inline]
     pub fn refuses_jobs(&self) -> bool {
         let audit = self.recording.as_ref().and_then(|recording| recording.audit.as_ref());
-        audit.is_some_and(|audit| audit.refuses_jobs())
+        audit.is_some_and(Recorder::refuses_jobs)
     }
 
     /// A job is about to be handed to the scheduler. Returns false where it was refused, because nobody could record it; its caller
