@@ -66,7 +66,7 @@ async fn the_log_shows_more_while_it_is_asked_to_and_never_what_libraries_say_be
         callers::run(&way, "w", 1, || job.take(), |_, _| {}).await.unwrap_or_else(|error| panic!("{error}"));
     }
     // New tunnels, so that the SSH library has something to say.
-    gateway.rewrite(&config.clone().line("ssh", "keepalive = \"3s\"\nbroken_after = \"20s\""));
+    gateway.rewrite(&config.clone().line("ssh", "rekey_after = \"59m\""));
     assert_eq!(gateway.post("/reload").0, 200);
     wait::until("a new tunnel is up", wait::BOUND, || {
         (gateway.metrics().sum("seeway_tunnels_made_total") > 1.5).then_some(())

@@ -69,6 +69,15 @@ enum ExportError {
 }
 
 impl ExportError {
+    /// Of which kind it is: another one is worth another line.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::File(_) => "a file",
+            Self::Address(_) => "the address",
+            Self::Refused(status) => status.code().description(),
+        }
+    }
+
     /// Whether another try may do better, as OTLP's specification has it.
     fn may_pass(&self) -> bool {
         match self {
@@ -169,7 +178,7 @@ impl Exporter {
                     // Certificates may have changed.
                     self.client = None;
                     let to = &self.settings.endpoint;
-                    if let Some(Tell { untold }) = AWAY.tell("") {
+                    if let Some(Tell { untold }) = AWAY.tell(error.kind()) {
                         tracing::warn!(%to, %error, tries, untold, "spans are not with the collector");
                     }
                     if is_last_try || !error.may_pass() {
