@@ -22,8 +22,11 @@ use crate::listen::accept::{Acceptor, BindError, Binder, Listener, Refused, Sock
 use crate::listen::grpc::{Common, Health, Pipes};
 use crate::listen::inherited::{InheritError, Inherited, Role};
 use crate::listen::tls::{Terminator, TlsCounts};
+use crate::log_filter::LogFilter;
 use crate::places::Places;
-use crate::shard::{self, Budgets, ShardHandle};
+use crate::seldom;
+use crate::shard::{self, Budgets, Recording, ShardHandle};
+use crate::trace::Tracing;
 use crate::upstream;
 
 /// Connections from another gateway that may wait to be served here.
@@ -143,6 +146,7 @@ impl Gateway {
             process.inspect_err(|error| tracing::warn!(%error, "no figures of this process: mount /proc")).ok();
         confine()?;
         let audit = if takes_over { Audit::start_beside(&config) } else { Audit::start(&config) }?;
+        let tracing = Tracing::start(&config);
         let access = Access::new(now);
         upstream::warn_of_ends(&config);
         let board = Arc::new(Board::new(&config));
@@ -156,7 +160,8 @@ impl Gateway {
             .map(|index| {
                 let (config, budgets, access) = (config.clone(), budgets.clone(), access.clone());
                 let recorder = audit.as_ref().map(|audit| audit.recorder(index));
-                shard::spawn(index, config, budgets, access, board.clone(), common.clone(), recorder)
+                let recording = Recording::new(recorder, tracing.as_ref().map(|tracing| tracing.tracer()));
+                shard::spawn(index, config, budgets, access, board.clone(), common.clone(), recording)
             })
             .collect::<io::Result<_>>()
             .map_err(GatewayError::Shard)?;
@@ -177,6 +182,7 @@ impl Gateway {
             pipes,
             refused,
             audit,
+            tracing,
             terminators: terminators.clone(),
             tokens: tokens.clone(),
             handovers: handovers.clone(),
@@ -184,6 +190,10 @@ impl Gateway {
         };
         let control = Arc::new(Control::new(parts, config, budgets));
         let mut keepers = JoinSet::new();
+        keepers.spawn(seldom::keep_telling());
+        if let Some(filter) = LogFilter::of_process() {
+            keepers.spawn(filter.keep_time());
+        }
         keepers.spawn(tokens.keep_fresh());
         for terminator in terminators.all() {
             keepers.spawn(async move { terminator.watch().await });
@@ -369,9 +379,13 @@ impl Gateway {
             }
         }
         keepers.shutdown().await;
+        seldom::tell_rest(Instant::now() + seldom::PERIOD);
         admin.shutdown().await;
+        // Both after the last job has ended, so that each has its span and its record.
+        if let Some(tracing) = control.tracing() {
+            tracing.end().await;
+        }
         if let Some(audit) = control.audit().cloned() {
-            // After the last job has ended, so that each has its record.
             let _ = tokio::task::spawn_blocking(move || audit.end()).await;
         }
         result

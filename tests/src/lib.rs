@@ -10,6 +10,7 @@ pub mod audit;
 pub mod authority;
 pub mod callers;
 pub mod chaos;
+pub mod collector;
 pub mod config;
 pub mod dropbear;
 pub mod gateway;

@@ -7,12 +7,17 @@ use crate::process::Process;
 /// How long one of the scripts may run.
 const BOUND: Duration = Duration::from_secs(300);
 
-/// Runs `tests/python/SCRIPT` with these arguments. Panics with what it printed unless it ends with 0; gives its output.
-pub fn run<S: AsRef<std::ffi::OsStr>>(script: &str, arguments: impl IntoIterator<Item = S>) -> String {
+/// Starts `tests/python/SCRIPT` with these arguments.
+pub fn start<S: AsRef<std::ffi::OsStr>>(script: &str, arguments: impl IntoIterator<Item = S>) -> Process {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("python");
     let mut command = Command::new(interpreter());
     command.arg("-u").arg(folder.join(script)).args(arguments).env("PYTHONDONTWRITEBYTECODE", "1");
-    let mut process = Process::start(script, &mut command);
+    Process::start(script, &mut command)
+}
+
+/// Runs `tests/python/SCRIPT` with these arguments. Panics with what it printed unless it ends with 0; gives its output.
+pub fn run<S: AsRef<std::ffi::OsStr>>(script: &str, arguments: impl IntoIterator<Item = S>) -> String {
+    let mut process = start(script, arguments);
     let status = process.exit(BOUND);
     let log = process.log();
     assert!(status.success(), "{script} ended with {status}");

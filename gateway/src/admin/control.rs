@@ -22,6 +22,7 @@ use crate::listen::grpc::{Health, Pipes};
 use crate::places::Places;
 use crate::schedule::MachineId;
 use crate::shard::{Budgets, ShardEnded, ShardHandle};
+use crate::trace::Tracing;
 
 /// The control plane of one gateway.
 pub struct Control {
@@ -61,6 +62,8 @@ pub struct Parts {
     pub handovers: Arc<handover::Counts>,
     /// What the system says of this process, where it does.
     pub process: Option<ProcessFiles>,
+    /// Where spans are made.
+    pub tracing: Option<Arc<Tracing>>,
 }
 
 struct Changing {
@@ -184,6 +187,7 @@ impl Control {
             is_draining: self.parts.board.is_draining(),
             reloads: &self.reloads.counts(),
             audit: self.parts.audit.as_ref().map(|audit| audit.status()),
+            spans: self.parts.tracing.as_ref().map(|tracing| tracing.counts()).unwrap_or_default(),
         })
     }
 
@@ -218,6 +222,11 @@ impl Control {
     /// The audit log, where there is one.
     pub fn audit(&self) -> Option<&Arc<Audit>> {
         self.parts.audit.as_ref()
+    }
+
+    /// The traces, where there are any.
+    pub fn tracing(&self) -> Option<&Arc<Tracing>> {
+        self.parts.tracing.as_ref()
     }
 
     /// Records that an operator had something changed, or asked for it in vain: `None` where it was a signal.
@@ -304,6 +313,9 @@ impl Control {
         self.parts.board.reconfigure(&new);
         if let Some(audit) = &self.parts.audit {
             audit.reconfigure(&new);
+        }
+        if let Some(tracing) = &self.parts.tracing {
+            tracing.reconfigure(&new);
         }
         changing.budgets = changing.budgets.reconfigured(&new);
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = new.clone();

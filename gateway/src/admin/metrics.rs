@@ -18,6 +18,7 @@ use crate::handover;
 use crate::listen::tls::TlsCounts;
 use crate::schedule::{FrontEnd, Histogram, MachineId, MachineState, Outcomes};
 use crate::shard::{Late, MachineReport, Passed, PoolCounts, Report, TunnelState, WorldReport};
+use crate::trace::SpanCounts;
 
 /// What of `[limits]` is a count or bytes, by the name of its key.
 #[allow(clippy::type_complexity)] // A name, and how it is read.
@@ -58,6 +59,8 @@ pub(super) struct Seen<'a> {
     pub(super) reloads: &'a ReloadCounts,
     /// How the audit log is, where there is one.
     pub(super) audit: Option<audit::Status>,
+    /// What became of spans; all zero where none are made.
+    pub(super) spans: SpanCounts,
     /// By listener: how handshakes went.
     pub(super) tls: &'a [(&'static str, TlsCounts)],
     /// What became of tokens.
@@ -158,6 +161,7 @@ impl Seen<'_> {
         gauge!("seeway_upstream_hardserver_connections").set(sum(|report| report.hardserver_connections));
         self.publish_passed();
         publish_audit(self.audit);
+        publish_spans(self.spans);
         self.publish_tls();
         publish_tokens(&self.tokens);
         self.publish_handovers();
@@ -326,6 +330,13 @@ fn publish_audit(status: Option<audit::Status>) {
     gauge!("seeway_audit_waiting").set(large(of(|status| status.waiting as u64)));
     gauge!("seeway_audit_buffer").set(large(of(|status| status.limit as u64)));
     gauge!("seeway_audit_failing").set(large(of(|status| status.is_failing.into())));
+}
+
+fn publish_spans(spans: SpanCounts) {
+    let SpanCounts { exported, dropped, failed } = spans;
+    for (result, count) in [("exported", exported), ("dropped", dropped), ("failed", failed)] {
+        counter!("seeway_spans_total", "result" => result).absolute(count);
+    }
 }
 
 fn publish_tokens(counts: &TokenCounts) {

@@ -5,6 +5,7 @@ mod board;
 pub mod catalogue;
 mod control;
 mod histogram;
+mod log;
 mod metrics;
 mod process;
 mod server;

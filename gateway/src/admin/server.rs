@@ -21,11 +21,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::task::AbortHandle;
 
-use super::{Board, Control, DrainError, Draining, ReloadError};
+use super::{Board, Control, DrainError, Draining, ReloadError, log};
 use crate::access::{Action, Identity, Means, Users};
 use crate::audit::{Actor, ListenerKind};
 use crate::listen::accept::UnixSocket;
 use crate::listen::tls::Terminator;
+use crate::seldom::{Seldom, Tell};
 
 /// Connections at the admin port. One more takes the place of the one that has been there longest without asking anything; where all have
 /// asked, it is closed at once.
@@ -79,7 +80,10 @@ pub async fn serve(listener: Listener, control: Arc<Control>, users: Users) {
         let stream = match accepted {
             Ok(stream) => stream,
             Err(error) => {
-                tracing::warn!(%error, "a connection to the admin port could not be accepted");
+                static NOT_ACCEPTED: Seldom = Seldom::new("a connection to the admin port could not be accepted");
+                if let Some(Tell { untold }) = NOT_ACCEPTED.tell("") {
+                    tracing::warn!(%error, untold, "a connection to the admin port could not be accepted");
+                }
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
@@ -204,13 +208,17 @@ async fn answer(request: &Request<Body>, operator: &Operator, control: &Arc<Cont
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     match request.uri().path() {
         "/reload" | "/resume" if is_read => only(&Method::POST),
-        path @ ("/reload" | "/drain" | "/resume") => {
+        "/log" if is_read => log::show(),
+        path @ ("/reload" | "/drain" | "/resume" | "/log") => {
             if !is_read && *request.method() != Method::POST {
                 return only(&Method::POST);
             }
             if !is_read && let Err(why) = may_change(operator, control).and_then(|()| from_here(request, operator)) {
                 control.refused(path, &operator.actor, &why);
                 return text(StatusCode::FORBIDDEN, why);
+            }
+            if path == "/log" {
+                return log::change(request, control, &operator.actor);
             }
             let machine = match machine(request) {
                 Ok(machine) => machine,
@@ -244,7 +252,7 @@ async fn answer(request: &Request<Body>, operator: &Operator, control: &Arc<Cont
         "/audit" => audit(control),
         _ => text(
             StatusCode::NOT_FOUND,
-            "there are /metrics, /healthz, /readyz, /audit and /drain, and to POST to /reload, /drain and /resume\n"
+            "there are /metrics, /healthz, /readyz, /audit, /drain and /log, and to POST to /reload, /drain, /resume and /log\n"
                 .into(),
         ),
     }
@@ -295,7 +303,7 @@ fn machine(request: &Request<Body>) -> Result<Option<String>, String> {
 }
 
 /// A query's value without its percent-encoding.
-fn unescaped(value: &str) -> Option<String> {
+pub(super) fn unescaped(value: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(value.len());
     let mut rest = value.as_bytes();
     while let Some((first, after)) = rest.split_first() {
@@ -393,13 +401,13 @@ fn only(method: &Method) -> Response<Full<Bytes>> {
     response
 }
 
-fn json(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
+pub(super) fn json(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
     let mut response = text(status, format!("{body}\n"));
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     response
 }
 
-fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+pub(super) fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     let plain = header::HeaderValue::from_static("text/plain; charset=utf-8");

@@ -72,6 +72,16 @@ impl Actor {
         &self.identity
     }
 
+    /// The front end that it came by, as records have it.
+    pub fn listener(&self) -> &'static str {
+        self.listener.label()
+    }
+
+    /// How it showed who it is, as records have it.
+    pub fn by(&self) -> &'static str {
+        means_label(self.identity.means())
+    }
+
     /// The same front end and the same other end, and somebody else: who sent a token with a call.
     #[must_use]
     pub fn with_identity(&self, identity: Identity) -> Self {
@@ -80,8 +90,8 @@ impl Actor {
 
     fn write(&self, line: &mut Line<'_>) {
         line.text("who", self.identity.name());
-        line.plain("by", means_label(self.identity.means()));
-        line.plain("listener", self.listener.label());
+        line.plain("by", self.by());
+        line.plain("listener", self.listener());
         if let Some(from) = &self.from {
             line.cut_text("from", from);
         }

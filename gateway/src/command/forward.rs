@@ -15,6 +15,7 @@ use super::serve::Signals;
 use super::{Failure, block_on};
 use crate::config::Config;
 use crate::forward::Forwarder;
+use crate::seldom::{Seldom, Tell};
 
 /// Bytes that are carried at once, each way.
 const CARRIED_BYTES: usize = 64 * 1024;
@@ -107,13 +108,19 @@ async fn accept(listener: TcpListener, forwarder: Arc<Forwarder>, port: Option<u
                 let forwarder = forwarder.clone();
                 tokio::spawn(async move {
                     if let Err(error) = carry(local, &forwarder, port).await {
-                        tracing::warn!(%peer, %error, "a forwarded connection has ended");
+                        static ENDED: Seldom = Seldom::new("a forwarded connection has ended");
+                        if let Some(Tell { untold }) = ENDED.tell("") {
+                            tracing::warn!(%peer, %error, untold, "a forwarded connection has ended");
+                        }
                     }
                     drop(permit);
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                static NOT_ACCEPTED: Seldom = Seldom::new("a connection could not be accepted");
+                if let Some(Tell { untold }) = NOT_ACCEPTED.tell("") {
+                    tracing::warn!(%error, untold, "a connection could not be accepted");
+                }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }

@@ -13,6 +13,7 @@ pub mod emulate;
 pub mod forward;
 pub mod job;
 pub mod keygen;
+pub mod log;
 pub mod logging;
 pub mod metrics;
 mod operator;
@@ -57,6 +58,7 @@ pub enum Command {
     Forward(forward::Args),
     Job(Box<job::Args>),
     Keygen(keygen::Args),
+    Log(log::Args),
     Metrics(metrics::Args),
     Reload(reload::Args),
     Resume(drain::ResumeArgs),
@@ -69,7 +71,7 @@ impl Command {
     pub fn default_log(&self) -> &'static str {
         match self {
             Self::Audit(_) | Self::Check(_) | Self::Job(_) | Self::Keygen(_) | Self::Metrics(_) => "warn",
-            Self::Drain(_) | Self::Reload(_) | Self::Resume(_) | Self::Upgrade(_) => "warn",
+            Self::Drain(_) | Self::Log(_) | Self::Reload(_) | Self::Resume(_) | Self::Upgrade(_) => "warn",
             #[cfg(feature = "emulator")]
             Self::Emulate(_) => "warn",
             // What it breaks on purpose is in its tables.
@@ -93,6 +95,7 @@ impl Command {
             Self::Forward(args) => forward::run(args, out),
             Self::Job(args) => job::run(args, out),
             Self::Keygen(args) => keygen::run(args, out),
+            Self::Log(args) => log::run(args, out),
             Self::Metrics(args) => metrics::run(args, out),
             Self::Reload(args) => reload::run(args, out),
             Self::Resume(args) => drain::resume(args, out),

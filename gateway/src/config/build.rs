@@ -18,6 +18,7 @@ use super::doors::Doors;
 use super::keys::probably;
 use super::kind::{Located, Wrong};
 use super::problem::{Gathered, Place};
+use super::process::PortsOf;
 use super::value::{
     Balance, Circuit, Config, HardserverAddress, Limits, Listen, Machine, Retry, Runtime, Ssh, Wire, World,
 };
@@ -46,13 +47,16 @@ pub(super) fn build(document: &Document, base: &Path, gathered: &mut Gathered) -
     let circuit = build.circuit(document.one("circuit"));
     let wire = build.wire(document.one("wire"));
     let token = build.token(document.one("token"));
+    let trace = build.trace(document.one("trace"));
     let audit = audit::build(document.one("audit"), base, build.gathered).ok();
     if let (Some(listen), Some(tls), Some(management_tls), Some(rules)) = (&listen, &tls, &management_tls, &permissions)
     {
         let (tls, management_tls) = (tls.as_ref(), management_tls.as_ref());
         Doors { listen, tls, management_tls, rules }.check(document, build.gathered);
     }
-    let process = build.process(document.one("process"), machines.as_deref(), listen.as_ref(), token.as_ref());
+    let needs =
+        PortsOf { token: token.as_ref().and_then(Option::as_ref), trace: trace.as_ref().and_then(Option::as_ref) };
+    let process = build.process(document.one("process"), machines.as_deref(), listen.as_ref(), &needs);
     Some(Config {
         listen: listen?,
         tls: tls?,
@@ -68,6 +72,7 @@ pub(super) fn build(document: &Document, base: &Path, gathered: &mut Gathered) -
         circuit: circuit?,
         wire: wire?,
         audit: audit?,
+        trace: trace?,
         token: token?,
         process: process?,
         files: base.named(),

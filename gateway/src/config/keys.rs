@@ -6,6 +6,7 @@
 mod access;
 mod gateway;
 mod machines;
+mod trace;
 
 /// One table of the file.
 #[derive(Debug)]
@@ -78,6 +79,7 @@ pub(super) const TABLES: &[Table] = &[
     machines::CIRCUIT,
     machines::WIRE,
     gateway::AUDIT,
+    trace::TRACE,
     gateway::PROCESS,
     access::TOKEN,
 ];

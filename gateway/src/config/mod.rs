@@ -24,6 +24,7 @@ mod reload;
 mod statement;
 mod tls;
 mod token;
+mod trace;
 mod value;
 
 #[cfg(test)]

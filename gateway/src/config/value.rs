@@ -18,6 +18,7 @@ use super::token::Token;
 use crate::access::Rules;
 use crate::audit;
 use crate::schedule::Affinity;
+use crate::trace;
 
 /// One `seeway.toml`, checked.
 #[derive(Clone, Debug)]
@@ -50,6 +51,8 @@ pub struct Config {
     pub wire: Wire,
     /// `[audit]`: what is recorded of jobs and operators; `None`: nothing.
     pub audit: Option<audit::Settings>,
+    /// `[trace]`: where spans go; `None`: there are none.
+    pub trace: Option<trace::Settings>,
     /// `[token]`: whose tokens are taken; `None`: nobody's.
     pub token: Option<Token>,
     /// `[process]`: what the process takes away from itself.

@@ -24,6 +24,7 @@ use crate::audit::Audit;
 use crate::config::HardserverAddress;
 use crate::handover::{Arrived, Held};
 use crate::places::{Peer, Places};
+use crate::seldom::{Seldom, Tell};
 use crate::shard::{Accepted, CallerCount, Handed, ShardEnded, ShardHandle, Way, prepared};
 
 /// How long an acceptor waits after the system refused it a connection, for want of file descriptors as a rule.
@@ -246,12 +247,12 @@ impl Refused {
         Self { count: AtomicU64::new(0), audit }
     }
 
-    /// One more; returns how many there were before.
-    fn add(&self) -> u64 {
+    /// One more.
+    fn add(&self) {
         if let Some(audit) = &self.audit {
             audit.refused_caller();
         }
-        self.count.fetch_add(1, Ordering::Relaxed)
+        self.count.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How many there were.
@@ -310,7 +311,10 @@ impl Acceptor {
             let incoming = match incoming {
                 Ok(incoming) => incoming,
                 Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    static NOT_ACCEPTED: Seldom = Seldom::new("a connection could not be accepted");
+                    if let Some(Tell { untold }) = NOT_ACCEPTED.tell("") {
+                        tracing::warn!(%error, untold, "a connection could not be accepted");
+                    }
                     tokio::time::sleep(AFTER_ERROR).await;
                     continue;
                 }
@@ -397,14 +401,21 @@ impl Acceptor {
 
     /// A place on the shard with the least to do, if there is one.
     fn place(&self, peer: Peer) -> Result<Option<(usize, CallerCount)>, ShardEnded> {
+        static TOO_MANY: Seldom =
+            Seldom::new("a connection was closed: `limits.callers` or `limits.peer_callers` is reached");
         let (index, shard) = self.emptiest()?;
         let place = shard.reserve(&self.limit, peer).map(|count| (index, count));
-        // Said once for the first of many; the metric has the rest.
-        if place.is_none() && self.refused.add() == 0 {
+        if place.is_none() {
+            self.refused.add();
+        }
+        if place.is_none()
+            && let Some(Tell { untold }) = TOO_MANY.tell("")
+        {
             let limit = self.limit.limit();
             tracing::warn!(
                 limit,
                 ?peer,
+                untold,
                 "a connection was closed: `limits.callers` is reached, or this peer's `limits.peer_callers`"
             );
         }

@@ -19,16 +19,16 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use super::finished::{Failure, Finished};
 use super::passage::Passed;
-use super::report::{Broken, Late};
+use super::report::Late;
 use super::thread::WorldChange;
 use crate::access::{Access, Identity, Quota, Standing, Standings};
-use crate::audit::Recorder;
 use crate::config::Config;
-use crate::schedule::{Abandoned, CallerId, ChannelId, Concluded, Effects, MachineId, WorldId};
+use crate::schedule::{Abandoned, Attempt, CallerId, ChannelId, Concluded, Effects, MachineId, WorldId};
 
 use standing::OpenPipe;
 
 pub use legacy::{AnswerSink, LegacyPort, StrayReply, Written};
+pub use recording::Recording;
 
 /// The callers and the channels of one shard.
 pub struct Front {
@@ -55,11 +55,11 @@ pub struct Front {
     /// Whose message took too long to come.
     pub late: Late,
     /// Whose messages were none.
-    pub broken: Broken,
+    pub broken: u64,
     /// Commands that were passed on to the hardserver and have ended.
     pub passed: Passed,
-    /// Where there is an audit log.
-    recorder: Option<Box<Recorder>>,
+    /// Where there is an audit log, or traces.
+    recording: Option<Box<Recording>>,
 }
 
 /// Where a caller's outcomes go.
@@ -134,9 +134,9 @@ impl Front {
             world_changes,
             rejected: 0,
             late: Late::default(),
-            broken: Broken::default(),
+            broken: 0,
             passed: Passed::default(),
-            recorder: None,
+            recording: None,
             config: config.clone(),
         };
         front.reconfigure(now, config);
@@ -269,8 +269,8 @@ impl Front {
     /// A caller has gone, and its jobs have been given up.
     pub fn forget(&mut self, caller: CallerId) {
         self.standing_of.remove(caller);
-        if let Some(recorder) = &mut self.recorder {
-            recorder.left(caller);
+        if let Some(recording) = &mut self.recording {
+            recording.left(caller);
         }
     }
 
@@ -395,16 +395,22 @@ impl Effects for Front {
     #[allow(clippy::inline_always)] // See `tell`.
     fn concluded(&mut self, concluded: Concluded<'_>) {
         self.uncount(concluded.caller, concluded.ticket);
-        if let Some(recorder) = &mut self.recorder {
-            recorder.concluded(&concluded);
+        if let Some(recording) = &mut self.recording {
+            recording.concluded(&concluded);
         }
         self.tell(&concluded);
     }
 
     fn abandoned(&mut self, abandoned: Abandoned) {
         self.uncount(abandoned.caller, abandoned.ticket);
-        if let Some(recorder) = &mut self.recorder {
-            recorder.abandoned(&abandoned);
+        if let Some(recording) = &mut self.recording {
+            recording.abandoned(&abandoned);
+        }
+    }
+
+    fn sent_again(&mut self, attempt: Attempt) {
+        if let Some(recording) = &mut self.recording {
+            recording.sent_again(&attempt);
         }
     }
 

@@ -12,15 +12,16 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Budgets, Report, Shard};
+use super::{Budgets, Recording, Report, Shard};
 use crate::access::{Access, Identity};
-use crate::audit::{Actor, ListenerKind, Recorder};
+use crate::audit::{Actor, ListenerKind};
 use crate::config::Config;
 use crate::handover::{Carried, Leaving};
 use crate::listen::stream::{Stream, Tls};
 use crate::listen::{grpc, hardserver};
 use crate::places::{Peer, Place, Places};
 use crate::schedule::{MachineId, WorldId};
+use crate::seldom::{Seldom, Tell};
 use crate::upstream;
 
 /// Told when a world gains its first channel on a shard or loses its last. Called under the shard's lock: must not block.
@@ -213,7 +214,7 @@ pub fn spawn(
     access: Arc<Access>,
     world_changes: Arc<dyn WorldChange>,
     common: grpc::Common,
-    recorder: Option<Recorder>,
+    recording: Option<Recording>,
 ) -> io::Result<ShardHandle> {
     let (inbox, messages) = mpsc::channel(INBOX);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -225,7 +226,7 @@ pub fn spawn(
     let last = last_report.clone();
     std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
         runtime.block_on(async move {
-            let shard = Shard::new(config, &budgets, access, world_changes).recorded_by(recorder);
+            let shard = Shard::new(config, &budgets, access, world_changes).recorded_by(recording);
             run(shard, poller, messages, common, &last).await;
         });
         // Whatever still runs is dropped with the runtime, and not waited for.
@@ -250,7 +251,10 @@ async fn run(
         match handed {
             Handed::Caller(accepted, count) => {
                 if let Err(error) = serve(&legacy, &grpc, accepted, count).await {
-                    tracing::warn!(%error, "a connection was lost before it was served");
+                    static LOST: Seldom = Seldom::new("a connection was lost before it was served");
+                    if let Some(Tell { untold }) = LOST.tell("") {
+                        tracing::warn!(%error, untold, "a connection was lost before it was served");
+                    }
                 }
             }
             Handed::Report(wanted) => report(&shard, wanted),

@@ -13,6 +13,7 @@ use super::backoff::{Backoff, chance};
 use super::keeper::{Orders, reloaded};
 use crate::config::{Config, Ssh};
 use crate::schedule::{ChannelId, MachineId, PACKET_BYTES, SizeClass};
+use crate::seldom::{Seldom, Tell};
 use crate::shard::Shard;
 
 /// Why a channel could not be used.
@@ -91,19 +92,26 @@ impl Keeper {
     }
 
     fn refused(&self, unusable: &Unusable, backoff: &mut Backoff) -> Duration {
+        static NONE: Seldom = Seldom::new("no channel");
+        static FORBIDDEN: Seldom = Seldom::new("the machine's SSH server forbids the channel");
         let machine = &*self.name;
         if matches!(unusable, Unusable::Tunnel(error) if error.is_permanent()) {
             let refused_retry = self.orders.borrow().config.ssh.refused_retry;
             self.shard.with(|state, _| state.pools[self.machine.0].prohibited());
-            tracing::error!(
-                machine,
-                error = %unusable,
-                retry_in = ?refused_retry,
-                "the machine's SSH server forbids the channel: none until that is mended"
-            );
+            if let Some(Tell { untold }) = FORBIDDEN.tell(machine) {
+                tracing::error!(
+                    machine,
+                    error = %unusable,
+                    retry_in = ?refused_retry,
+                    untold,
+                    "the machine's SSH server forbids the channel: none until that is mended"
+                );
+            }
             return refused_retry;
         }
-        tracing::warn!(machine, error = %unusable, "no channel");
+        if let Some(Tell { untold }) = NONE.tell(machine) {
+            tracing::warn!(machine, error = %unusable, untold, "no channel");
+        }
         self.limit(backoff);
         backoff.wait(chance())
     }
@@ -188,15 +196,26 @@ impl<'a> Pump<'a> {
             // it now.
             () = self.drained() => return End::Drained,
             lost = self.send(write) => {
-                tracing::warn!(machine, error = %lost, "a channel is lost");
+                static LOST: Seldom = Seldom::new("a channel is lost");
+                if let Some(Tell { untold }) = LOST.tell(machine) {
+                    tracing::warn!(machine, error = %lost, untold, "a channel is lost");
+                }
                 // What has come before it was lost is delivered; there is not much, and nothing more to wait for.
                 tokio::time::timeout(LAST_REPLIES, receive).await.unwrap_or(Ok(()))
             }
         };
         match received {
-            Ok(()) => tracing::warn!(machine, "a channel has ended"),
+            Ok(()) => {
+                static ENDED: Seldom = Seldom::new("a channel has ended");
+                if let Some(Tell { untold }) = ENDED.tell(machine) {
+                    tracing::warn!(machine, untold, "a channel has ended");
+                }
+            }
             Err(broken) => {
-                tracing::error!(machine, error = %broken, "a channel is closed: the machine broke the protocol");
+                static BROKEN: Seldom = Seldom::new("a channel is closed: the machine broke the protocol");
+                if let Some(Tell { untold }) = BROKEN.tell(machine) {
+                    tracing::error!(machine, error = %broken, untold, "a channel is closed: the machine broke the protocol");
+                }
             }
         }
         End::Lost

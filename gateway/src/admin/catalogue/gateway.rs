@@ -1,7 +1,7 @@
 //! What is shown of the gateway itself: its limits, who is let in, its audit log, its process.
 
 use super::Metric;
-use super::labels::{HANDED_OVER, HANDSHAKE, LIMIT, LIMIT_SECONDS, NEAR, READ, RECORDED, TAKEN, TLS_LISTENER, VERSION};
+use super::labels::{HANDED_OVER, HANDSHAKE, LIMIT, LIMIT_SECONDS, NEAR, READ, RECORDED, SPANS, TAKEN, TLS_LISTENER, VERSION};
 
 pub(super) const LIMITS: &[Metric] = &[
     Metric::gauge(
@@ -67,6 +67,12 @@ pub(super) const WAYS_IN: &[Metric] = &[
 ];
 
 pub(super) const AUDIT: &[Metric] = &[
+    Metric::counter(
+        "seeway_spans_total",
+        &[SPANS],
+        "[Spans](tracing.md) of sampled jobs: sent to the collector, dropped for want of room, or lost because it refused them or was away",
+        "`failed`: the collector in `[trace]` is away or refuses; `dropped`: it is too slow, or `trace.sample_ratio` too large. No job suffers",
+    ),
     Metric::counter(
         "seeway_audit_records_total",
         &[RECORDED],

@@ -225,7 +225,7 @@ pub(super) const PROCESS: Table = Table {
             List,
             Optional("any"),
             "The only TCP ports that the gateway may connect to, besides 53 for names: those of the machines' SSH servers, of \
-             `listen.upstream_hardserver` and of `token.jwks`. Machines that a reload adds must be at these ports too.",
+             `listen.upstream_hardserver`, of `token.jwks` and of `trace.endpoint`. Machines that a reload adds must be at these ports too.",
         ),
     ],
 };

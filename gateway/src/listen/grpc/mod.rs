@@ -26,6 +26,7 @@ use tonic::service::Routes;
 use crate::access::token::Tokens;
 use crate::audit::Actor;
 use crate::listen::stream::Stream;
+use crate::seldom::{Seldom, Tell};
 use crate::shard::{CallerCount, Shard};
 use connection::Connection;
 use direct::Direct;
@@ -139,7 +140,10 @@ impl Server {
     pub async fn serve(&self, stream: Stream, actor: Arc<Actor>, count: CallerCount) {
         let connection = Connection::new(&self.shard, stream, actor, count);
         if self.connections.send(Ok(connection)).await.is_err() {
-            tracing::error!("the gRPC server has ended; a connection is closed");
+            static ENDED: Seldom = Seldom::new("the gRPC server has ended; a connection is closed");
+            if let Some(Tell { untold }) = ENDED.tell("") {
+                tracing::error!(untold, "the gRPC server has ended; a connection is closed");
+            }
         }
     }
 

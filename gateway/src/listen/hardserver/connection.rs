@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use seeway_proto::mux::{Incoming, Received, UnknownCommands};
 use seeway_proto::outcome::{Outcome, Rejected};
@@ -19,14 +19,12 @@ use crate::audit::Actor;
 use crate::config::Config;
 use crate::handover::{Carried, Leaving};
 use crate::schedule::{CallerId, FrontEnd, NewJob, Priority, WorldId};
+use crate::seldom::{Seldom, Tell};
 use crate::shard::{CallerCount, LegacyPort, Meaning, Shard, State, Written};
 
 /// What one read takes at most: enough for a few hundred small jobs, small enough to stay in a core's cache, and for a large job
 /// not to keep the others waiting.
 pub(super) const READ_BYTES: usize = 64 * 1024;
-
-/// How often a connection that was closed for what it sent is told of.
-const BETWEEN_WARNINGS: Duration = Duration::from_secs(1);
 
 /// Why a connection ended.
 #[derive(Debug)]
@@ -422,12 +420,11 @@ impl Connection {
                 tracing::debug!(peer = self.caller.socket.peer(), %error, "a legacy connection was lost");
             }
             End::Broken(error) => {
-                let (peer, broken) = (self.caller.socket.peer(), &mut turn.state.front.broken);
-                broken.count += 1;
-                // Whoever sends garbage must not be able to fill the log; a metric has them all.
-                if broken.said.is_none_or(|said| turn.now.saturating_duration_since(said) >= BETWEEN_WARNINGS) {
-                    broken.said = Some(turn.now);
-                    tracing::warn!(peer, %error, "a legacy connection was closed; more within the next second are not told");
+                static BROKEN: Seldom = Seldom::new("a legacy connection was closed: what it sent was no message");
+                turn.state.front.broken += 1;
+                let peer = self.caller.socket.peer();
+                if let Some(Tell { untold }) = BROKEN.tell("") {
+                    tracing::warn!(peer, %error, untold, "a legacy connection was closed");
                 } else {
                     tracing::debug!(peer, %error, "a legacy connection was closed");
                 }

@@ -10,6 +10,7 @@ use seeway_proto::wire::{Command, OpaqueReply, Profile};
 
 use crate::handover::Carried;
 use crate::schedule::WorldId;
+use crate::seldom::{Seldom, Tell};
 use crate::shard::handles::{Handles, Meaning};
 use crate::shard::passage::{Loss, Passage, PassageWakes, Passed};
 
@@ -237,10 +238,14 @@ impl LegacyPort {
         if asked.may_bring_handles {
             let lost = self.handles.came_by(reply.words());
             if lost > 0 {
-                tracing::warn!(
-                    handles = lost,
-                    "the hardserver gave a number that was a world's handle: ask for the world again"
-                );
+                static AMBIGUOUS: Seldom = Seldom::new("the hardserver gave a number that was a world's handle");
+                if let Some(Tell { untold }) = AMBIGUOUS.tell("") {
+                    tracing::warn!(
+                        handles = lost,
+                        untold,
+                        "the hardserver gave a number that was a world's handle: ask for the world again"
+                    );
+                }
             }
         }
         self.incoming.answer_with(reply.tag, message);
