@@ -54,6 +54,11 @@ impl Places {
         self.lock().limit
     }
 
+    /// How many are taken.
+    pub fn taken(&self) -> usize {
+        self.lock().all
+    }
+
     /// Changes the limits. Where more are taken already, they stay, and there is no other until enough are free again.
     pub fn set_limits(&self, limit: usize, peer_limit: usize) {
         let mut taken = self.lock();

@@ -1,11 +1,20 @@
 //! The operator's view, and the operator's hand: `/metrics`, `/healthz`, `/readyz`, and reload, drain and resume; on a listener
 //! and a thread of their own, so that no dashboard ever delays a job.
 
+mod answer;
 mod board;
+mod console;
 mod control;
+mod events;
+mod guard;
 mod histogram;
 mod metrics;
+mod percentiles;
+mod rates;
+mod sampler;
+mod seen;
 mod server;
+pub mod state;
 
 pub use board::Board;
 pub use control::{Control, DrainError, Draining, Parts, ReloadError};

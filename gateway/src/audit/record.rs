@@ -40,7 +40,8 @@ pub enum ListenerKind {
 }
 
 impl ListenerKind {
-    fn label(self) -> &'static str {
+    /// Its name, for programs.
+    pub fn label(self) -> &'static str {
         match self {
             Self::Grpc => "grpc",
             Self::HardserverTcp => "hardserver_tcp",
@@ -70,6 +71,21 @@ impl Actor {
     /// Who it is.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// The front end by which it came.
+    pub fn listener(&self) -> ListenerKind {
+        self.listener
+    }
+
+    /// The other end: its address, or its process.
+    pub fn from(&self) -> Option<&str> {
+        self.from.as_ref().map(|from| &*from.text)
+    }
+
+    /// How it showed who it is, as a word.
+    pub fn means(&self) -> &'static str {
+        means_label(self.identity.means())
     }
 
     /// The same front end and the same other end, and somebody else: who sent a token with a call.

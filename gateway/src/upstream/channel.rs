@@ -13,7 +13,7 @@ use super::backoff::{Backoff, chance};
 use super::keeper::{Orders, reloaded};
 use crate::config::{Config, Ssh};
 use crate::schedule::{ChannelId, MachineId, PACKET_BYTES, SizeClass};
-use crate::shard::Shard;
+use crate::shard::{Shard, What};
 
 /// Why a channel could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +94,10 @@ impl Keeper {
         let machine = &*self.name;
         if matches!(unusable, Unusable::Tunnel(error) if error.is_permanent()) {
             let refused_retry = self.orders.borrow().config.ssh.refused_retry;
-            self.shard.with(|state, _| state.pools[self.machine.0].prohibited());
+            self.shard.with(|state, _| {
+                state.pools[self.machine.0].prohibited();
+                state.front.happened(self.machine, What::ChannelForbidden, unusable);
+            });
             tracing::error!(
                 machine,
                 error = %unusable,
@@ -104,6 +107,7 @@ impl Keeper {
             return refused_retry;
         }
         tracing::warn!(machine, error = %unusable, "no channel");
+        self.shard.with(|state, _| state.front.happened(self.machine, What::ChannelFailed, unusable));
         self.limit(backoff);
         backoff.wait(chance())
     }
@@ -174,9 +178,17 @@ struct Pump<'a> {
 impl<'a> Pump<'a> {
     fn start(keeper: &'a Keeper) -> Self {
         let wake = Arc::new(Notify::new());
-        let channel =
-            keeper.shard.with(|state, now| state.channel_opened(now, keeper.machine, keeper.class, wake.clone()));
+        let channel = keeper.shard.with(|state, now| {
+            state.front.is_well(keeper.machine);
+            state.channel_opened(now, keeper.machine, keeper.class, wake.clone())
+        });
         Self { keeper, channel, wake }
+    }
+
+    /// The channel is lost, for this reason.
+    fn happened(&self, why: &dyn std::fmt::Display) {
+        let Keeper { shard, machine, .. } = self.keeper;
+        shard.with(|state, _| state.front.happened(*machine, What::ChannelLost, why));
     }
 
     async fn run(self, read: ReadHalf, write: WriteHalf) -> End {
@@ -189,13 +201,20 @@ impl<'a> Pump<'a> {
             () = self.drained() => return End::Drained,
             lost = self.send(write) => {
                 tracing::warn!(machine, error = %lost, "a channel is lost");
+                self.happened(&lost);
                 // What has come before it was lost is delivered; there is not much, and nothing more to wait for.
                 tokio::time::timeout(LAST_REPLIES, receive).await.unwrap_or(Ok(()))
             }
         };
         match received {
-            Ok(()) => tracing::warn!(machine, "a channel has ended"),
+            Ok(()) => {
+                tracing::warn!(machine, "a channel has ended");
+                if !self.keeper.tunnel.is_closed() {
+                    self.happened(&"the machine closed it");
+                }
+            }
             Err(broken) => {
+                self.happened(&broken);
                 tracing::error!(machine, error = %broken, "a channel is closed: the machine broke the protocol");
             }
         }
