@@ -227,7 +227,8 @@ fn limits(control: &Control, seen: &Seen, worlds: &[World], machines: &[Machine]
         #[allow(clippy::cast_precision_loss)]
         let ratio = if max == 0 { 0.0 } else { rounded(used as f64 / max as f64, 1e4) };
         let entry = Limit { limit: limit.to_owned(), of: of.map(str::to_owned), used, max, ratio };
-        if all.get(limit).is_none_or(|fullest| fullest.ratio < ratio) {
+        // Of two that are as good as empty the one that is less so.
+        if all.get(limit).is_none_or(|fullest| (fullest.ratio, fullest.used) < (ratio, used)) {
             all.insert(limit, entry);
         }
     };
