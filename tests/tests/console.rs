@@ -1,6 +1,7 @@
 //! The console in the browser, `/api/…` behind it, and who may use them: a real Chromium, and requests as browsers and others send them.
 
 use std::{
+    collections::BTreeSet,
     io::{Read, Write},
     net::{Ipv4Addr, TcpStream},
     time::{Duration, Instant},
@@ -261,6 +262,69 @@ fn who_listens_and_does_not_read_is_let_go() {
     wait::until("it listens", wait::BOUND, || (gateway.open_files() > open_before).then_some(()));
     wait::until("it is let go", 4 * wait::BOUND, || (gateway.open_files() <= open_before).then_some(()));
     drop(stream);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_page_has_every_field_of_the_state_and_no_other() {
+    let _turn = Turn::beside_others();
+    let mut scene = Scene::start();
+    let gateway = Gateway::ready(&scene.config);
+    let mut seen = BTreeSet::new();
+    let mut look = |done: fn(&Value) -> bool| {
+        wait::until("the state has what is wanted", wait::BOUND, || {
+            let (status, said) = gateway.get("/api/state");
+            assert_eq!(status, 200, "{said}");
+            let state = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
+            gather("", &state, &mut seen);
+            done(&state).then_some(state)
+        })
+    };
+    let load = Load::start(&gateway, "payments");
+    let all = look(|state| {
+        let has_times = state["jobs"]["machine_seconds"].is_object() && state["worlds"][0]["queue_seconds"].is_object();
+        has_times && state["callers"]["busiest"].as_array().is_some_and(|callers| callers.len() >= 3)
+    });
+    assert!(load.finish().await > 0);
+    let sum = |of: &str| all[of].as_array().into_iter().flatten().filter_map(|one| one["jobs_per_second"].as_f64()).sum::<f64>();
+    assert!(sum("worlds") > 0.0 && sum("machines") > 0.0, "{all}");
+    let callers = all["callers"]["busiest"].as_array().expect("a list");
+    let listeners: BTreeSet<_> = callers.iter().filter_map(|caller| caller["listener"].as_str()).collect();
+    assert_eq!(listeners, BTreeSet::from(["grpc", "hardserver_tcp", "hardserver_unix"]), "{all}");
+    scene.first.kill();
+    assert_eq!(gateway.post("/drain?machine=hsm-b").0, 200);
+    let all = look(|state| {
+        let [first, second] = [&state["machines"][0], &state["machines"][1]];
+        first["trouble"].is_object() && first["state"] == "down" && second["draining"] == true && state["ready"] == false
+    });
+    assert_eq!(all["machines"][0]["states"], serde_json::json!({ "down": 1 }), "{all}");
+    // Nobody can be kept from changing anything here.
+    assert!(seen.remove("why_not"));
+
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/console.md");
+    let page = std::fs::read_to_string(page).expect("the page is there");
+    let rows = page.split("| field of `/api/state` |").nth(1).expect("the table is there").lines();
+    let named = rows.filter_map(|row| row.split(" | ").next()).flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    let mut named: BTreeSet<_> = named.map(str::to_owned).collect();
+    assert!(named.remove("why_not"));
+    assert_eq!(named, seen, "the page, and what there is");
+}
+
+/// The fields of a value, by their paths. Maps by names that operators or the program choose have `*` for each.
+fn gather(path: &str, value: &Value, fields: &mut BTreeSet<String>) {
+    let has_any_name = ["outcomes", "states", "tunnels"].iter().any(|map| path.ends_with(map));
+    match value {
+        Value::Object(object) => {
+            for (name, value) in object {
+                let name = if has_any_name { "*" } else { name };
+                let dot = if path.is_empty() { "" } else { "." };
+                gather(&format!("{path}{dot}{name}"), value, fields);
+            }
+        }
+        Value::Array(array) => array.iter().for_each(|value| gather(&format!("{path}[]"), value, fields)),
+        // What is null here is an object at another time, or was meant to be.
+        Value::Null if path != "why_not" && path != "worlds[].reason" => {}
+        _ => drop(fields.insert(path.to_owned())),
+    }
 }
 
 /// What the console sends with a change.
