@@ -55,6 +55,11 @@ impl Process {
         Self { name, child, output, readers }
     }
 
+    /// What messages call it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()

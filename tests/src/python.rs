@@ -24,7 +24,7 @@ pub fn start<S: AsRef<std::ffi::OsStr>>(script: &str, arguments: impl IntoIterat
 pub fn finish(mut script: Process) -> String {
     let status = script.exit(BOUND);
     let log = script.log();
-    assert!(status.success(), "a script ended with {status}");
+    assert!(status.success(), "{} ended with {status}", script.name());
     println!("{log}");
     log
 }

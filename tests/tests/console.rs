@@ -19,6 +19,7 @@ const BROWSER: Duration = Duration::from_secs(240);
 struct Scene {
     first: Machine,
     _second: Machine,
+    _identity: Identity,
     config: Config,
 }
 
@@ -34,7 +35,7 @@ impl Scene {
             .world("payments", &["hsm-a", "hsm-b"], "")
             .world("vault", &["hsm-b"], "")
             .line("ssh", "connect_retry = \"50ms\"\nretry_max = \"200ms\"");
-        Self { first, _second: second, config }
+        Self { first, _second: second, _identity: identity, config }
     }
 }
 

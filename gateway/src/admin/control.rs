@@ -163,6 +163,12 @@ impl Control {
         &self.sampler
     }
 
+    /// Whether the shards are asked each second.
+    #[cfg(test)]
+    pub(crate) fn is_looked_at(&self) -> bool {
+        self.sampler.is_running()
+    }
+
     /// How many listen to events.
     pub(super) fn streams(&self) -> &Streams {
         &self.streams

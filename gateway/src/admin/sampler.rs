@@ -18,7 +18,7 @@ use super::rates::Rates;
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long the sampler goes on after the last look: whoever asks for the state every few seconds gets rates.
-const LINGER: Duration = Duration::from_secs(15);
+const LINGER: Duration = Duration::from_secs(5);
 
 /// How many points are kept for plots: five minutes.
 const POINTS: usize = 300;
