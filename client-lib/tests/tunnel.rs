@@ -379,11 +379,20 @@ async fn a_peer_that_falls_silent_is_noticed() {
     let server = SshServer::start();
     let proxy = Proxy::to(server.address);
     let tunnel = connect(&impatient(server.options_through(proxy.address))).await;
+    let round_trips = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let told = round_trips.clone();
+    tunnel.on_keepalive(move |took| told.lock().unwrap().push(took));
     // Keepalives keep it, for longer than silence may last.
     assert!(tokio::time::timeout(Duration::from_millis(2500), tunnel.closed()).await.is_err());
+    let before = round_trips.lock().unwrap().clone();
+    assert!(before.len() >= 3, "a keepalive each 200 ms at most: {before:?}");
+    assert!(before.iter().all(|took| !took.is_zero() && *took < Duration::from_secs(1)), "{before:?}");
     proxy.fall_silent();
     let lost = within("the loss", tunnel.closed()).await;
     assert_eq!(lost.why(), "nothing heard for 1s");
+    // One may have been answered just before.
+    let after = round_trips.lock().unwrap().clone();
+    assert!(after.len() <= before.len() + 1, "what stays unanswered is no round trip: {after:?}");
     until_no_task_is_left().await;
 }
 

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::access::token::Tokens;
 use crate::access::{Access, Users};
-use crate::admin::{self, Board, Control};
+use crate::admin::{self, Board, Control, ProcessFiles};
 use crate::audit::{Audit, AuditError};
 use crate::config::{Config, HardserverAddress, Tls, TlsFileError};
 use crate::harden::HardenError;
@@ -89,6 +89,10 @@ impl Gateway {
         let now = Instant::now();
         let terminators = Terminators::new(&config)?;
         let Bound { listeners, addresses, admin: admin_listeners } = bind(&config, &terminators).await?;
+        // Opened now, since a process that is confined can not.
+        let process = ProcessFiles::open();
+        let process =
+            process.inspect_err(|error| tracing::warn!(%error, "no figures of this process: mount /proc")).ok();
         confine()?;
         let audit = Audit::start(&config)?;
         let access = Access::new(now);
@@ -128,6 +132,7 @@ impl Gateway {
             audit,
             terminators: terminators.clone(),
             tokens: tokens.clone(),
+            process,
         };
         let control = Arc::new(Control::new(parts, config, budgets));
         let mut admin = JoinSet::new();
@@ -249,6 +254,11 @@ impl Terminators {
             ("hardserver", counts(&self.hardserver)),
             ("management", counts(&self.management)),
         ]
+    }
+
+    /// How much of `handshakes` is used where most of it is, 0 to 1; 0 where no TLS is spoken.
+    pub fn used(&self) -> f64 {
+        self.all().map(|terminator| terminator.used()).fold(0.0, f64::max)
     }
 
     /// Goes by another configuration, which has TLS where this one has it.

@@ -17,3 +17,6 @@ pub mod schedule;
 // For the micro-benchmarks, which go the same way as a job does.
 pub mod shard;
 mod upstream;
+
+// For the tests of the book and of the page of metrics.
+pub use admin::catalogue;

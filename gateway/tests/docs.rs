@@ -27,16 +27,23 @@ mod metrics {
     use std::process::Command;
     use std::sync::Arc;
 
+    use seeway::catalogue::{self, Metric, Values};
     use seeway::config::Config;
     use seeway::gateway::Gateway;
 
     use super::*;
 
-    /// A metric's kind and labels.
-    type Metrics = BTreeMap<String, (String, BTreeSet<String>)>;
+    /// A metric as a page of metrics has it.
+    #[derive(Debug, Default)]
+    struct Shown {
+        help: String,
+        kind: String,
+        /// The labels of each of its samples, without a histogram's `le`.
+        samples: Vec<BTreeMap<String, String>>,
+    }
 
     /// What the metrics page of a gateway has that has done nothing yet, with one world on a machine that is not there.
-    fn of_gateway() -> Metrics {
+    fn of_gateway() -> BTreeMap<String, Shown> {
         let site = tempfile::tempdir().expect("a folder");
         let keygen = Command::new(env!("CARGO_BIN_EXE_seeway")).arg("keygen").arg(site.path()).output();
         assert!(keygen.expect("the binary runs").status.success());
@@ -60,56 +67,86 @@ mod metrics {
         of_text(&page)
     }
 
-    /// Metrics in Prometheus's text: `# TYPE name kind`, and below it samples such as `name{label="value"} 1`.
-    fn of_text(page: &str) -> Metrics {
-        let mut metrics = Metrics::new();
+    /// Metrics in Prometheus's text: `# HELP name text`, `# TYPE name kind`, and below them samples such as `name{label="value"} 1`.
+    fn of_text(page: &str) -> BTreeMap<String, Shown> {
+        let mut metrics: BTreeMap<String, Shown> = BTreeMap::new();
         let mut current = "";
-        for line in page.lines().filter(|line| !line.is_empty() && !line.starts_with("# HELP ")) {
+        for line in page.lines().filter(|line| !line.is_empty()) {
+            if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|line| line.split_once(' ')) {
+                current = name;
+                let before = metrics.insert(name.to_owned(), Shown { help: help.to_owned(), ..Shown::default() });
+                assert!(before.is_none(), "{name} is there twice");
+                continue;
+            }
+            let shown = metrics.get_mut(current).unwrap_or_else(|| panic!("{line} stands below no metric"));
             if let Some(declared) = line.strip_prefix("# TYPE ") {
                 let (name, kind) = declared.split_once(' ').expect("a name and its kind");
-                current = name;
-                metrics.insert(name.to_owned(), (kind.to_owned(), BTreeSet::new()));
+                assert_eq!(name, current, "its help stands above it");
+                kind.clone_into(&mut shown.kind);
                 continue;
             }
-            assert!(line.starts_with(current), "{line} stands below {current}");
-            let labels =
-                line.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map_or("", |(labels, _)| labels);
-            let names = labels.split(',').filter_map(|label| label.split_once('=')).map(|(name, _)| name);
-            let (_, known) = metrics.get_mut(current).expect("declared above its samples");
-            // `le` is a histogram's own.
-            known.extend(names.filter(|name| *name != "le").map(str::to_owned));
-        }
-        metrics
-    }
-
-    /// The rows `| name | kind | labels | … |` of the page.
-    fn of_page() -> Metrics {
-        let page = read("docs/operations.md");
-        let mut metrics = Metrics::new();
-        for row in page.lines().filter_map(cells) {
-            let Some(name) = in_backticks(row[0]).into_iter().find(|name| name.starts_with("seeway_")) else {
-                continue;
-            };
-            if !["gauge", "counter", "histogram"].contains(&row[1]) {
-                continue;
-            }
-            let before = metrics.insert(name.clone(), (row[1].to_owned(), in_backticks(row[2])));
-            assert!(before.is_none(), "{name} has two rows");
+            let (series, _) = line.rsplit_once(' ').expect("a series and its value");
+            let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+            let rest = name.strip_prefix(current).unwrap_or_else(|| panic!("{line} stands below {current}"));
+            let is_part = ["_bucket", "_sum", "_count"].contains(&rest);
+            assert!(if shown.kind == "histogram" { is_part } else { rest.is_empty() }, "{line}: a {}", shown.kind);
+            let labels = labels.trim_end_matches('}').split(',').filter_map(|label| label.split_once('='));
+            let labels = labels.filter(|(name, _)| *name != "le");
+            let value = |(name, value): (&str, &str)| (name.to_owned(), value.trim_matches('"').to_owned());
+            shown.samples.push(labels.map(value).collect());
         }
         metrics
     }
 
     #[test]
-    fn the_page_has_every_metric_with_its_kind_and_labels_and_no_other() {
-        let gateway = of_gateway();
-        assert!(gateway.len() > 15, "its page was understood: {gateway:?}");
-        assert_eq!(gateway["seeway_jobs_total"].1.len(), 2, "labels are found");
-        assert_eq!(of_page(), gateway);
+    fn the_page_is_what_the_catalogue_says() {
+        assert_eq!(
+            read("docs/metrics.md"),
+            catalogue::reference(),
+            "made anew by `seeway metrics --reference > docs/metrics.md`"
+        );
+    }
+
+    #[test]
+    fn a_gateway_shows_every_metric_of_the_catalogue_with_its_labels_and_no_other() {
+        let mut shown = of_gateway();
+        for Metric { name, kind, labels, help, .. } in catalogue::all() {
+            let of_page = shown.remove(*name).unwrap_or_else(|| panic!("{name} is not shown"));
+            assert_eq!((of_page.kind.as_str(), of_page.help.as_str()), (kind.name(), *help), "{name}");
+            assert!(!of_page.samples.is_empty(), "{name} has no sample");
+            let wanted: BTreeSet<_> = labels.iter().map(|label| label.name.to_owned()).collect();
+            for sample in &of_page.samples {
+                assert_eq!(sample.keys().cloned().collect::<BTreeSet<_>>(), wanted, "{name}");
+            }
+            for label in *labels {
+                let values: BTreeSet<_> = of_page.samples.iter().map(|sample| sample[label.name].as_str()).collect();
+                let configured = match label.name {
+                    "world" => "signer",
+                    "machine" => "hsm-a",
+                    _ => env!("CARGO_PKG_VERSION"),
+                };
+                // From the start, so that the first increase is seen.
+                let all: BTreeSet<_> = match label.values {
+                    Values::Configured(_) => [configured].into(),
+                    Values::ConfiguredOr(other, _) => [configured, other].into(),
+                    Values::Fixed(values) => values().into_iter().collect(),
+                };
+                assert_eq!(values, all, "{name}, {}", label.name);
+            }
+        }
+        assert!(shown.is_empty(), "these are not in the catalogue: {:?}", shown.keys());
+    }
+
+    #[test]
+    fn a_world_has_as_many_series_of_outcomes_as_the_page_says() {
+        let page = catalogue::reference();
+        assert!(page.contains("20 series of `seeway_jobs_total` for each machine that it may go to, and 20 more"));
+        assert_eq!(of_gateway()["seeway_jobs_total"].samples.len(), 20 + 20);
     }
 
     #[test]
     fn no_page_names_a_metric_that_is_none() {
-        let known = of_page();
+        let known: BTreeSet<_> = catalogue::all().map(|metric| metric.name).collect();
         for page in pages() {
             let text = read(&page);
             let words = text.split(|letter: char| !(letter.is_ascii_lowercase() || letter == '_'));
@@ -117,7 +154,7 @@ mod metrics {
                 // A histogram's parts, and crates and Python modules, which are named like metrics.
                 let metric = ["_bucket", "_sum", "_count"].iter().fold(word, |word, part| word.trim_end_matches(part));
                 let is_crate = ["seeway_client", "seeway_machine", "seeway_proto", "seeway_bench"].contains(&word);
-                assert!(is_crate || known.contains_key(metric), "{}: {word}", page.display());
+                assert!(is_crate || known.contains(metric), "{}: {word}", page.display());
             }
         }
     }

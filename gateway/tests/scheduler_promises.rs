@@ -4,8 +4,9 @@
 use std::time::{Duration, Instant};
 
 use seeway::schedule::{
-    Abandoned, Affinity, Budget, CallerId, CallerQuota, ChannelId, CircuitSettings, Concluded, Effects, MachineId,
-    MachineSettings, NewJob, Priority, RetrySettings, Scheduler, Settings, SizeClass, WorldId, WorldSettings,
+    Abandoned, Affinity, Budget, CallerId, CallerQuota, ChannelId, CircuitSettings, Concluded, Effects, FrontEnd,
+    MachineId, MachineSettings, NewJob, Priority, RetrySettings, Scheduler, Settings, SizeClass, WorldId,
+    WorldSettings,
 };
 use seeway_proto::mux::Incoming;
 use seeway_proto::wiped::WipedBuffer;
@@ -130,7 +131,7 @@ impl Peer {
 fn a_refused_second_attempt_does_not_deny_the_first_on_the_legacy_wire() {
     let (now, mut told) = (Instant::now(), Told::default());
     let mut scheduler = scheduler(now, 1, Budget::new(4, 1));
-    let caller = scheduler.caller_joined();
+    let caller = scheduler.caller_joined(FrontEnd::Hardserver);
     let first = scheduler.channel_opened(now, MachineId(0), SizeClass::Small, &mut told);
     submit(&mut scheduler, now, caller, 0, 1, true, &mut told);
     assert_eq!(Peer::new().take(&mut scheduler, now, first, &mut told).len(), 1, "it left");
@@ -150,7 +151,7 @@ fn a_refused_second_attempt_does_not_deny_the_first_on_the_legacy_wire() {
 fn a_busy_world_does_not_starve_another_one_on_its_machine() {
     let (now, mut told) = (Instant::now(), Told::default());
     let mut scheduler = scheduler(now, 2, Budget::new(1, 1));
-    let caller = scheduler.caller_joined();
+    let caller = scheduler.caller_joined(FrontEnd::Hardserver);
     let channel = scheduler.channel_opened(now, MachineId(0), SizeClass::Small, &mut told);
     let mut peer = Peer::new();
     for ticket in 0..3 {
@@ -176,7 +177,7 @@ fn a_shard_keeps_no_permits_that_another_one_waits_for() {
         let budget = Budget::new(limit, shards);
         let mut one = scheduler(now, 1, budget.clone());
         let mut two = scheduler(now, 1, budget);
-        let callers = (one.caller_joined(), two.caller_joined());
+        let callers = (one.caller_joined(FrontEnd::Hardserver), two.caller_joined(FrontEnd::Hardserver));
         let channel = one.channel_opened(now, MachineId(0), SizeClass::Small, &mut told);
         let other = two.channel_opened(now, MachineId(0), SizeClass::Small, &mut told);
         let mut peer = Peer::new();

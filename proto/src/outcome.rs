@@ -256,7 +256,7 @@ impl OutcomeKind {
     ];
 
     /// The row's name as a metric's label.
-    pub fn label(self) -> &'static str {
+    pub const fn label(self) -> &'static str {
         match self {
             Self::Replied => "replied",
             Self::MachineStatus => "machine_status",

@@ -298,6 +298,16 @@ impl Metrics {
         assert!(!named.is_empty(), "there is no metric {name} among {:?}", self.0.keys());
         named.into_iter().filter(|(series, _)| series.contains(label)).map(|(_, value)| value).sum()
     }
+
+    /// The sum over the series of this name that have all of these labels, whatever others they have. Panics when there is none.
+    pub fn sum_of(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let of_name = |series: &str| series.strip_prefix(name).is_some_and(|rest| rest.starts_with('{'));
+        let has_all =
+            |series: &str| labels.iter().all(|(label, value)| series.contains(&format!("{label}=\"{value}\"")));
+        let found: Vec<_> = self.0.iter().filter(|(series, _)| of_name(series) && has_all(series)).collect();
+        assert!(!found.is_empty(), "there is no {name} with {labels:?} among {:?}", self.0.keys());
+        found.into_iter().map(|(_, value)| value).sum()
+    }
 }
 
 #[cfg(test)]
@@ -311,5 +321,6 @@ mod tests {
         assert!((metrics.sum("jobs") - 5.0).abs() < f64::EPSILON);
         assert!((metrics.sum_where("jobs", "world=\"b\"") - 3.0).abs() < f64::EPSILON);
         assert!((metrics.sum("plain") - 1.0).abs() < f64::EPSILON);
+        assert!((metrics.sum_of("jobs", &[("world", "b")]) - 3.0).abs() < f64::EPSILON);
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use seeway::schedule::{
-    Abandoned, CallerId, ChannelId, Concluded, Effects, MachineId, NewJob, Scheduler, SizeClass, WorldId,
+    Abandoned, CallerId, ChannelId, Concluded, Effects, FrontEnd, MachineId, NewJob, Scheduler, SizeClass, WorldId,
 };
 use seeway::shard::{AnswerSink, LegacyPort, Meaning, Written};
 use seeway_proto::mux::{Incoming, UnknownCommands};
@@ -144,7 +144,7 @@ impl Path {
         let channel = scheduler.channel_opened(now, MachineId(0), SizeClass::Small, &mut front);
         let taken = Arc::<AtomicUsize>::default();
         let callers_in = (0..callers).map(|_| {
-            let id = scheduler.caller_joined();
+            let id = scheduler.caller_joined(FrontEnd::Hardserver);
             let incoming = Incoming::new(profile.clone(), Limits::default(), CALLER_JOBS);
             let incoming = incoming.with_spares(scheduler.large_buffers().clone(), LARGE_ANSWERS);
             let socket = Arc::new(Socket { taken: taken.clone() });

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use seeway::schedule::{
-    Abandoned, Affinity, Budget, CallerId, CallerQuota, ChannelId, CircuitSettings, Concluded, Effects, MachineId,
-    MachineSettings, NewJob, Priority, RetrySettings, Scheduler, Settings, SizeClass, WorldId, WorldSettings,
+    Abandoned, Affinity, Budget, CallerId, CallerQuota, ChannelId, CircuitSettings, Concluded, Effects, FrontEnd,
+    MachineId, MachineSettings, NewJob, Priority, RetrySettings, Scheduler, Settings, SizeClass, WorldId,
+    WorldSettings,
 };
 use seeway_proto::outcome::Outcome;
 use seeway_proto::wire::{Limits, Profile};
@@ -182,7 +183,7 @@ impl Rounds {
 
     fn of(callers: usize, in_flight: u64, machines: usize) -> Self {
         let mut bench = Bench::new(machines, 1024);
-        let callers = (0..callers).map(|_| bench.scheduler.caller_joined()).collect();
+        let callers = (0..callers).map(|_| bench.scheduler.caller_joined(FrontEnd::Hardserver)).collect();
         Self { bench, callers, in_flight, idempotent: false, keys: &[b""] }
     }
 }
@@ -214,7 +215,7 @@ impl Queue {
     /// `in_flight` jobs are sent, and `waiting` wait.
     pub(super) fn new(callers: usize, in_flight: usize, waiting: usize) -> Self {
         let mut bench = Bench::new(1, in_flight);
-        let callers: Vec<_> = (0..callers).map(|_| bench.scheduler.caller_joined()).collect();
+        let callers: Vec<_> = (0..callers).map(|_| bench.scheduler.caller_joined(FrontEnd::Hardserver)).collect();
         let share = u64::try_from(in_flight / callers.len()).expect("small");
         let mut queue = Self { bench, callers, share, next_ticket: 0 };
         while queue.bench.scheduler.queued(WORLD) < waiting {

@@ -62,7 +62,7 @@ pub use shared::Negotiated;
 
 use handler::Events;
 use pace::Pace;
-use shared::Shared;
+use shared::{OnKeepalive, Shared};
 
 /// How long a tunnel that is closed has to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -169,6 +169,12 @@ impl Tunnel {
     /// How often new keys were agreed on since it was connected.
     pub fn rekeys(&self) -> u64 {
         self.shared.keys_exchanged.load(Ordering::Relaxed).saturating_sub(1)
+    }
+
+    /// From now on `told` gets the round trip of each keepalive that is answered. It runs on the tunnel's runtime and must not
+    /// block. A tunnel that is busy sends none. Only the first that is set counts.
+    pub fn on_keepalive(&self, told: impl Fn(Duration) + Send + Sync + 'static) {
+        self.shared.on_keepalive.get_or_init(|| OnKeepalive(Box::new(told)));
     }
 
     /// How many channels are open or being closed.

@@ -1,9 +1,11 @@
 //! What all the parts of a tunnel know together: whether it still stands, and its channels.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::Shutdown;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use russh::{ChannelId, Names};
 use tokio::sync::watch;
@@ -40,6 +42,15 @@ impl From<&Names> for Negotiated {
     }
 }
 
+/// Is told how long each keepalive took.
+pub(super) struct OnKeepalive(pub(super) Box<dyn Fn(Duration) + Send + Sync>);
+
+impl fmt::Debug for OnKeepalive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnKeepalive")
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Shared {
     /// The SSH server, as `host:port`.
@@ -55,6 +66,7 @@ pub(super) struct Shared {
     pub(super) farewell: OnceLock<String>,
     /// How often keys were agreed on, the first time included.
     pub(super) keys_exchanged: AtomicU64,
+    pub(super) on_keepalive: OnceLock<OnKeepalive>,
     lost: watch::Sender<Option<Lost>>,
     /// Whether the SSH library's task has ended.
     session_ended: watch::Sender<bool>,
@@ -71,6 +83,7 @@ impl Shared {
             negotiated: OnceLock::new(),
             farewell: OnceLock::new(),
             keys_exchanged: AtomicU64::new(0),
+            on_keepalive: OnceLock::new(),
             lost: watch::Sender::new(None),
             session_ended: watch::Sender::new(false),
             inboxes: Mutex::default(),

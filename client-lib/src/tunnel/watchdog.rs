@@ -1,13 +1,14 @@
-//! Notices that the other side has gone without a word.
+//! Notices that the other side has gone without a word, and how long it takes to answer.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use russh::client::Handle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::handler::Events;
-use super::shared::Shared;
+use super::shared::{OnKeepalive, Shared};
 
 /// How long the last question may stay unanswered, at most.
 const LAST_CHANCE: Duration = Duration::from_secs(1);
@@ -36,8 +37,9 @@ pub(super) async fn watch(shared: Arc<Shared>, handle: Arc<Handle<Events>>, time
 }
 
 /// Ends when there was silence for too long.
-async fn watch_silence(shared: &Shared, handle: &Handle<Events>, times: Times) {
+async fn watch_silence(shared: &Arc<Shared>, handle: &Arc<Handle<Events>>, times: Times) {
     let mut asked: u32 = 0;
+    let mut question = Question::default();
     let mut last_silence = Duration::ZERO;
     loop {
         let silence = shared.pulse.silence();
@@ -49,7 +51,7 @@ async fn watch_silence(shared: &Shared, handle: &Handle<Events>, times: Times) {
             // It may be this process that stood still, and has just come back. So there is one more question, and time to
             // read what has come meanwhile.
             let _ = timeout(times.interval, handle.send_keepalive(true)).await;
-            sleep(times.interval.min(LAST_CHANCE)).await;
+            question.wait(times.interval.min(LAST_CHANCE)).await;
             if shared.pulse.silence() >= times.broken_after {
                 return;
             }
@@ -57,12 +59,51 @@ async fn watch_silence(shared: &Shared, handle: &Handle<Events>, times: Times) {
         };
         let next_question = times.idle.saturating_add(times.interval.saturating_mul(asked));
         match next_question.checked_sub(silence) {
-            Some(pause) if !pause.is_zero() => sleep(pause.min(left)).await,
+            Some(pause) if !pause.is_zero() => question.wait(pause.min(left)).await,
             _ => {
                 asked += 1;
-                // Where there is no room even for a question, silence goes on being counted.
-                let _ = timeout(times.interval.min(left), handle.send_keepalive(true)).await;
+                if question.0.is_none() {
+                    question.0 = Some(Box::pin(measure(Arc::clone(shared), Arc::clone(handle))));
+                } else {
+                    // Where there is no room even for a question, silence goes on being counted.
+                    let _ = timeout(times.interval.min(left), handle.send_keepalive(true)).await;
+                }
             }
         }
+    }
+}
+
+/// The keepalive whose answer is waited for; it goes out while [`wait`](Self::wait) runs. One at most: where it stays unanswered
+/// further ones are not measured.
+#[derive(Default)]
+struct Question(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
+
+impl Question {
+    /// Waits so long, and takes the answer meanwhile.
+    async fn wait(&mut self, pause: Duration) {
+        let mut pause = pin!(sleep(pause));
+        if let Some(question) = &mut self.0 {
+            tokio::select! {
+                biased;
+                () = question => self.0 = None,
+                () = &mut pause => return,
+            }
+        }
+        pause.await;
+    }
+}
+
+/// When something was last heard is known to the millisecond.
+const HEARD_PRECISION: Duration = Duration::from_millis(1);
+
+/// Sends a keepalive and tells how long its answer took to come.
+async fn measure(shared: Arc<Shared>, handle: Arc<Handle<Events>>) {
+    let asked = Instant::now();
+    let answered = handle.send_ping().await;
+    let took = asked.elapsed();
+    // The library says the same where it has ended instead. Then nothing has been heard.
+    let is_heard = shared.pulse.silence() <= took + HEARD_PRECISION && shared.lost().is_none();
+    if let (Ok(()), true, Some(OnKeepalive(told))) = (answered, is_heard, shared.on_keepalive.get()) {
+        told(took);
     }
 }

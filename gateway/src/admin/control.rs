@@ -11,10 +11,11 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::Mutex;
 
 use super::events::Streams;
+use super::process::ProcessFigures;
 use super::sampler::Sampler;
 use super::seen::{Seen, happening, seconds};
 use super::state::{self, Happening};
-use super::{Board, metrics};
+use super::{Board, ProcessFiles, metrics};
 use crate::access::token::Tokens;
 use crate::audit::{Actor, Audit, Event, Refusals};
 use crate::config::{Config, Problems};
@@ -63,6 +64,8 @@ pub struct Parts {
     pub tokens: Tokens,
     /// Where what is done is recorded.
     pub audit: Option<Arc<Audit>>,
+    /// What the system says of this process, where it does.
+    pub process: Option<ProcessFiles>,
 }
 
 struct Changing {
@@ -212,11 +215,22 @@ impl Control {
         ((callers.taken(), callers.limit()), (pipes.open(), pipes.limit()))
     }
 
+    /// The places for handshakes that are taken, and how many there are, by each listener that speaks TLS.
+    pub(super) fn handshakes(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.parts.terminators.all().map(|terminator| terminator.handshakes())
+    }
+
     /// The process that this gateway is.
-    pub(super) fn process(&self) -> state::Process {
+    pub(super) fn process_state(&self) -> state::Process {
         let (since, at) = self.started;
         let uptime = at.elapsed().as_millis();
+        let figures = self.process();
         state::Process {
+            cpu_seconds: figures.map(|figures| figures.cpu_seconds),
+            resident_bytes: figures.map(|figures| figures.resident_bytes),
+            threads: figures.map(|figures| figures.threads),
+            open_files: figures.map(|figures| figures.open_descriptors),
+            max_open_files: figures.and_then(|figures| figures.most_descriptors),
             pid: std::process::id(),
             started: seconds(since),
             // Milliseconds of any uptime are far below 2^52.
@@ -248,11 +262,19 @@ impl Control {
             config: &self.config(),
             reports: &reports,
             pipes: self.parts.pipes.open(),
+            callers: self.parts.callers.taken(),
+            handshakes_used: self.parts.terminators.used(),
+            process: self.process(),
             callers_refused: self.parts.refused.count(),
             is_draining: self.parts.board.is_draining(),
             reloads: &self.reloads.counts(),
             audit: self.parts.audit.as_ref().map(|audit| audit.status()),
         })
+    }
+
+    fn process(&self) -> Option<ProcessFigures> {
+        let read = self.parts.process.as_ref()?.read();
+        read.inspect_err(|error| tracing::debug!(%error, "the system does not say how this process is")).ok()
     }
 
     /// The audit log, where there is one.

@@ -6,17 +6,35 @@ use metrics::{counter, gauge, with_local_recorder};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use seeway_proto::outcome::OutcomeKind;
 
+use super::catalogue;
 use super::control::ReloadCounts;
 use super::histogram::HistogramText;
+use super::process::ProcessFigures;
 use crate::access::token::TokenCounts;
 use crate::audit;
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::listen::tls::TlsCounts;
-use crate::schedule::{Histogram, MachineState};
+use crate::schedule::{FrontEnd, Histogram, MachineId, MachineState, Outcomes};
 use crate::shard::{Late, MachineReport, Passed, PoolCounts, Report, TunnelState, WorldReport};
 
-const QUEUE_SECONDS: &str = "seeway_queue_seconds";
-const MACHINE_SECONDS: &str = "seeway_machine_seconds";
+/// What of `[limits]` is a count or bytes, by the name of its key.
+#[allow(clippy::type_complexity)] // A name, and how it is read.
+pub(super) const LIMITS: [(&str, fn(&Limits) -> usize); 14] = [
+    ("max_job_bytes", |limits| limits.max_job_bytes as usize),
+    ("queue", |limits| limits.queue),
+    ("queue_bytes", |limits| limits.queue_bytes),
+    ("callers", |limits| limits.callers),
+    ("peer_callers", |limits| limits.peer_callers),
+    ("caller_jobs", |limits| limits.caller_jobs),
+    ("caller_queued", |limits| limits.caller_queued),
+    ("caller_in_flight", |limits| limits.caller_in_flight),
+    ("caller_bytes", |limits| limits.caller_bytes),
+    ("caller_buffer_bytes", |limits| limits.caller_buffer_bytes),
+    ("connection_buffer_bytes", |limits| limits.connection_buffer_bytes),
+    ("channel_buffer_bytes", |limits| limits.channel_buffer_bytes),
+    ("pipes", |limits| limits.pipes),
+    ("bulk_above", |limits| limits.bulk_above),
+];
 
 /// What a page of metrics is made of.
 pub(super) struct Seen<'a> {
@@ -26,6 +44,10 @@ pub(super) struct Seen<'a> {
     pub(super) reports: &'a [Report],
     /// Pipes that are open.
     pub(super) pipes: usize,
+    /// Connections that have a place among the callers.
+    pub(super) callers: usize,
+    /// Of the listeners with TLS the one with the most handshakes for what it may have: how much of that is used.
+    pub(super) handshakes_used: f64,
     /// Connections closed at once because there were too many.
     pub(super) callers_refused: u64,
     /// Whether the gateway takes no new jobs.
@@ -38,6 +60,8 @@ pub(super) struct Seen<'a> {
     pub(super) tls: &'a [(&'static str, TlsCounts)],
     /// What became of tokens.
     pub(super) tokens: TokenCounts,
+    /// What the system says of this process; nothing where it says nothing.
+    pub(super) process: Option<ProcessFigures>,
 }
 
 /// The text that Prometheus reads. It is written into a recorder that is made for it, so that a world or a machine that is
@@ -45,11 +69,16 @@ pub(super) struct Seen<'a> {
 pub(super) fn render(seen: &Seen<'_>) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
     with_local_recorder(&recorder, || {
-        describe();
+        catalogue::describe();
         seen.publish();
     });
     let mut page = recorder.handle().render();
     seen.write_histograms(&mut page);
+    if let Some(process) = &seen.process {
+        // The recorder's counters are whole numbers.
+        let cpu = catalogue::named("process_cpu_seconds_total");
+        page.push_str(&format!("{}{} {}\n\n", catalogue::head(cpu), cpu.name, process.cpu_seconds));
+    }
     page
 }
 
@@ -81,21 +110,24 @@ impl Seen<'_> {
 
     /// The recorder would keep a sample for each job; the shards have counted them into buckets already.
     fn write_histograms(&self, page: &mut String) {
-        let mut queue = HistogramText::begin(
-            QUEUE_SECONDS,
-            "world",
-            "From a job's admission to when it was last handed to a channel, or to its end where it never was",
-        );
+        let mut job = HistogramText::begin("seeway_job_seconds");
+        let mut queue = HistogramText::begin("seeway_queue_seconds");
         for (index, name) in self.worlds() {
-            queue.write(name, &merged(self.of_world(index).map(|world| &world.stats.queue_time)));
+            for front_end in FrontEnd::ALL {
+                let time = self.of_world(index).map(|world| &world.stats.time[front_end as usize]);
+                job.write(&[name, front_end.label()], &merged(time));
+            }
+            queue.write(&[name], &merged(self.of_world(index).map(|world| &world.stats.queue_time)));
         }
-        let mut machine_time =
-            HistogramText::begin(MACHINE_SECONDS, "machine", "From when a job was handed to a channel to its reply");
+        let mut machine_time = HistogramText::begin("seeway_machine_seconds");
+        let mut keepalives = HistogramText::begin("seeway_keepalive_seconds");
         for (index, name) in self.machines() {
-            machine_time.write(name, &merged(self.of_machine(index).map(|machine| &machine.machine_time)));
+            machine_time.write(&[name], &merged(self.of_machine(index).map(|machine| &machine.machine_time)));
+            keepalives.write(&[name], &merged(self.of_machine(index).map(|machine| &machine.keepalives)));
         }
-        page.push_str(&queue.end());
-        page.push_str(&machine_time.end());
+        for text in [job, queue, machine_time, keepalives] {
+            page.push_str(&text.end());
+        }
     }
 
     fn publish(&self) {
@@ -124,6 +156,7 @@ impl Seen<'_> {
         publish_audit(self.audit);
         self.publish_tls();
         publish_tokens(&self.tokens);
+        publish_process(self.process.as_ref());
         self.publish_limits();
         self.worlds().for_each(|(index, name)| self.publish_world(index, name));
         self.machines().for_each(|(index, name)| self.publish_machine(index, name));
@@ -157,27 +190,30 @@ impl Seen<'_> {
 
     fn publish_limits(&self) {
         let limits = &self.config.limits;
-        for (name, limit) in [
-            ("max_job_bytes", limits.max_job_bytes as usize),
-            ("queue", limits.queue),
-            ("queue_bytes", limits.queue_bytes),
-            ("callers", limits.callers),
-            ("peer_callers", limits.peer_callers),
-            ("caller_jobs", limits.caller_jobs),
-            ("caller_queued", limits.caller_queued),
-            ("caller_in_flight", limits.caller_in_flight),
-            ("caller_bytes", limits.caller_bytes),
-            ("caller_buffer_bytes", limits.caller_buffer_bytes),
-            ("connection_buffer_bytes", limits.connection_buffer_bytes),
-            ("channel_buffer_bytes", limits.channel_buffer_bytes),
-            ("pipes", limits.pipes),
-            ("bulk_above", limits.bulk_above),
-        ] {
-            gauge!("seeway_limit", "limit" => name).set(number(limit));
+        for (name, limit) in LIMITS {
+            gauge!("seeway_limit", "limit" => name).set(number(limit(limits)));
         }
         gauge!("seeway_limit_seconds", "limit" => "hold").set(limits.hold.as_secs_f64());
         gauge!("seeway_limit_seconds", "limit" => "default_timeout").set(limits.default_timeout.as_secs_f64());
         gauge!("seeway_limit_seconds", "limit" => "message_timeout").set(limits.message_timeout.as_secs_f64());
+        let worlds = |of: fn(&WorldReport) -> usize, limit| {
+            let used = self.worlds().map(|(index, _)| self.of_world(index).map(of).sum());
+            used.map(|used| ratio(used, limit)).fold(0.0, f64::max)
+        };
+        let in_flight = self.machines().map(|(index, _)| {
+            let in_flight = self.of_machine(index).map(|machine| machine.in_flight).sum();
+            ratio(in_flight, self.config.machines[index].max_in_flight)
+        });
+        for (name, used) in [
+            ("callers", ratio(self.callers, limits.callers)),
+            ("pipes", ratio(self.pipes, limits.pipes)),
+            ("queue", worlds(|world| world.queued, limits.queue)),
+            ("queue_bytes", worlds(|world| world.queued_bytes, limits.queue_bytes)),
+            ("max_in_flight", in_flight.fold(0.0, f64::max)),
+            ("handshakes", self.handshakes_used),
+        ] {
+            gauge!("seeway_limit_used_ratio", "limit" => name).set(used);
+        }
     }
 
     fn publish_world(&self, index: usize, name: &str) {
@@ -188,14 +224,45 @@ impl Seen<'_> {
         gauge!("seeway_jobs_queued", "world" => name.clone()).set(number(of_world().map(|world| world.queued).sum()));
         gauge!("seeway_queue_bytes", "world" => name.clone())
             .set(number(of_world().map(|world| world.queued_bytes).sum()));
-        for kind in OutcomeKind::ALL {
-            counter!("seeway_jobs_total", "world" => name.clone(), "outcome" => kind.label())
-                .absolute(of_world().map(|world| world.stats.outcomes(kind)).sum());
-        }
+        let bytes = |of: fn(&WorldReport) -> u64| of_world().map(of).sum();
+        counter!("seeway_job_bytes_total", "world" => name.clone()).absolute(bytes(|world| world.stats.job_bytes));
+        counter!("seeway_reply_bytes_total", "world" => name.clone()).absolute(bytes(|world| world.stats.reply_bytes));
+        self.publish_outcomes(index, &name);
         counter!("seeway_retries_total", "world" => name.clone())
             .absolute(of_world().map(|world| world.stats.retries).sum());
         counter!("seeway_retries_refused_total", "world" => name)
             .absolute(of_world().map(|world| world.stats.retries_refused).sum());
+    }
+
+    /// What became of a world's jobs, by where they came in and went: at its machines, at such as it had once, and at none.
+    fn publish_outcomes(&self, index: usize, name: &str) {
+        let own = &self.config.worlds[index].machines;
+        let machines = self.config.machines.iter().enumerate();
+        let machines = machines.map(|(place, machine)| (Some(place), machine.name.as_str()));
+        for (place, machine) in [(None, "none")].into_iter().chain(machines) {
+            let outcomes = FrontEnd::ALL.map(|front_end| {
+                let mut outcomes = Outcomes::default();
+                for world in self.of_world(index) {
+                    outcomes += world.stats.outcomes_at(front_end, place.map(MachineId));
+                }
+                (front_end, outcomes)
+            });
+            let is_own = place.is_none_or(|place| own.contains(&place));
+            if !is_own && outcomes.iter().all(|(_, outcomes)| *outcomes == Outcomes::default()) {
+                continue;
+            }
+            for (front_end, outcomes) in outcomes {
+                for kind in OutcomeKind::ALL {
+                    let labels = [
+                        ("world", name.to_owned()),
+                        ("machine", machine.to_owned()),
+                        ("listener", front_end.label().to_owned()),
+                        ("outcome", kind.label().to_owned()),
+                    ];
+                    counter!("seeway_jobs_total", &labels).absolute(outcomes.of(kind));
+                }
+            }
+        }
     }
 
     fn publish_machine(&self, index: usize, name: &str) {
@@ -254,11 +321,26 @@ fn publish_tokens(counts: &TokenCounts) {
     gauge!("seeway_token_keys_age_seconds").set(counts.age.unwrap_or_default().as_secs_f64());
 }
 
+fn publish_process(process: Option<&ProcessFigures>) {
+    let Some(process) = process else { return };
+    gauge!("process_resident_memory_bytes").set(large(process.resident_bytes));
+    gauge!("process_virtual_memory_bytes").set(large(process.virtual_bytes));
+    gauge!("process_open_fds").set(large(process.open_descriptors));
+    gauge!("process_max_fds").set(process.most_descriptors.map_or(f64::INFINITY, large));
+    gauge!("process_threads").set(large(process.threads));
+    gauge!("process_start_time_seconds").set(process.started);
+}
+
 /// What all shards have counted.
 fn merged<'a>(shards: impl Iterator<Item = &'a Histogram>) -> Histogram {
     let mut all = Histogram::default();
     shards.for_each(|shard| all.merge(shard));
     all
+}
+
+/// How much of a limit is used, 0 to 1: more than that only after a reload has lowered it, and nothing of one that lets nobody in.
+fn ratio(used: usize, limit: usize) -> f64 {
+    if limit == 0 { 0.0 } else { (number(used) / number(limit)).min(1.0) }
 }
 
 /// Counts are far below 2^52.
@@ -276,104 +358,4 @@ fn large(number: u64) -> f64 {
 /// When an identity's certificate expires, in seconds since 1970; infinite where it has none, or one that never does.
 fn certificate_end(end: Option<SystemTime>) -> f64 {
     end.map_or(f64::INFINITY, |end| end.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64())
-}
-
-fn describe() {
-    use metrics::{describe_counter, describe_gauge};
-    describe_gauge!("seeway_build_info", "Always 1; its label is the gateway's version");
-    describe_gauge!("seeway_shards", "Threads of the data plane");
-    describe_gauge!(
-        "seeway_callers",
-        "Callers: connections at the hardserver front end, connections and streams at gRPC's"
-    );
-    describe_gauge!(
-        "seeway_callers_paused",
-        "Connections and streams that are not read from now, because one of their caller's limits is reached"
-    );
-    describe_gauge!("seeway_draining", "Whether the gateway takes no new jobs");
-    describe_counter!("seeway_reloads_total", "Reloads, by whether the file was taken or refused");
-    describe_gauge!("seeway_config_loaded_timestamp_seconds", "When the configuration that is in force was read");
-    describe_counter!(
-        "seeway_audit_records_total",
-        "Records of the audit log, by whether they were written or dropped"
-    );
-    describe_counter!("seeway_audit_failures_total", "How often the audit log's target took no records");
-    describe_counter!("seeway_audit_jobs_refused_total", "Jobs refused because nobody could record them");
-    describe_gauge!("seeway_audit_sequence", "The number of the last record that was written");
-    describe_gauge!("seeway_audit_waiting", "Records that wait or are being written");
-    describe_gauge!("seeway_audit_buffer", "How many records may wait: audit.buffer");
-    describe_gauge!("seeway_audit_failing", "Whether the audit log's target takes no records now");
-    describe_gauge!("seeway_jobs", "Jobs in hand: queued, or sent and waited for");
-    describe_gauge!("seeway_tasks", "Tasks on the shards");
-    describe_gauge!("seeway_pipes", "Pipes that are open");
-    describe_gauge!("seeway_upstream_hardserver_connections", "Connections to the hardserver behind this one");
-    describe_gauge!("seeway_limit", "What the configuration limits, by the name of its key in [limits]");
-    describe_gauge!(
-        "seeway_limit_seconds",
-        "How long the configuration has jobs wait, by the name of its key in [limits]"
-    );
-    describe_gauge!("seeway_queue_bytes", "Bytes of the jobs that wait");
-    describe_gauge!(
-        "seeway_machine_state",
-        "Shards by what the machine is to them: whether it takes jobs, and why not"
-    );
-    describe_counter!(
-        "seeway_ejections_total",
-        "How often the machine was ejected, because it failed jobs or was silent"
-    );
-    describe_counter!("seeway_retries_refused_total", "Idempotent jobs not sent again because of the retry budget");
-    describe_gauge!("seeway_world_ready", "Whether the world can take a job now");
-    describe_gauge!("seeway_jobs_queued", "Jobs that wait");
-    describe_gauge!("seeway_jobs_in_flight", "Jobs sent and unanswered, waited for or not");
-    describe_gauge!("seeway_max_in_flight", "The machine's max_in_flight");
-    describe_gauge!("seeway_channels", "SEEJob streams that are up");
-    describe_gauge!("seeway_tunnels", "Tunnels, by what they are doing");
-    describe_counter!(
-        "seeway_callers_refused_total",
-        "Connections closed at once because of limits.callers or limits.peer_callers"
-    );
-    describe_counter!(
-        "seeway_callers_late_total",
-        "Connections closed, and calls failed, because a message had not come within limits.message_timeout"
-    );
-    describe_counter!("seeway_callers_broken_total", "Legacy connections closed because what they sent was no message");
-    describe_counter!(
-        "seeway_rejected_total",
-        "Requests that never became a job: no such world, or something is wrong with them"
-    );
-    describe_counter!(
-        "seeway_upstream_hardserver_commands_total",
-        "Commands that were passed on to the hardserver and ended, by what became of them"
-    );
-    describe_counter!(
-        "seeway_tls_handshakes_total",
-        "Connections that wanted TLS: agreed on, failed, too late, or closed at once because there were too many"
-    );
-    describe_counter!("seeway_tokens_total", "Tokens that came with calls, by whether they were good");
-    describe_counter!(
-        "seeway_token_keys_reads_total",
-        "How often the provider's keys were read, by whether they could be"
-    );
-    describe_gauge!("seeway_token_keys", "The provider's keys that are in use");
-    describe_gauge!(
-        "seeway_token_keys_age_seconds",
-        "How long ago the provider's keys were read; 0 where there are none"
-    );
-    describe_counter!("seeway_tls_reloads_total", "Certificates read again, by whether they could be used");
-    describe_counter!(
-        "seeway_tls_withdrawn_total",
-        "Connections that were closed because their certificates were withdrawn"
-    );
-    describe_counter!("seeway_jobs_total", "Jobs that ended, by what became of them");
-    describe_counter!("seeway_retries_total", "Idempotent jobs sent again after an unknown outcome");
-    describe_gauge!(
-        "seeway_certificate_expires_timestamp_seconds",
-        "When the certificate expires that the machine is logged in to with; +Inf where there is none, or it never does"
-    );
-    describe_counter!("seeway_tunnels_made_total", "Tunnels that were made");
-    describe_counter!("seeway_tunnels_refused_total", "Connects that failed for algorithms, the host key or the login");
-    describe_counter!("seeway_channels_prohibited_total", "Channels that the SSH server's policy forbade");
-    describe_counter!("seeway_rekeys_total", "Key exchanges on tunnels that stood already");
-    describe_counter!("seeway_connects_failed_total", "Connects that failed, for whatever reason");
-    describe_counter!("seeway_late_replies_total", "Replies that nobody waited for any more");
 }

@@ -3,6 +3,7 @@
 
 mod answer;
 mod board;
+pub mod catalogue;
 mod console;
 mod control;
 mod events;
@@ -10,6 +11,7 @@ mod guard;
 mod histogram;
 mod metrics;
 mod percentiles;
+mod process;
 mod rates;
 mod sampler;
 mod seen;
@@ -18,6 +20,7 @@ pub mod state;
 
 pub use board::Board;
 pub use control::{Control, DrainError, Draining, Parts, ReloadError};
+pub use process::ProcessFiles;
 #[cfg(test)]
 pub(crate) use server::MAX_CONNECTIONS;
 pub use server::{Listener, serve};

@@ -25,16 +25,16 @@ pub struct Percentiles {
     pub jobs: u64,
 }
 
-/// A histogram's last few looks.
+/// A histogram's last few looks, `MOST` of them and the one before.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Window {
+pub(super) struct Window<const MOST: usize = LOOKS> {
     looks: VecDeque<Counts>,
 }
 
-impl Window {
+impl<const MOST: usize> Window<MOST> {
     /// Somebody has looked: these are the counts since the beginning.
     pub(super) fn push(&mut self, counts: Counts) {
-        if self.looks.len() > LOOKS {
+        if self.looks.len() > MOST {
             self.looks.pop_front();
         }
         self.looks.push_back(counts);
@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn a_window_forgets_what_is_older_than_its_looks() {
         let slow = Duration::from_secs(1);
-        let mut window = Window::default();
+        let mut window: Window = Window::default();
         let mut histogram = Histogram::default();
         window.push(*histogram.counts());
         histogram.record(slow);

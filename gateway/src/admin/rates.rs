@@ -20,15 +20,26 @@ pub(super) struct Rates {
     /// Since the look before, in seconds; 0 for the first.
     interval: f64,
     worlds: Vec<WorldRates>,
-    machines: Vec<Window>,
+    machines: Vec<MachineRates>,
 }
 
 #[derive(Default)]
 struct WorldRates {
     /// Since the start, now and before.
     outcomes: [[u64; OutcomeKind::ALL.len()]; 2],
+    time: Window,
     queue: Window,
 }
+
+#[derive(Default)]
+struct MachineRates {
+    time: Window,
+    /// Keepalives are seconds apart.
+    keepalives: Window<KEEPALIVE_LOOKS>,
+}
+
+/// Over how many looks keepalives are seen.
+const KEEPALIVE_LOOKS: usize = 300;
 
 impl WorldRates {
     /// How many ended like this since the look before.
@@ -56,10 +67,8 @@ impl Rates {
         let worlds: Vec<_> = seen.worlds().map(|index| self.world(seen, index)).collect();
         let machines: Vec<_> = seen.machines().map(|index| self.machine(seen, index)).collect();
         let sum = |of: fn(&Report) -> usize| seen.looks.iter().map(|look| of(&look.report)).sum();
-        let mut times: Counts = [0; Histogram::BUCKETS];
-        for counted in self.machines.iter().map(Window::counted) {
-            times.iter_mut().zip(counted).for_each(|(all, of_machine)| *all += of_machine);
-        }
+        let times = sum_of(self.worlds.iter().map(|world| world.time.counted()));
+        let machine_times = sum_of(self.machines.iter().map(|machine| machine.time.counted()));
         State {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             time: seconds(SystemTime::now()),
@@ -74,7 +83,8 @@ impl Rates {
                 in_flight: machines.iter().map(|machine| machine.in_flight).sum(),
                 per_second: rounded(worlds.iter().map(|world| world.jobs_per_second).sum(), 10.0),
                 failed_per_second: rounded(worlds.iter().map(|world| world.failed_per_second).sum(), 10.0),
-                machine_seconds: percentiles(&times).map(short),
+                seconds: percentiles(&times).map(short),
+                machine_seconds: percentiles(&machine_times).map(short),
             },
             callers: Callers {
                 hardserver: sum(|report| report.legacy_callers),
@@ -84,7 +94,7 @@ impl Rates {
                 busiest: self.busiest(seen),
             },
             limits: limits(control, seen, &worlds, &machines),
-            process: control.process(),
+            process: control.process_state(),
             worlds,
             machines,
         }
@@ -98,9 +108,9 @@ impl Rates {
             None => [Value::Null, Value::Null, Value::Null],
         };
         let jobs = &state.jobs;
-        let [p50, p99, p999] = of(&jobs.machine_seconds);
+        let [p50, p99, p999] = of(&jobs.seconds);
         let worlds = state.worlds.iter().map(|world| {
-            let [p50, p99, p999] = of(&world.queue_seconds);
+            let [p50, p99, p999] = of(&world.seconds);
             (world.name.clone(), json!([world.jobs_per_second, world.queued, p50, p99, p999]))
         });
         let machines = state.machines.iter().map(|machine| {
@@ -121,16 +131,18 @@ impl Rates {
         let before = self.sampled.replace(now);
         self.interval = before.map_or(0.0, |before| (now - before).as_secs_f64());
         self.worlds.resize_with(seen.config.worlds.len(), WorldRates::default);
-        self.machines.resize_with(seen.config.machines.len(), Window::default);
+        self.machines.resize_with(seen.config.machines.len(), MachineRates::default);
         for (index, rates) in self.worlds.iter_mut().enumerate() {
             let count = |kind| seen.of_world(index).map(|world| world.stats.outcomes(kind)).sum();
             let outcomes = OutcomeKind::ALL.map(count);
             let last = if before.is_some() { rates.outcomes[0] } else { outcomes };
             rates.outcomes = [outcomes, last];
+            rates.time.push(merged(seen.of_world(index).flat_map(|world| &world.stats.time)));
             rates.queue.push(merged(seen.of_world(index).map(|world| &world.stats.queue_time)));
         }
-        for (index, window) in self.machines.iter_mut().enumerate() {
-            window.push(merged(seen.of_machine(index).map(|machine| &machine.machine_time)));
+        for (index, rates) in self.machines.iter_mut().enumerate() {
+            rates.time.push(merged(seen.of_machine(index).map(|machine| &machine.machine_time)));
+            rates.keepalives.push(merged(seen.of_machine(index).map(|machine| &machine.keepalives)));
         }
     }
 
@@ -160,12 +172,15 @@ impl Rates {
             outcomes: OutcomeKind::ALL.into_iter().filter_map(outcome).collect(),
             retries: seen.of_world(index).map(|report| report.stats.retries).sum(),
             retries_refused: seen.of_world(index).map(|report| report.stats.retries_refused).sum(),
+            job_bytes: seen.of_world(index).map(|report| report.stats.job_bytes).sum(),
+            reply_bytes: seen.of_world(index).map(|report| report.stats.reply_bytes).sum(),
+            seconds: percentiles(&rates.time.counted()).map(short),
             queue_seconds: percentiles(&rates.queue.counted()).map(short),
         }
     }
 
     fn machine(&self, seen: &Seen, index: usize) -> Machine {
-        let (machine, window) = (&seen.config.machines[index], &self.machines[index]);
+        let (machine, rates) = (&seen.config.machines[index], &self.machines[index]);
         let sum = |of: fn(&MachineReport) -> usize| seen.of_machine(index).map(of).sum();
         let counted = |of: fn(&PoolCounts) -> u64| seen.of_machine(index).map(|report| of(&report.pool)).sum();
         let worlds = seen.config.live_worlds().filter(|world| world.machines.contains(&index));
@@ -190,8 +205,9 @@ impl Rates {
             rekeys: counted(|pool| pool.rekeys),
             ejections: seen.of_machine(index).map(|report| report.ejections).sum(),
             late_replies: seen.of_machine(index).map(|report| report.late_replies).sum(),
-            jobs_per_second: self.rate(window.last()),
-            machine_seconds: percentiles(&window.counted()).map(short),
+            jobs_per_second: self.rate(rates.time.last()),
+            machine_seconds: percentiles(&rates.time.counted()).map(short),
+            keepalive_seconds: percentiles(&rates.keepalives.counted()).map(short),
         }
     }
 
@@ -235,6 +251,13 @@ fn limits(control: &Control, seen: &Seen, worlds: &[World], machines: &[Machine]
     let (callers, pipes) = control.places();
     near("callers", None, callers.0, callers.1);
     near("pipes", None, pipes.0, pipes.1);
+    for (taken, most) in control.handshakes() {
+        near("handshakes", None, taken, most);
+    }
+    let process = control.process_state();
+    if let (Some(open), Some(most)) = (process.open_files, process.max_open_files) {
+        near("open_files", None, whole(open), whole(most));
+    }
     for world in worlds {
         near("queue", Some(&world.name), world.queued, limits.queue);
         near("queue_bytes", Some(&world.name), world.queue_bytes, limits.queue_bytes);
@@ -243,6 +266,15 @@ fn limits(control: &Control, seen: &Seen, worlds: &[World], machines: &[Machine]
         near("max_in_flight", Some(&machine.name), machine.in_flight, machine.max_in_flight);
     }
     all.into_values().collect()
+}
+
+/// A count of the system's.
+fn whole(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
+}
+
+fn sum_of(all: impl Iterator<Item = Counts>) -> Counts {
+    all.fold([0; Histogram::BUCKETS], |sum, counts| std::array::from_fn(|bucket| sum[bucket] + counts[bucket]))
 }
 
 /// What all shards have counted.

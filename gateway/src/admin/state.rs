@@ -53,6 +53,8 @@ pub struct Jobs {
     pub per_second: f64,
     /// That ended without an answer of a machine.
     pub failed_per_second: f64,
+    /// From a job's admission to its outcome, over the last ten seconds; null where none ended.
+    pub seconds: Option<Percentiles>,
     /// From when a job was handed to a channel to its reply, over the last ten seconds; null where none was replied to.
     pub machine_seconds: Option<Percentiles>,
 }
@@ -82,6 +84,12 @@ pub struct World {
     pub retries: u64,
     /// Jobs that were not sent again because of the retry budget, since the start.
     pub retries_refused: u64,
+    /// Bytes of the jobs that ended, since the start.
+    pub job_bytes: u64,
+    /// Bytes of the replies that they had, since the start.
+    pub reply_bytes: u64,
+    /// From a job's admission to its outcome, over the last ten seconds; null where none ended.
+    pub seconds: Option<Percentiles>,
     /// From a job's admission to when it was last handed to a channel, over the last ten seconds; null where no job ended.
     pub queue_seconds: Option<Percentiles>,
 }
@@ -140,6 +148,8 @@ pub struct Machine {
     pub jobs_per_second: f64,
     /// From when a job was handed to a channel to its reply, over the last ten seconds; null where none was replied to.
     pub machine_seconds: Option<Percentiles>,
+    /// Round trips of the tunnels' keepalives, over the last five minutes; null where none came back.
+    pub keepalive_seconds: Option<Percentiles>,
 }
 
 /// Something that has happened to a machine.
@@ -195,7 +205,8 @@ pub struct Caller {
 /// A limit, and how near it is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Limit {
-    /// Its key in the configuration: `callers`, `pipes`, `queue`, `queue_bytes` or `max_in_flight`.
+    /// Its key in the configuration: `callers`, `pipes`, `queue`, `queue_bytes`, `max_in_flight` or `handshakes`; or `open_files`, which
+    /// is the system's.
     pub limit: String,
     /// The fullest world or machine, where the limit is for each.
     pub of: Option<String>,
@@ -216,6 +227,16 @@ pub struct Process {
     pub started: f64,
     /// For how long it has run.
     pub uptime: f64,
+    /// Processor time that it has taken; null where the system does not say, here and below.
+    pub cpu_seconds: Option<f64>,
+    /// Memory that it has.
+    pub resident_bytes: Option<u64>,
+    /// Its threads.
+    pub threads: Option<u64>,
+    /// Files, sockets and pipes that it has open.
+    pub open_files: Option<u64>,
+    /// The most that it may; null where there is no limit.
+    pub max_open_files: Option<u64>,
 }
 
 /// What `GET /readyz` says to whoever accepts `application/json`.

@@ -14,6 +14,7 @@ pub mod forward;
 pub mod job;
 pub mod keygen;
 pub mod logging;
+pub mod metrics;
 mod operator;
 pub mod reload;
 pub mod serve;
@@ -54,6 +55,7 @@ pub enum Command {
     Forward(forward::Args),
     Job(Box<job::Args>),
     Keygen(keygen::Args),
+    Metrics(metrics::Args),
     Reload(reload::Args),
     Resume(drain::ResumeArgs),
     Serve(serve::Args),
@@ -63,7 +65,7 @@ impl Command {
     /// The log lines that are shown where `SEEWAY_LOG` does not say.
     pub fn default_log(&self) -> &'static str {
         match self {
-            Self::Audit(_) | Self::Check(_) | Self::Job(_) | Self::Keygen(_) => "warn",
+            Self::Audit(_) | Self::Check(_) | Self::Job(_) | Self::Keygen(_) | Self::Metrics(_) => "warn",
             Self::Drain(_) | Self::Reload(_) | Self::Resume(_) => "warn",
             #[cfg(feature = "emulator")]
             Self::Emulate(_) => "warn",
@@ -88,6 +90,7 @@ impl Command {
             Self::Forward(args) => forward::run(args, out),
             Self::Job(args) => job::run(args, out),
             Self::Keygen(args) => keygen::run(args, out),
+            Self::Metrics(args) => metrics::run(args, out),
             Self::Reload(args) => reload::run(args, out),
             Self::Resume(args) => drain::resume(args, out),
             Self::Serve(args) => serve::run(args, out),

@@ -123,6 +123,19 @@ impl Terminator {
         }
     }
 
+    /// How many handshakes there are now, and how many there may be.
+    pub fn handshakes(&self) -> (usize, usize) {
+        (self.places.taken(), self.places.limit())
+    }
+
+    /// How much of `handshakes` is used, 0 to 1.
+    pub fn used(&self) -> f64 {
+        let (taken, limit) = (self.places.taken(), self.places.limit().max(1));
+        #[allow(clippy::cast_precision_loss)] // Both are far below 2^52.
+        let used = taken as f64 / limit as f64;
+        used.min(1.0)
+    }
+
     /// A place for one more handshake, if there is one.
     pub fn place(&self, peer: Peer) -> Option<Place> {
         let place = self.places.take(peer);

@@ -38,7 +38,8 @@ impl Scheduler {
         if world.waiting.is_empty() {
             self.machines.want_no_permits(&world.machines);
         }
-        self.worlds[new.world.0].stats.count(outcome.kind());
+        let front_end = self.jobs.caller(caller).front_end;
+        self.tally.of(new.world, front_end, None).refused(outcome.kind());
         effects.concluded(Concluded {
             caller,
             ticket: new.ticket,
@@ -58,11 +59,13 @@ impl Scheduler {
         if of_caller.waits_for_room {
             self.roomy.push(job.caller);
         }
+        let machine = job.staged.map(|(machine, _)| machine);
+        self.tally.of(job.world, of_caller.front_end, machine).abandoned(job.size);
         let abandoned = Abandoned {
             caller: job.caller,
             ticket: job.ticket,
             world: job.world,
-            machine: job.staged.map(|(machine, _)| machine),
+            machine,
             size: job.size,
             // What was withdrawn is staged nowhere.
             may_have_run: job.staged.is_some() || job.earlier.is_some(),
@@ -98,12 +101,12 @@ impl Scheduler {
             {
                 let world = &mut self.worlds[job.world.0];
                 if world.retries.spend(&self.retry) {
-                    world.stats.retries += 1;
+                    world.counts.retries += 1;
                     job.earlier = Some(reason);
                     self.requeue(now, id, bytes, effects);
                     return;
                 }
-                world.stats.retries_refused += 1;
+                world.counts.retries_refused += 1;
             }
             self.spare.put_back(bytes);
         }
@@ -140,32 +143,37 @@ impl Scheduler {
             None => (now, None),
         };
         let machine_time = self.stopwatch.between(left_queue, now);
-        let mut recovered = None;
+        let counts = self.tally.of(job.world, of_caller.front_end, job.staged.map(|(machine, _)| machine));
+        counts.ended(outcome.kind(), job.size);
+        let (mut recovered, mut is_answered) = (None, false);
         if let Some(machine) = &mut machine {
             if is_on_channel {
                 machine.circuit.released(id);
             }
             match outcome {
-                Outcome::Replied(_) => {
-                    machine.stats.machine_time.record_in(machine_time);
+                Outcome::Replied(reply) => {
+                    is_answered = true;
+                    counts.replied(reply.0.len());
                     machine.reply_time.record(now, machine_time.seconds);
                     if machine.circuit.succeeded(left_queue) {
                         recovered = job.staged.map(|(machine, _)| machine);
                     }
                 }
-                Outcome::MachineStatus { .. } => machine.stats.machine_time.record_in(machine_time),
+                Outcome::MachineStatus { .. } => is_answered = true,
                 Outcome::Rejected(_) | Outcome::NotSent(_) | Outcome::Unknown(_) => {}
             }
         }
-        let stats = &mut self.worlds[job.world.0].stats;
-        stats.count(outcome.kind());
-        // Most jobs do not wait.
-        let queue_time = if left_queue == job.admitted {
-            stats.queue_time.record_zero();
+        // Most jobs do not wait, and are answered: one time is all of theirs.
+        let queue_time = if is_answered && left_queue == job.admitted {
+            counts.answered_at_once(machine_time);
             Duration::ZERO
         } else {
+            if let Some(machine) = machine.filter(|_| is_answered) {
+                machine.stats.machine_time.record_in(machine_time);
+            }
             let queue_time = left_queue.saturating_duration_since(job.admitted);
-            stats.queue_time.record(queue_time);
+            let in_all = now.saturating_duration_since(job.admitted);
+            self.worlds[job.world.0].counts.waited(of_caller.front_end, queue_time, in_all);
             queue_time
         };
         let concluded = Concluded {

@@ -12,7 +12,7 @@ use super::fair::InLine;
 use super::group::GroupId;
 use super::spare::SpareBuffers;
 use super::table::{NOWHERE, Table};
-use super::{CallerId, CallerLoad, CallerQuota, ChannelId, JobId, MachineId, NewJob, Priority, WorldId};
+use super::{CallerId, CallerLoad, CallerQuota, ChannelId, FrontEnd, JobId, MachineId, NewJob, Priority, WorldId};
 
 /// A job that has been admitted and has no outcome yet. Its bytes are elsewhere: [`Jobs::keep`].
 #[derive(Clone, Copy, Debug)]
@@ -100,6 +100,8 @@ pub(super) enum Place {
 
 #[derive(Debug)]
 pub(super) struct Caller {
+    /// Where it came in.
+    pub(super) front_end: FrontEnd,
     /// Where its last job is, from which the others are found.
     first: u32,
     pub(super) jobs: usize,
@@ -118,14 +120,13 @@ pub(super) struct Caller {
 /// Room for so many jobs is seen at once: to look for each of them costs more.
 const ENOUGH: usize = 16;
 
-impl Default for Caller {
-    fn default() -> Self {
-        let (is_parked, waits_for_room) = (false, false);
-        Self { first: NOWHERE, jobs: 0, admitted: 0, queued: 0, in_flight: 0, bytes: 0, is_parked, waits_for_room }
-    }
-}
-
 impl Caller {
+    fn new(front_end: FrontEnd) -> Self {
+        let (is_parked, waits_for_room) = (false, false);
+        let (first, admitted) = (NOWHERE, 0);
+        Self { front_end, first, jobs: 0, admitted, queued: 0, in_flight: 0, bytes: 0, is_parked, waits_for_room }
+    }
+
     /// Whether it may hand over one more job of up to `size` bytes that has to wait.
     #[inline]
     pub(super) fn has_room(&self, quota: &CallerQuota, size: usize) -> bool {
@@ -166,8 +167,8 @@ pub(super) struct Jobs {
 }
 
 impl Jobs {
-    pub(super) fn add_caller(&mut self) -> CallerId {
-        self.callers.insert(Caller::default())
+    pub(super) fn add_caller(&mut self, front_end: FrontEnd) -> CallerId {
+        self.callers.insert(Caller::new(front_end))
     }
 
     #[inline]

@@ -28,6 +28,7 @@ mod scheduler;
 mod spare;
 mod stats;
 mod table;
+mod tally;
 mod view;
 mod world;
 
@@ -44,7 +45,7 @@ use slotmap::new_key_type;
 pub use budget::{Budget, Lease};
 pub use machine::PACKET_BYTES;
 pub use scheduler::Scheduler;
-pub use stats::{Histogram, MachineStats, WorldStats};
+pub use stats::{Histogram, MachineStats, Outcomes, WorldStats};
 
 /// A world, by its place in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -185,6 +186,29 @@ pub struct CircuitSettings {
     pub probe_max: Duration,
 }
 
+/// The kind of listener that a caller came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum FrontEnd {
+    /// The hardserver wire.
+    #[default]
+    Hardserver,
+    /// gRPC.
+    Grpc,
+}
+
+impl FrontEnd {
+    /// Both of them.
+    pub const ALL: [Self; 2] = [Self::Hardserver, Self::Grpc];
+
+    /// Its name as a metric's label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Hardserver => "hardserver",
+            Self::Grpc => "grpc",
+        }
+    }
+}
+
 /// A job that a caller hands over.
 #[derive(Clone, Copy)]
 pub struct NewJob<'a> {
@@ -226,7 +250,7 @@ impl MachineState {
     pub const ALL: [Self; 6] = [Self::Down, Self::Ready, Self::Starting, Self::Ejected, Self::Probing, Self::Draining];
 
     /// Its name as a metric's label.
-    pub fn label(self) -> &'static str {
+    pub const fn label(self) -> &'static str {
         match self {
             Self::Down => "down",
             Self::Ready => "ready",

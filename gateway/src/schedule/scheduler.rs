@@ -18,10 +18,11 @@ use super::job::{Jobs, Place};
 use super::machine::{Channel, Machine, Machines};
 use super::pace::{Kept, Next, Stopwatch};
 use super::spare::{SpareBuffers, large_buffers};
+use super::tally::Tally;
 use super::world::World;
 use super::{
-    CallerId, CallerQuota, ChannelId, CircuitSettings, Effects, JobId, MachineId, NewJob, RetrySettings, Settings,
-    SizeClass, WorldId,
+    CallerId, CallerQuota, ChannelId, CircuitSettings, Effects, FrontEnd, JobId, MachineId, NewJob, RetrySettings,
+    Settings, SizeClass, WorldId,
 };
 
 /// How often a shard looks whether another one has returned permits that its own queue waits for.
@@ -42,6 +43,8 @@ pub struct Scheduler {
     pub(super) groups: Groups,
     pub(super) worlds: Vec<World>,
     pub(super) machines: Machines,
+    /// What became of jobs.
+    pub(super) tally: Tally,
     pub(super) deadlines: Deadlines,
     pub(super) spare: SpareBuffers,
     large_buffers: Spares,
@@ -75,6 +78,7 @@ impl Scheduler {
             groups: Groups::default(),
             worlds: Vec::new(),
             machines: Machines::new(settings.channel_buffer, settings.circuit.silent_after, settings.seed),
+            tally: Tally::default(),
             deadlines: Deadlines::default(),
             spare: SpareBuffers::default(),
             large_buffers: large_buffers(),
@@ -120,6 +124,7 @@ impl Scheduler {
                 None => self.worlds.push(World::new(now, world, &self.retry)),
             }
         }
+        self.tally.make_room(self.worlds.len(), self.machines.all.len());
         for (place, machine) in self.machines.all.iter_mut().enumerate() {
             let worlds = self.worlds.iter().enumerate();
             let worlds = worlds.filter(|(_, world)| world.machines.contains(&MachineId(place)));
@@ -150,9 +155,9 @@ impl Scheduler {
         self.tell_room(effects);
     }
 
-    /// A caller has come.
-    pub fn caller_joined(&mut self) -> CallerId {
-        self.jobs.add_caller()
+    /// A caller has come in by a front end.
+    pub fn caller_joined(&mut self, front_end: FrontEnd) -> CallerId {
+        self.jobs.add_caller(front_end)
     }
 
     /// A caller has gone: its unsent jobs are dropped, its sent ones run on and their replies are dropped.

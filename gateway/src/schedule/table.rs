@@ -145,12 +145,12 @@ mod tests {
     use super::*;
     use crate::schedule::job::Jobs;
     use crate::schedule::tests::beginning;
-    use crate::schedule::{NewJob, Priority, WorldId};
+    use crate::schedule::{FrontEnd, NewJob, Priority, WorldId};
 
     #[test]
     fn a_key_names_its_own_job_and_no_other_one_in_the_same_place() {
         let (now, mut jobs, mut spare) = (beginning(), Jobs::default(), SpareBuffers::default());
-        let caller = jobs.add_caller();
+        let caller = jobs.add_caller(FrontEnd::Grpc);
         let mut admit = |ticket| {
             let new = NewJob {
                 ticket,

@@ -7,7 +7,7 @@ use seeway_proto::bug::{self, Bug};
 use super::budget::Lease;
 use super::fair::FairQueue;
 use super::order::InOrder;
-use super::stats::WorldStats;
+use super::tally::WorldCounts;
 use super::{Affinity, JobId, MachineId, RetrySettings, WorldSettings};
 
 /// A world as this shard sees it.
@@ -29,7 +29,7 @@ pub(super) struct World {
     /// Whether it takes jobs: a machine is up, and the configuration has it.
     pub(super) is_ready: bool,
     pub(super) retries: RetryBudget,
-    pub(super) stats: WorldStats,
+    pub(super) counts: WorldCounts,
 }
 
 impl World {
@@ -46,7 +46,7 @@ impl World {
             down_since: Some(now),
             is_ready: false,
             retries: RetryBudget::new(retry),
-            stats: WorldStats::default(),
+            counts: WorldCounts::default(),
         }
     }
 

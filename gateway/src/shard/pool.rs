@@ -1,9 +1,11 @@
 //! A machine's tunnels on one shard, as far as others than their keepers need to know: how many are in which state, and what has
 //! been counted.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use seeway_client::tunnel::Tunnel;
+
+use crate::schedule::Histogram;
 
 /// What a tunnel is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,7 +28,7 @@ impl TunnelState {
     pub const ALL: [Self; 5] = [Self::Connecting, Self::Ready, Self::Draining, Self::BackingOff, Self::Refused];
 
     /// Its name as a metric's label.
-    pub fn label(self) -> &'static str {
+    pub const fn label(self) -> &'static str {
         match self {
             Self::Connecting => "connecting",
             Self::Ready => "ready",
@@ -43,6 +45,8 @@ pub struct Pool {
     /// How many tunnels are in each state, in the order of [`TunnelState::ALL`].
     states: [usize; TunnelState::ALL.len()],
     counts: PoolCounts,
+    /// Round trips of keepalives. Locked for one of them at a time, seconds apart, by the tunnel that has sent it.
+    keepalives: Arc<Mutex<Histogram>>,
     standing: Vec<Weak<Tunnel>>,
 }
 
@@ -76,6 +80,8 @@ impl Pool {
     /// A tunnel was made.
     pub fn made(&mut self, tunnel: &Arc<Tunnel>) {
         self.counts.made += 1;
+        let keepalives = self.keepalives.clone();
+        tunnel.on_keepalive(move |took| keepalives.lock().unwrap_or_else(PoisonError::into_inner).record(took));
         self.standing.push(Arc::downgrade(tunnel));
     }
 
@@ -99,6 +105,11 @@ impl Pool {
     /// How many tunnels are in each state, in the order of [`TunnelState::ALL`].
     pub fn states(&self) -> [usize; TunnelState::ALL.len()] {
         self.states
+    }
+
+    /// The round trips of the tunnels' keepalives.
+    pub fn keepalives(&self) -> Histogram {
+        self.keepalives.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What was counted so far.

@@ -87,6 +87,8 @@ pub struct MachineReport {
     pub ejections: u64,
     /// From sending to reply.
     pub machine_time: Histogram,
+    /// Round trips of keepalives.
+    pub keepalives: Histogram,
 }
 
 impl State {
@@ -105,7 +107,8 @@ impl State {
                 pool: pool.counts(),
                 late_replies: stats.late_replies,
                 ejections: stats.ejections,
-                machine_time: stats.machine_time.clone(),
+                machine_time: stats.machine_time,
+                keepalives: pool.keepalives(),
             }
         };
         Report {
@@ -114,7 +117,7 @@ impl State {
                     queued: scheduler.queued(WorldId(index)),
                     queued_bytes: scheduler.queued_bytes(WorldId(index)),
                     is_ready: scheduler.is_ready(WorldId(index)),
-                    stats: scheduler.world_stats(WorldId(index)).clone(),
+                    stats: scheduler.world_stats(WorldId(index)),
                 })
                 .collect(),
             machines: pools.iter().enumerate().map(machine).collect(),

@@ -16,7 +16,7 @@ use super::{Keepers, PipeError, open_pipe};
 use crate::access::{Access, Identity};
 use crate::command::keygen;
 use crate::config::Config;
-use crate::schedule::{CallerId, Effects as _, JobId, MachineId, NewJob, Priority, WorldId};
+use crate::schedule::{CallerId, Effects as _, FrontEnd, JobId, MachineId, NewJob, Priority, WorldId};
 use crate::shard::{Budgets, Finished, PoolCounts, Shard, TunnelState, WorldChange};
 
 /// How long a thing may take that takes milliseconds on an idle machine.
@@ -154,7 +154,7 @@ impl Pools {
 
     fn join(&self) -> CallerId {
         self.shard.with(|state, now| {
-            let caller = state.scheduler.caller_joined();
+            let caller = state.scheduler.caller_joined(FrontEnd::Hardserver);
             state.front.add_calls(now, caller, &Identity::anonymous());
             caller
         })

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use seeway::schedule::{CallerId, NewJob, Priority, WorldId};
+use seeway::schedule::{CallerId, FrontEnd, NewJob, Priority, WorldId};
 use seeway_proto::mux::Incoming;
 use seeway_proto::outcome::{Outcome, Rejected};
 use seeway_proto::wiped::WipedBuffer;
@@ -75,7 +75,7 @@ impl Simulation {
         if self.callers[slot].is_some() {
             return;
         }
-        let id = self.scheduler.caller_joined();
+        let id = self.scheduler.caller_joined(FrontEnd::Hardserver);
         let key = CallerKey { slot, life: self.new_life() };
         let side = match kind {
             CallerKind::Legacy => Side::Legacy(Box::new(Legacy {

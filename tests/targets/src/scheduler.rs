@@ -6,8 +6,8 @@
 use std::time::{Duration, Instant};
 
 use seeway::schedule::{
-    Abandoned, Affinity, Budget, CallerId, CallerQuota, ChannelId, CircuitSettings, Concluded, Effects, JobId,
-    MachineId, MachineSettings, NewJob, Priority, RetrySettings, Scheduler, Settings, SizeClass, WorldId,
+    Abandoned, Affinity, Budget, CallerId, CallerQuota, ChannelId, CircuitSettings, Concluded, Effects, FrontEnd,
+    JobId, MachineId, MachineSettings, NewJob, Priority, RetrySettings, Scheduler, Settings, SizeClass, WorldId,
     WorldSettings,
 };
 use seeway_proto::mux::Incoming;
@@ -172,7 +172,7 @@ impl Model {
             seed: flags.into(),
         };
         let mut scheduler = Scheduler::new(now, settings.clone());
-        let callers = (0..3).map(|_| scheduler.caller_joined()).collect();
+        let callers = (0..3).map(|_| scheduler.caller_joined(FrontEnd::Hardserver)).collect();
         Self {
             scheduler,
             settings,
@@ -350,7 +350,7 @@ impl Model {
         assert!(self.jobs.iter().all(|job| job.has_ended || job.caller != leaving), "its caller has gone");
         // Another one comes in its place.
         self.active[place] = self.callers.len();
-        let next = self.scheduler.caller_joined();
+        let next = self.scheduler.caller_joined(FrontEnd::Hardserver);
         self.callers.push(next);
     }
 

@@ -1,6 +1,6 @@
 // The console: listens to the gateway's state, each second, and shows it; asks for changes when told to and sure.
 
-import { byId, clock, duration, say, show, state } from "./dom.js";
+import { byId, bytes, clock, duration, say, show, state } from "./dom.js";
 import { Overview } from "./overview.js";
 import { MachinePage } from "./machine.js";
 import { offerChange } from "./change.js";
@@ -93,8 +93,8 @@ function pointOf({ time, jobs, worlds, machines }) {
   const times = (of) => (of ? [of.p50, of.p99, of.p999] : [null, null, null]);
   return {
     time,
-    all: [jobs.per_second, jobs.in_flight, jobs.queued, ...times(jobs.machine_seconds)],
-    worlds: Object.fromEntries(worlds.map((world) => [world.name, [world.jobs_per_second, world.queued, ...times(world.queue_seconds)]])),
+    all: [jobs.per_second, jobs.in_flight, jobs.queued, ...times(jobs.seconds)],
+    worlds: Object.fromEntries(worlds.map((world) => [world.name, [world.jobs_per_second, world.queued, ...times(world.seconds)]])),
     machines: Object.fromEntries(machines.map((machine) => [machine.name, [machine.jobs_per_second, machine.in_flight, ...times(machine.machine_seconds)]])),
   };
 }
@@ -123,7 +123,9 @@ function draw() {
   show(byId("trouble"), reasons.length > 0);
   say(byId("trouble"), reasons.join(". "));
   offerChange(byId("gateway-change"), latest, null);
-  say(byId("about"), `Seeway ${version} · process ${process.pid} · up for ${duration(process.uptime)} · ${shards} ${shards === 1 ? "shard" : "shards"}`);
+  const { pid, uptime, cpu_seconds, resident_bytes, threads, open_files } = process;
+  const figures = open_files === null ? "" : ` · ${bytes(resident_bytes)} of memory · ${duration(cpu_seconds)} of processor time · ${threads} threads · ${open_files} open files`;
+  say(byId("about"), `Seeway ${version} · process ${pid} · up for ${duration(uptime)} · ${shards} ${shards === 1 ? "shard" : "shards"}${figures}`);
   const [name, machine] = route();
   const is = machine === null ? null : latest.machines.find((other) => other.name === machine);
   const page = machine !== null && !is ? "missing" : name;

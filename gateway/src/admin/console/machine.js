@@ -60,6 +60,7 @@ export class MachinePage {
       ["p99", seconds(machine.machine_seconds?.p99)],
       ["p99.9", seconds(machine.machine_seconds?.p999)],
       ["Channels up", count(machine.channels)],
+      ["Keepalive p99", seconds(machine.keepalive_seconds?.p99)],
       ["SSH server", machine.address, "small"],
       ["Worlds", machine.worlds.join(", "), "small"],
     ]);

@@ -33,7 +33,7 @@ export class Overview {
   constructor() {
     const plots = byId("plots");
     this.rates = plot(plots, "Jobs each second, by world", rate);
-    this.times = plot(plots, "Time in the machine", seconds, true);
+    this.times = plot(plots, "Time of a job, from admission to outcome", seconds, true);
     this.flight = plot(plots, "Jobs in flight, by machine", count);
     this.queue = plot(plots, "Jobs that wait, by world", count);
     this.worlds = table(byId("worlds"), "Worlds", [
@@ -42,7 +42,9 @@ export class Overview {
       ["Jobs/s", number, (cell, world) => say(cell, rate(world.jobs_per_second))],
       ["Failed/s", number, (cell, world) => say(cell, rate(world.failed_per_second))],
       ["Waiting", number, (cell, world) => say(cell, count(world.queued))],
-      ["Bytes waiting", rare, (cell, world) => say(cell, bytes(world.queue_bytes))],
+      ["p50", rare, (cell, world) => say(cell, seconds(world.seconds?.p50))],
+      ["p99", number, (cell, world) => say(cell, seconds(world.seconds?.p99))],
+      ["p99.9", rare, (cell, world) => say(cell, seconds(world.seconds?.p999))],
       ["Wait p99", rare, (cell, world) => say(cell, seconds(world.queue_seconds?.p99))],
       ["Sent again", rare, (cell, world) => say(cell, count(world.retries))],
       ["Machines", "wide", (cell, world) => say(cell, world.machines.join(", "))],
@@ -95,9 +97,9 @@ export class Overview {
       ["Failed each second", rate(jobs.failed_per_second), jobs.failed_per_second > 0 ? "bad" : ""],
       ["In hand", count(jobs.in_hand)],
       ["Waiting", count(jobs.queued)],
-      ["Machine time p50", seconds(jobs.machine_seconds?.p50)],
-      ["p99", seconds(jobs.machine_seconds?.p99)],
-      ["p99.9", seconds(jobs.machine_seconds?.p999)],
+      ["Time of a job, p50", seconds(jobs.seconds?.p50)],
+      ["p99", seconds(jobs.seconds?.p99)],
+      ["p99.9", seconds(jobs.seconds?.p999)],
     ]);
     this.worlds(worlds, ({ name }) => name);
     show(byId("no-changes"), !latest.may_change);

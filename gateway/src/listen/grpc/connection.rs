@@ -16,7 +16,7 @@ use super::messages::Holding;
 use crate::access::Identity;
 use crate::audit::Actor;
 use crate::listen::stream::Stream;
-use crate::schedule::CallerId;
+use crate::schedule::{CallerId, FrontEnd};
 use crate::shard::{CallerCount, Shard};
 
 /// What is kept back of a write, to go out with the next one. The HTTP/2 library writes a large frame's beginning by itself, and
@@ -96,7 +96,7 @@ impl Drop for Caller {
 impl Connection {
     pub(super) fn new(shard: &Shard, stream: Stream, actor: Arc<Actor>, count: CallerCount) -> Self {
         let id = shard.with(|state, now| {
-            let id = state.scheduler.caller_joined();
+            let id = state.scheduler.caller_joined(FrontEnd::Grpc);
             state.front.add_calls(now, id, actor.identity());
             state.front.introduce(id, &actor);
             id

@@ -26,7 +26,7 @@ use super::limits::bad_affinity_key;
 use super::messages::{Held, Messages};
 use super::priority;
 use super::somebody::Somebody;
-use crate::schedule::{CallerId, NewJob};
+use crate::schedule::{CallerId, FrontEnd, NewJob};
 use crate::shard::{Answered, Shard, State};
 
 /// How many jobs are handed over in one call, and about how many bytes of them: a packet of the tunnel's. What is more comes
@@ -112,7 +112,7 @@ impl Answering {
     ) -> Self {
         let room = Arc::new(Notify::new());
         let caller = shard.with(|state, now| {
-            let caller = state.scheduler.caller_joined();
+            let caller = state.scheduler.caller_joined(FrontEnd::Grpc);
             state.front.add_stream(now, caller, somebody.identity(), room.clone());
             state.front.introduce_over(caller, somebody.caller().id(), somebody.identity());
             caller

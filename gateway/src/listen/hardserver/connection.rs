@@ -16,7 +16,7 @@ use super::pass::Passing;
 use super::socket::{KEPT_BYTES, decode_partial};
 use crate::audit::Actor;
 use crate::config::Config;
-use crate::schedule::{CallerId, NewJob, Priority};
+use crate::schedule::{CallerId, FrontEnd, NewJob, Priority};
 use crate::shard::{CallerCount, LegacyPort, Meaning, Shard, State, Written};
 
 /// What one read takes at most: enough for a few hundred small jobs, small enough to stay in a core's cache, and for a large job
@@ -86,7 +86,7 @@ impl Connection {
             port = port.beside_hardserver(config.worlds.len(), passing.wakes.clone());
         }
         let caller_id = shard.with(|state, now| {
-            let caller = state.scheduler.caller_joined();
+            let caller = state.scheduler.caller_joined(FrontEnd::Hardserver);
             state.front.add_legacy(now, caller, actor.identity(), port);
             state.front.introduce(caller, actor);
             caller

@@ -20,7 +20,8 @@ fn serve(bench: &mut Bench, channel: ChannelId, count: usize) {
 #[test]
 fn a_lone_job_does_not_wait_for_another_callers_ten_thousand() {
     let (mut bench, channel) = narrow(|_| {});
-    let (crowd, lone) = (bench.scheduler.caller_joined(), bench.scheduler.caller_joined());
+    let (crowd, lone) =
+        (bench.scheduler.caller_joined(FrontEnd::Hardserver), bench.scheduler.caller_joined(FrontEnd::Hardserver));
     for ticket in 0..10_000 {
         bench.submit(crowd, ticket);
     }
@@ -34,7 +35,7 @@ fn a_lone_job_does_not_wait_for_another_callers_ten_thousand() {
 fn under_load_callers_get_what_their_priorities_weigh() {
     let (mut bench, channel) = narrow(|_| {});
     let callers = [Priority::High, Priority::Normal, Priority::Low].map(|priority| {
-        let caller = bench.scheduler.caller_joined();
+        let caller = bench.scheduler.caller_joined(FrontEnd::Hardserver);
         for ticket in 0..500 {
             bench.submit_as(caller, ticket, 8, |new| new.priority = priority);
         }
@@ -49,7 +50,7 @@ fn under_load_callers_get_what_their_priorities_weigh() {
 fn under_load_callers_whose_jobs_all_have_one_key_get_no_other_share() {
     let (mut bench, channel) = narrow(|_| {});
     let callers = [Priority::High, Priority::Normal, Priority::Low].map(|priority| {
-        let caller = bench.scheduler.caller_joined();
+        let caller = bench.scheduler.caller_joined(FrontEnd::Hardserver);
         for ticket in 0..500 {
             bench.submit_as(caller, ticket, 8, |new| (new.priority, new.affinity_key) = (priority, b"one"));
         }
@@ -63,7 +64,8 @@ fn under_load_callers_whose_jobs_all_have_one_key_get_no_other_share() {
 #[test]
 fn a_quota_of_queued_jobs_at_it_and_one_past() {
     let (mut bench, channel) = narrow(|settings| settings.caller.queued = 2);
-    let (caller, other) = (bench.scheduler.caller_joined(), bench.scheduler.caller_joined());
+    let (caller, other) =
+        (bench.scheduler.caller_joined(FrontEnd::Hardserver), bench.scheduler.caller_joined(FrontEnd::Hardserver));
     for ticket in 0..3 {
         assert!(bench.scheduler.has_room(caller), "{ticket}");
         bench.submit(caller, ticket).expect("one is sent, two wait");
@@ -81,7 +83,7 @@ fn a_quota_of_queued_jobs_at_it_and_one_past() {
 #[test]
 fn a_quota_of_bytes_at_it_and_one_past() {
     let (mut bench, channel) = narrow(|settings| settings.caller.bytes = 1500);
-    let caller = bench.scheduler.caller_joined();
+    let caller = bench.scheduler.caller_joined(FrontEnd::Hardserver);
     bench.submit_as(caller, 0, 900, |_| {}).expect("the first");
     assert!(!bench.scheduler.has_room(caller), "one of the largest would not fit");
     bench.submit_as(caller, 1, 600, |_| {}).expect("exactly full");
@@ -96,7 +98,8 @@ fn a_quota_of_bytes_at_it_and_one_past() {
 fn a_quota_in_flight_holds_one_caller_back_and_nobody_else() {
     let mut bench = Bench::with(&[&[0], &[1]], 100, 100, HOLD, |settings| settings.caller.in_flight = 2);
     let (channel, elsewhere) = (bench.open(0), bench.open(1));
-    let (caller, other) = (bench.scheduler.caller_joined(), bench.scheduler.caller_joined());
+    let (caller, other) =
+        (bench.scheduler.caller_joined(FrontEnd::Hardserver), bench.scheduler.caller_joined(FrontEnd::Hardserver));
     for ticket in 0..5 {
         bench.submit(caller, ticket);
         bench.submit(other, 100 + ticket);
@@ -116,7 +119,7 @@ fn a_quota_in_flight_holds_one_caller_back_and_nobody_else() {
 #[test]
 fn a_queue_is_limited_in_bytes_too() {
     let (mut bench, channel) = narrow(|settings| settings.worlds[0].queue_bytes = Budget::new(1000, 1));
-    let caller = bench.scheduler.caller_joined();
+    let caller = bench.scheduler.caller_joined(FrontEnd::Hardserver);
     bench.submit_as(caller, 0, 1000, |_| {}).expect("sent");
     bench.submit_as(caller, 1, 400, |_| {}).expect("waits");
     bench.submit_as(caller, 2, 600, |_| {}).expect("waits: exactly full");
@@ -131,7 +134,7 @@ fn a_queue_is_limited_in_bytes_too() {
 #[test]
 fn large_jobs_have_channels_of_their_own_and_borrow_where_there_are_none() {
     let mut bench = Bench::new(&[&[0]], 100, 100, HOLD);
-    let caller = bench.scheduler.caller_joined();
+    let caller = bench.scheduler.caller_joined(FrontEnd::Hardserver);
     let small = bench.open(0);
     bench.submit_as(caller, 100, 500, |_| {});
     bench.send(small);
@@ -158,7 +161,7 @@ fn large_jobs_have_channels_of_their_own_and_borrow_where_there_are_none() {
 fn the_buffer_of_a_large_job_is_used_for_the_next_one() {
     let mut bench = Bench::new(&[&[0]], 10, 10, HOLD);
     let (small, bulk) = (bench.open(0), bench.open_for(0, SizeClass::Bulk));
-    let caller = bench.scheduler.caller_joined();
+    let caller = bench.scheduler.caller_joined(FrontEnd::Hardserver);
     bench.submit_as(caller, 1, 8, |_| {});
     bench.send(small);
     assert_eq!(bench.scheduler.large_buffers().take().capacity(), 0, "that of a small one stays with its channel");
@@ -177,7 +180,7 @@ fn the_buffer_of_a_large_job_is_used_for_the_next_one() {
 #[test]
 fn retries_end_where_their_budget_does() {
     let mut bench = Bench::with(&[&[0]], 100, 100, HOLD, |settings| settings.retry.reserve = 3);
-    let caller = bench.scheduler.caller_joined();
+    let caller = bench.scheduler.caller_joined(FrontEnd::Hardserver);
     let channel = bench.open(0);
     for ticket in 0..20 {
         bench.submit_for(caller, ticket, PATIENCE, true);

@@ -12,7 +12,7 @@ fn keyed(bench: &mut Bench, caller: CallerId, ticket: u64, size: usize) -> Optio
 fn a_job_goes_on_when_the_one_before_it_is_withdrawn() {
     let mut bench = Bench::new(&[&[0]], 10, 10, HOLD);
     let (small, bulk) = (bench.open(0), bench.open_for(0, SizeClass::Bulk));
-    let caller = bench.scheduler.caller_joined();
+    let caller = bench.scheduler.caller_joined(FrontEnd::Hardserver);
     let first = keyed(&mut bench, caller, 1, 8).expect("staged on the channel for small ones");
     keyed(&mut bench, caller, 2, 900).expect("waits until that has left");
     assert_eq!(bench.scheduler.queued(WorldId(0)), 1);
@@ -26,7 +26,7 @@ fn a_job_goes_on_when_the_one_before_it_is_withdrawn() {
 fn order_holds_when_the_last_job_staged_is_withdrawn() {
     let mut bench = Bench::new(&[&[0]], 10, 10, HOLD);
     let channels = [bench.open(0), bench.open(0)];
-    let caller = bench.scheduler.caller_joined();
+    let caller = bench.scheduler.caller_joined(FrontEnd::Hardserver);
     keyed(&mut bench, caller, 1, 8);
     let second = keyed(&mut bench, caller, 2, 8).expect("staged");
     bench.scheduler.cancel(bench.now, second, &mut bench.told);
@@ -41,7 +41,7 @@ fn order_holds_when_the_last_job_staged_is_withdrawn() {
 fn a_waiting_job_does_not_go_to_a_machine_that_its_world_has_lost() {
     let mut bench = Bench::new(&[&[0, 1], &[0, 1]], 1, 10, HOLD);
     let channels = [bench.open(0), bench.open(1)];
-    let caller = bench.scheduler.caller_joined();
+    let caller = bench.scheduler.caller_joined(FrontEnd::Hardserver);
     keyed(&mut bench, caller, 1, 8);
     bench.send_all();
     let home = (0..2).find(|place| bench.held(channels[*place]) == 1).expect("it was sent");
@@ -64,7 +64,7 @@ fn however_many_wait_for_a_machine_that_is_gone_they_fail_in_their_order() {
         settings.worlds[0].queue_bytes = Budget::new(1 << 30, 1);
     });
     let channels = [bench.open(0), bench.open(1)];
-    let caller = bench.scheduler.caller_joined();
+    let caller = bench.scheduler.caller_joined(FrontEnd::Hardserver);
     keyed(&mut bench, caller, 0, 8);
     bench.send_all();
     let home = channels.into_iter().find(|channel| bench.held(*channel) == 1).expect("it was sent");
@@ -82,7 +82,7 @@ fn however_many_wait_for_a_machine_that_is_gone_they_fail_in_their_order() {
 fn on_trial(patience: Duration) -> (Bench, ChannelId) {
     let mut bench = Bench::with(&[&[0, 1]], 64, 1000, HOLD, |settings| settings.circuit.failures = 1);
     let (bad, good) = (bench.open(0), bench.open(1));
-    let caller = bench.scheduler.caller_joined();
+    let caller = bench.scheduler.caller_joined(FrontEnd::Hardserver);
     bench.submit(caller, 0);
     bench.submit(caller, 1);
     bench.send_all();
@@ -130,7 +130,7 @@ fn a_trial_that_has_not_left_when_its_time_is_over_goes_elsewhere() {
     bench.pass(bench.settings.circuit.probe_after * 2);
     bench.send_all();
     bench.answer_no_ops(bad);
-    let caller = bench.scheduler.caller_joined();
+    let caller = bench.scheduler.caller_joined(FrontEnd::Hardserver);
     for ticket in 0..8 {
         bench.submit_for(caller, ticket, PATIENCE * 10, false);
     }
@@ -146,7 +146,7 @@ fn a_trial_that_has_not_left_when_its_time_is_over_goes_elsewhere() {
 fn a_job_that_is_sent_again_goes_to_what_its_world_has_now() {
     let mut bench = Bench::new(&[&[0, 1], &[0]], 1, 10, HOLD);
     let (lost, other) = (bench.open(0), bench.open(1));
-    let caller = bench.scheduler.caller_joined();
+    let caller = bench.scheduler.caller_joined(FrontEnd::Hardserver);
     // A reload takes the machine away while it has the job.
     bench.submit_as(caller, 0, 8, |new| new.idempotent = true);
     bench.submit_as(caller, 1, 8, |new| new.idempotent = true);

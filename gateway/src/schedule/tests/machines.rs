@@ -12,7 +12,7 @@ fn state(bench: &Bench, machine: usize) -> MachineState {
 fn two(change: impl FnOnce(&mut Settings)) -> (Bench, [ChannelId; 2], CallerId) {
     let mut bench = Bench::with(&[&[0, 1]], 64, 1000, HOLD, change);
     let channels = [bench.open(0), bench.open(1)];
-    let caller = bench.scheduler.caller_joined();
+    let caller = bench.scheduler.caller_joined(FrontEnd::Hardserver);
     (bench, channels, caller)
 }
 
@@ -89,7 +89,7 @@ fn jobs_of_a_key_that_wait_move_on_or_fail_when_their_machine_goes() {
 #[test]
 fn with_no_machine_up_jobs_with_keys_wait_like_all_others() {
     let mut bench = Bench::with(&[&[0, 1]], 4, 10, HOLD, |settings| settings.worlds[0].affinity = Affinity::Strict);
-    let caller = bench.scheduler.caller_joined();
+    let caller = bench.scheduler.caller_joined(FrontEnd::Hardserver);
     for (ticket, key) in [b"a", b"b", b"c", b"d", b"e", b"f"].iter().enumerate() {
         bench.submit_as(caller, ticket as u64, 8, |new| new.affinity_key = *key);
     }
@@ -105,7 +105,8 @@ fn with_no_machine_up_jobs_with_keys_wait_like_all_others() {
 fn jobs_of_one_key_leave_in_order_whatever_their_sizes_and_priorities() {
     let mut bench = Bench::new(&[&[0]], 3, 1000, HOLD);
     let channels = [bench.open(0), bench.open(0), bench.open_for(0, SizeClass::Bulk)];
-    let (caller, other) = (bench.scheduler.caller_joined(), bench.scheduler.caller_joined());
+    let (caller, other) =
+        (bench.scheduler.caller_joined(FrontEnd::Hardserver), bench.scheduler.caller_joined(FrontEnd::Hardserver));
     let priorities = [Priority::Low, Priority::High, Priority::Normal].into_iter().cycle();
     for (ticket, priority) in (0..200).zip(priorities) {
         let size = if ticket % 3 == 0 { 900 } else { 8 };
@@ -240,7 +241,7 @@ fn what_waits_for_a_world_that_is_removed_still_runs() {
     for hold in [HOLD, Duration::ZERO] {
         let mut bench = Bench::new(&[&[0]], 1, 10, hold);
         let channel = bench.open(0);
-        let caller = bench.scheduler.caller_joined();
+        let caller = bench.scheduler.caller_joined(FrontEnd::Hardserver);
         bench.submit(caller, 0);
         bench.submit(caller, 1);
         bench.send(channel);
@@ -357,7 +358,7 @@ fn a_machine_that_comes_back_takes_load_step_by_step() {
 fn the_quicker_machine_gets_more() {
     let mut bench = Bench::new(&[&[0, 1, 2]], 1000, 10, HOLD);
     let channels = [bench.open(0), bench.open(1), bench.open(2)];
-    let caller = bench.scheduler.caller_joined();
+    let caller = bench.scheduler.caller_joined(FrontEnd::Hardserver);
     let mut got = [0_u32; 3];
     for ticket in 0..3000 {
         bench.submit(caller, ticket);
@@ -409,7 +410,7 @@ fn a_machine_that_is_drained_finishes_what_it_has_and_gets_no_more() {
 fn a_channel_that_is_drained_gets_no_job_and_is_done_when_its_last_is_answered() {
     let mut bench = Bench::new(&[&[0]], 64, 10, HOLD);
     let old = bench.open(0);
-    let caller = bench.scheduler.caller_joined();
+    let caller = bench.scheduler.caller_joined(FrontEnd::Hardserver);
     bench.submit(caller, 0);
     bench.send(old);
     bench.submit(caller, 1);

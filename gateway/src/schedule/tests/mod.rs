@@ -289,7 +289,7 @@ impl Bench {
 fn one_machine() -> (Bench, ChannelId, CallerId) {
     let mut bench = Bench::new(&[&[0]], 4, 3, HOLD);
     let channel = bench.open(0);
-    let caller = bench.scheduler.caller_joined();
+    let caller = bench.scheduler.caller_joined(FrontEnd::Hardserver);
     (bench, channel, caller)
 }
 
@@ -347,7 +347,7 @@ fn job_sizes_at_and_past_the_limit() {
 #[test]
 fn jobs_are_held_for_a_machine_that_is_not_up_and_then_fail_unsent() {
     let mut bench = Bench::new(&[&[0]], 4, 10, HOLD);
-    let caller = bench.scheduler.caller_joined();
+    let caller = bench.scheduler.caller_joined(FrontEnd::Hardserver);
     bench.submit(caller, 1);
     bench.pass(HOLD.saturating_sub(Duration::from_millis(1)));
     assert_eq!(bench.outcome(caller, 1), None);
@@ -364,7 +364,7 @@ fn jobs_are_held_for_a_machine_that_is_not_up_and_then_fail_unsent() {
 #[test]
 fn with_no_hold_a_world_that_is_down_fails_at_once() {
     let mut bench = Bench::new(&[&[0]], 1, 10, Duration::ZERO);
-    let caller = bench.scheduler.caller_joined();
+    let caller = bench.scheduler.caller_joined(FrontEnd::Hardserver);
     assert_eq!(bench.submit(caller, 1), None);
     assert_eq!(bench.outcome(caller, 1), Some(OutcomeKind::NotSentNowhereToGo));
     let channel = bench.open(0);
@@ -424,7 +424,7 @@ impl Bench {
 #[test]
 fn a_caller_that_goes_takes_its_unsent_jobs_with_it_and_nobody_elses() {
     let (mut bench, channel, caller) = one_machine();
-    let other = bench.scheduler.caller_joined();
+    let other = bench.scheduler.caller_joined(FrontEnd::Hardserver);
     bench.submit(caller, 1);
     bench.send(channel);
     bench.submit(caller, 2);
@@ -472,7 +472,7 @@ fn a_cancelled_job_is_not_sent_and_one_that_has_left_runs_on() {
 fn when_a_channel_is_lost_the_unsent_move_and_the_sent_are_unknown() {
     let mut bench = Bench::new(&[&[0, 1]], 4, 10, HOLD);
     let lost = bench.open(0);
-    let caller = bench.scheduler.caller_joined();
+    let caller = bench.scheduler.caller_joined(FrontEnd::Hardserver);
     bench.submit(caller, 1);
     bench.send(lost);
     bench.submit(caller, 2);
@@ -488,7 +488,7 @@ fn when_a_channel_is_lost_the_unsent_move_and_the_sent_are_unknown() {
 #[test]
 fn only_idempotent_jobs_are_sent_again_and_only_so_often() {
     let mut bench = Bench::new(&[&[0]], 4, 10, HOLD);
-    let caller = bench.scheduler.caller_joined();
+    let caller = bench.scheduler.caller_joined(FrontEnd::Hardserver);
     let mut channel = bench.open(0);
     bench.submit_for(caller, 1, PATIENCE, true);
     bench.submit_for(caller, 2, PATIENCE, false);
@@ -527,7 +527,7 @@ fn a_machine_that_failed_is_an_unknown_outcome_and_its_own_status_is_passed_on()
 fn jobs_spread_over_machines_and_channels_by_least_in_flight() {
     let mut bench = Bench::new(&[&[0, 1]], 100, 10, HOLD);
     let channels = [bench.open(0), bench.open(0), bench.open(1)];
-    let caller = bench.scheduler.caller_joined();
+    let caller = bench.scheduler.caller_joined(FrontEnd::Hardserver);
     for ticket in 0..40 {
         bench.submit(caller, ticket);
         bench.send_all();
@@ -539,7 +539,7 @@ fn jobs_spread_over_machines_and_channels_by_least_in_flight() {
 fn a_batch_fills_a_packet_before_another_channel_begins_one() {
     let mut bench = Bench::with(&[&[0]], 10_000, 10_000, HOLD, |settings| settings.channel_buffer = 1 << 20);
     let channels = [bench.open(0), bench.open(0)];
-    let caller = bench.scheduler.caller_joined();
+    let caller = bench.scheduler.caller_joined(FrontEnd::Hardserver);
     let submit = |bench: &mut Bench, tickets: std::ops::Range<u64>| {
         for ticket in tickets {
             bench.submit_as(caller, ticket, 400, |_| {}).expect("admitted");
@@ -557,7 +557,7 @@ fn a_batch_fills_a_packet_before_another_channel_begins_one() {
 fn a_writer_that_does_not_take_its_batch_is_left_alone() {
     let mut bench = Bench::new(&[&[0]], 100, 100, HOLD);
     let channels = [bench.open(0), bench.open(0)];
-    let caller = bench.scheduler.caller_joined();
+    let caller = bench.scheduler.caller_joined(FrontEnd::Hardserver);
     bench.submit(caller, 0);
     bench.submit(caller, 1);
     bench.pass(Duration::from_millis(2));
@@ -615,7 +615,7 @@ proptest! {
     #[test]
     fn the_promise(steps in prop::collection::vec((0_u8..12, any::<prop::sample::Index>(), any::<bool>()), 1..600)) {
         let mut bench = Bench::new(&[&[0, 1]], 5, 6, Duration::from_secs(2));
-        let mut callers = vec![bench.scheduler.caller_joined()];
+        let mut callers = vec![bench.scheduler.caller_joined(FrontEnd::Hardserver)];
         let mut jobs: BTreeMap<u64, (CallerId, bool, Option<JobId>)> = BTreeMap::new();
         let mut released: HashSet<u64> = HashSet::new();
         let mut next = 0;
@@ -657,7 +657,7 @@ proptest! {
                         released.insert(ticket);
                     }
                 }
-                _ => callers.push(bench.scheduler.caller_joined()),
+                _ => callers.push(bench.scheduler.caller_joined(FrontEnd::Hardserver)),
             }
             prop_assert!(bench.scheduler.in_flight(MachineId(0)) <= 5);
             prop_assert!(bench.scheduler.queued(WorldId(0)) <= 6 + 10, "admitted ones come back on top");
