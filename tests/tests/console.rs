@@ -7,8 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use seeway_client::grpc::{Gateway as Client, SubmitOptions};
 use seeway_tests::{
-    Config, Gateway, Identity, Machine, load::Load, ports, process::Process, python, turn::Turn, wait,
+    Config, Door, Gateway, Identity, Machine, Sshd, load::Load, ports, process::Process, python, turn::Turn, wait,
 };
 use serde_json::Value;
 
@@ -183,8 +184,7 @@ fn readiness_has_its_reasons() {
     let _turn = Turn::beside_others();
     let mut scene = Scene::start();
     let gateway = Gateway::ready(&scene.config);
-    let ready =
-        |accept: &str| gateway.ask("GET", "/readyz", &format!("Host: {}\r\n{accept}", gateway.admin()));
+    let ready = |accept: &str| gateway.ask("GET", "/readyz", &format!("Host: {}\r\n{accept}", gateway.admin()));
     let reasons = || {
         let (status, said) = ready("Accept: text/html, application/json;q=0.9\r\n");
         (status, serde_json::from_str::<Value>(&said).unwrap_or_else(|error| panic!("{error}: {said}")))
@@ -200,7 +200,10 @@ fn readiness_has_its_reasons() {
         (status == 503 && all["worlds"][0]["reason"].as_str()?.contains("no TCP connection")).then_some(all)
     });
     let of_payments = all["worlds"][0]["reason"].as_str().expect("a reason");
-    assert!(of_payments.starts_with("hsm-a: no TCP connection") && of_payments.ends_with("; hsm-b is drained"), "{all}");
+    assert!(
+        of_payments.starts_with("hsm-a: no TCP connection") && of_payments.ends_with("; hsm-b is drained"),
+        "{all}"
+    );
     assert_eq!(all["worlds"][1]["reason"], "hsm-b is drained", "{all}");
     assert_eq!(all["reasons"][0], "no world can take a job", "{all}");
     assert_eq!(gateway.post("/drain").0, 200);
@@ -269,7 +272,8 @@ fn who_listens_and_does_not_read_is_let_go() {
 async fn the_page_has_every_field_of_the_state_and_no_other() {
     let _turn = Turn::beside_others();
     let mut scene = Scene::start();
-    let gateway = Gateway::ready(&scene.config);
+    let often = "keepalive_idle = \"100ms\"\nkeepalive = \"100ms\"";
+    let gateway = Gateway::ready(&scene.config.clone().line("ssh", often));
     let mut seen = BTreeSet::new();
     let mut look = |done: fn(&Value) -> bool| {
         wait::until("the state has what is wanted", wait::BOUND, || {
@@ -282,11 +286,14 @@ async fn the_page_has_every_field_of_the_state_and_no_other() {
     };
     let load = Load::start(&gateway, "payments");
     let all = look(|state| {
-        let has_times = state["jobs"]["machine_seconds"].is_object() && state["worlds"][0]["queue_seconds"].is_object();
+        let times = [&state["jobs"]["machine_seconds"], &state["worlds"][0]["queue_seconds"]];
+        let has_times = times.into_iter().chain([&state["machines"][0]["keepalive_seconds"]]).all(Value::is_object);
         has_times && state["callers"]["busiest"].as_array().is_some_and(|callers| callers.len() >= 3)
     });
     assert!(load.finish().await > 0);
-    let sum = |of: &str| all[of].as_array().into_iter().flatten().filter_map(|one| one["jobs_per_second"].as_f64()).sum::<f64>();
+    let sum = |of: &str| {
+        all[of].as_array().into_iter().flatten().filter_map(|one| one["jobs_per_second"].as_f64()).sum::<f64>()
+    };
     assert!(sum("worlds") > 0.0 && sum("machines") > 0.0, "{all}");
     let callers = all["callers"]["busiest"].as_array().expect("a list");
     let listeners: BTreeSet<_> = callers.iter().filter_map(|caller| caller["listener"].as_str()).collect();
@@ -295,7 +302,10 @@ async fn the_page_has_every_field_of_the_state_and_no_other() {
     assert_eq!(gateway.post("/drain?machine=hsm-b").0, 200);
     let all = look(|state| {
         let [first, second] = [&state["machines"][0], &state["machines"][1]];
-        first["trouble"].is_object() && first["state"] == "down" && second["draining"] == true && state["ready"] == false
+        first["trouble"].is_object()
+            && first["state"] == "down"
+            && second["draining"] == true
+            && state["ready"] == false
     });
     assert_eq!(all["machines"][0]["states"], serde_json::json!({ "down": 1 }), "{all}");
     // Nobody can be kept from changing anything here.
@@ -308,6 +318,70 @@ async fn the_page_has_every_field_of_the_state_and_no_other() {
     let mut named: BTreeSet<_> = named.map(str::to_owned).collect();
     assert!(named.remove("why_not"));
     assert_eq!(named, seen, "the page, and what there is");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_happens_to_a_machine_is_in_its_history() {
+    let _turn = Turn::beside_others();
+    let identity = Identity::generate();
+    let start = |app| Machine::start_with_ssh(app, &identity, "127.0.0.1:0");
+    let (well, weak) = (start("echo"), start("faulty:1"));
+    let strict = Sshd::start_with(&identity, Ipv4Addr::LOCALHOST.into(), "PermitOpen 127.0.0.1:1");
+    let another = Door { host_key: strict.door().host_key.clone(), ..well.door().clone() };
+    let nobody =
+        Door { address: (Ipv4Addr::LOCALHOST, ports::free(Ipv4Addr::LOCALHOST.into())).into(), ..well.door().clone() };
+    let config = Config::new()
+        .machine("well", well.door(), well.seejobs(), &identity, "")
+        .machine("weak", weak.door(), weak.seejobs(), &identity, "")
+        .machine("forbidden", strict.door(), well.seejobs(), &identity, "")
+        .machine("another", &another, well.seejobs(), &identity, "")
+        .machine("nobody", &nobody, well.seejobs(), &identity, "")
+        .world("w", &["well", "weak"], "")
+        .world("dark", &["forbidden", "another", "nobody"], "")
+        .line("circuit", "failures = 2\nprobe_after = \"1h\"\nprobe_max = \"1h\"")
+        .line("runtime", "shards = 2");
+    let gateway = Gateway::start(&config);
+    gateway.until_up(&["well", "weak"]);
+    let history = |machine: &str| {
+        let (status, said) = gateway.get(&format!("/api/machines/{machine}/history"));
+        assert_eq!(status, 200, "{said}");
+        let mut all: Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
+        all["history"].as_array_mut().map(std::mem::take).expect("a list")
+    };
+    let happened = |machine: &str, what: &str, text: &str| {
+        let found = wait::until(&format!("{machine} has {what} in its history"), wait::BOUND, || {
+            history(machine).into_iter().find(|happened| happened["what"] == what)
+        });
+        assert!(found["text"].as_str().is_some_and(|said| said.contains(text)), "{found}");
+        found
+    };
+    assert!(happened("well", "tunnel_up", "SSH-2.0-")["shard"].is_u64());
+    happened("forbidden", "channel_forbidden", "");
+    happened("another", "refused", "host key");
+    happened("nobody", "connect_failed", "refused");
+    let client = Client::connect(&gateway.grpc().to_string()).await.unwrap_or_else(|error| panic!("{error}"));
+    for _ in 0..1000 {
+        // Half of them fail, until the machine that fails them is ejected.
+        let _ = client.submit("w", b"job".to_vec(), &SubmitOptions::default()).await;
+        if gateway.metrics().sum_where("seeway_ejections_total", "machine=\"weak\"") > 0.5 {
+            break;
+        }
+    }
+    happened("weak", "ejected", "failed jobs");
+    for path in ["/drain?machine=well", "/drain?machine=well", "/resume?machine=well", "/reload"] {
+        assert_eq!(gateway.post(path).0, 200, "{path}");
+    }
+    // What all shards are told is told once, and what changes nothing is not.
+    let wishes: Vec<_> = history("well").into_iter().filter(|happened| happened["shard"].is_null()).collect();
+    let wishes: Vec<_> = wishes.iter().filter_map(|happened| happened["what"].as_str()).collect();
+    assert_eq!(wishes, ["drained", "resumed", "reloaded"]);
+    // Why a world is down is said of each of its machines.
+    let (_, said) = gateway.ask("GET", "/readyz", "Host: localhost\r\nAccept: application/json\r\n");
+    for part in
+        ["world dark: forbidden forbids the channel: ", "another refused the tunnel", "nobody: no TCP connection"]
+    {
+        assert!(said.contains(part), "{part}: {said}");
+    }
 }
 
 /// The fields of a value, by their paths. Maps by names that operators or the program choose have `*` for each.

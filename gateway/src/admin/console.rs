@@ -56,7 +56,9 @@ mod tests {
         for (name, _, text) in FILES {
             // Names of XML's kinds are no addresses that anybody asks.
             let text = text.replace("http://www.w3.org/2000/svg", "");
-            for bad in ["http://", "https://", "//cdn", "@import", "innerHTML", "outerHTML", "insertAdjacentHTML", "eval("] {
+            for bad in
+                ["http://", "https://", "//cdn", "@import", "innerHTML", "outerHTML", "insertAdjacentHTML", "eval("]
+            {
                 assert!(!text.contains(bad), "{name} has {bad}");
             }
         }

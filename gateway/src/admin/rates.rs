@@ -294,4 +294,3 @@ fn short(percentiles: Percentiles) -> Percentiles {
 fn rounded(number: f64, parts: f64) -> f64 {
     (number * parts).round() / parts
 }
-

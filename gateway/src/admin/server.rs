@@ -194,4 +194,3 @@ async fn answer_all(
         tracing::debug!(%error, "a connection to the admin port ended badly");
     }
 }
-
