@@ -704,6 +704,36 @@ machines = [\"hsm\"]
     }
 
     #[tokio::test]
+    async fn the_shards_are_asked_as_long_as_somebody_looks_and_no_longer() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let machine = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let config = config(folder.path(), machine.local_addr().expect("bound"));
+        let gateway = Gateway::start(Arc::new(config)).await.unwrap_or_else(|error| panic!("{error}"));
+        let admin = gateway.addresses().admin.expect("on");
+        let is_looked_at = || gateway.control().is_looked_at();
+        assert!(get(admin, "/metrics").await.contains("seeway_build_info"));
+        assert!(!is_looked_at(), "nobody looks every second");
+        let mut stream = TcpStream::connect(admin).await.expect("accepted");
+        let asks = format!("GET /api/events HTTP/1.1\r\nHost: {admin}\r\n\r\n");
+        stream.write_all(asks.as_bytes()).await.expect("sent");
+        let mut heard = Vec::new();
+        while String::from_utf8_lossy(&heard).matches("event: state").count() < 3 {
+            let read = tokio::time::timeout(BOUND, stream.read_buf(&mut heard)).await.expect("each second");
+            assert!(read.expect("it goes on") > 0, "{}", String::from_utf8_lossy(&heard));
+        }
+        assert!(is_looked_at());
+        drop(stream);
+        until("nobody is asked any more", async || !is_looked_at()).await;
+        // And whoever comes then hears what is so then.
+        let mut stream = TcpStream::connect(admin).await.expect("accepted");
+        stream.write_all(asks.replace("events", "state").as_bytes()).await.expect("sent");
+        let mut state = String::new();
+        stream.read_to_string(&mut state).await.expect("an answer");
+        assert!(state.contains("\"interval\":0.0,"), "{state}");
+        assert!(is_looked_at());
+    }
+
+    #[tokio::test]
     async fn connections_that_ask_nothing_do_not_keep_an_operator_waiting() {
         let folder = tempfile::tempdir().expect("a folder");
         let machine = TcpListener::bind("127.0.0.1:0").await.expect("bound");

@@ -7,7 +7,12 @@ use crate::process::Process;
 /// How long one of the scripts may run.
 const BOUND: Duration = Duration::from_secs(300);
 
-/// Starts `tests/python/SCRIPT` with these arguments.
+/// Runs `tests/python/SCRIPT` with these arguments. Panics with what it printed unless it ends with 0; gives its output.
+pub fn run<S: AsRef<std::ffi::OsStr>>(script: &str, arguments: impl IntoIterator<Item = S>) -> String {
+    finish(start(script, arguments))
+}
+
+/// Starts one of the scripts, to be [finished](finish).
 pub fn start<S: AsRef<std::ffi::OsStr>>(script: &str, arguments: impl IntoIterator<Item = S>) -> Process {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("python");
     let mut command = Command::new(interpreter());
@@ -15,12 +20,11 @@ pub fn start<S: AsRef<std::ffi::OsStr>>(script: &str, arguments: impl IntoIterat
     Process::start(script, &mut command)
 }
 
-/// Runs `tests/python/SCRIPT` with these arguments. Panics with what it printed unless it ends with 0; gives its output.
-pub fn run<S: AsRef<std::ffi::OsStr>>(script: &str, arguments: impl IntoIterator<Item = S>) -> String {
-    let mut process = start(script, arguments);
-    let status = process.exit(BOUND);
-    let log = process.log();
-    assert!(status.success(), "{script} ended with {status}");
+/// Waits for a script's end. Panics with what it printed unless it ends with 0; gives its output.
+pub fn finish(mut script: Process) -> String {
+    let status = script.exit(BOUND);
+    let log = script.log();
+    assert!(status.success(), "{} ended with {status}", script.name());
     println!("{log}");
     log
 }

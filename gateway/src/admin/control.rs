@@ -6,11 +6,15 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Mutex;
 
+use super::events::Streams;
 use super::process::ProcessFigures;
+use super::sampler::Sampler;
+use super::seen::{Seen, happening, seconds};
+use super::state::{self, Happening};
 use super::{Board, ProcessFiles, metrics};
 use crate::access::token::Tokens;
 use crate::audit::{Actor, Audit, Event, Refusals};
@@ -21,7 +25,7 @@ use crate::listen::accept::Refused;
 use crate::listen::grpc::{Health, Pipes};
 use crate::places::Places;
 use crate::schedule::MachineId;
-use crate::shard::{Budgets, ShardEnded, ShardHandle};
+use crate::shard::{Budgets, KEPT, Look, ShardEnded, ShardHandle};
 use crate::trace::Tracing;
 
 /// The control plane of one gateway.
@@ -34,6 +38,10 @@ pub struct Control {
     reloads: Reloads,
     /// Of operators, and of whoever would be one.
     refusals: std::sync::Mutex<Refusals>,
+    /// For whoever looks.
+    sampler: Sampler,
+    streams: Streams,
+    started: (SystemTime, Instant),
 }
 
 /// What there is to control.
@@ -153,6 +161,87 @@ impl Control {
             changing: Mutex::new(changing),
             reloads,
             refusals: std::sync::Mutex::default(),
+            sampler: Sampler::new(),
+            streams: Streams::default(),
+            started: (SystemTime::now(), Instant::now()),
+        }
+    }
+
+    /// Who looks at the shards for everybody.
+    pub(super) fn sampler(&self) -> &Sampler {
+        &self.sampler
+    }
+
+    /// Whether the shards are asked each second.
+    #[cfg(test)]
+    pub(crate) fn is_looked_at(&self) -> bool {
+        self.sampler.is_running()
+    }
+
+    /// How many listen to events.
+    pub(super) fn streams(&self) -> &Streams {
+        &self.streams
+    }
+
+    /// Asks each shard how it is. One that has ended is as it was at its end.
+    pub(super) async fn see(&self) -> Seen {
+        let mut looks = Vec::new();
+        for shard in self.parts.shards.iter() {
+            let ended = |report| Look { report, callers: Vec::new(), machines: Vec::new() };
+            match shard.look().await {
+                Some(look) => looks.push(look),
+                None => looks.extend(shard.report().await.map(ended)),
+            }
+        }
+        Seen { config: self.config(), looks }
+    }
+
+    /// The last that has happened to a machine, on all shards, the oldest first.
+    ///
+    /// # Errors
+    /// There is no such machine.
+    pub(super) async fn history(&self, machine: &str) -> Result<Vec<Happening>, DrainError> {
+        let machine = self.machine(machine)?;
+        let mut all = Vec::new();
+        for (index, shard) in self.parts.shards.iter().enumerate() {
+            let of_shard = shard.history(machine).await.unwrap_or_default();
+            // What happens on all shards at once is told once.
+            let told = of_shard.iter().filter(|happened| index == 0 || !happened.what.is_wish());
+            all.extend(told.map(|happened| happening(happened, index)));
+        }
+        all.sort_by(|one, other| one.time.total_cmp(&other.time));
+        let surplus = all.len().saturating_sub(KEPT);
+        all.drain(..surplus);
+        Ok(all)
+    }
+
+    /// The callers' places and the pipes' that are taken, and how many there are.
+    pub(super) fn places(&self) -> ((usize, usize), (usize, usize)) {
+        let Parts { callers, pipes, .. } = &self.parts;
+        ((callers.taken(), callers.limit()), (pipes.open(), pipes.limit()))
+    }
+
+    /// The places for handshakes that are taken, and how many there are, by each listener that speaks TLS.
+    pub(super) fn handshakes(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.parts.terminators.all().map(|terminator| terminator.handshakes())
+    }
+
+    /// The process that this gateway is.
+    pub(super) fn process_state(&self) -> state::Process {
+        let (since, at) = self.started;
+        let uptime = at.elapsed().as_millis();
+        let figures = self.process();
+        state::Process {
+            cpu_seconds: figures.map(|figures| figures.cpu_seconds),
+            resident_bytes: figures.map(|figures| figures.resident_bytes),
+            threads: figures.map(|figures| figures.threads),
+            open_files: figures.map(|figures| figures.open_descriptors),
+            max_open_files: figures.and_then(|figures| figures.most_descriptors),
+            pid: std::process::id(),
+            started: seconds(since),
+            // Milliseconds of any uptime are far below 2^52.
+            #[allow(clippy::cast_precision_loss)]
+            uptime: uptime as f64 / 1000.0,
         }
     }
 

@@ -13,7 +13,7 @@ use hyper::body::Incoming as Body;
 use serde_json::json;
 
 use super::Control;
-use super::server::{json, text, unescaped};
+use super::answer::{json, text, unescaped};
 use crate::audit::{Actor, Event};
 use crate::config::{duration_text, parse_duration};
 use crate::log_filter::{FILTER_LIMIT, FilterError, LogFilter, Shown};

@@ -40,7 +40,8 @@ pub enum ListenerKind {
 }
 
 impl ListenerKind {
-    fn label(self) -> &'static str {
+    /// Its name, for programs.
+    pub fn label(self) -> &'static str {
         match self {
             Self::Grpc => "grpc",
             Self::HardserverTcp => "hardserver_tcp",
@@ -75,6 +76,11 @@ impl Actor {
     /// The front end that it came by, as records have it.
     pub fn listener(&self) -> &'static str {
         self.listener.label()
+    }
+
+    /// The other end: its address, or its process.
+    pub fn from(&self) -> Option<&str> {
+        self.from.as_ref().map(|from| &*from.text)
     }
 
     /// How it showed who it is, as records have it.

@@ -124,6 +124,11 @@ impl Terminator {
         }
     }
 
+    /// How many handshakes there are now, and how many there may be.
+    pub fn handshakes(&self) -> (usize, usize) {
+        (self.places.taken(), self.places.limit())
+    }
+
     /// How much of `handshakes` is used, 0 to 1.
     pub fn used(&self) -> f64 {
         let (taken, limit) = (self.places.taken(), self.places.limit().max(1));

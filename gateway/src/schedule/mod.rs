@@ -262,6 +262,21 @@ impl MachineState {
     }
 }
 
+/// What a caller has in hand.
+#[derive(Clone, Copy, Debug)]
+pub struct CallerLoad {
+    /// Who.
+    pub caller: CallerId,
+    /// Jobs in hand.
+    pub jobs: usize,
+    /// Of these, those that wait.
+    pub queued: usize,
+    /// Their bytes.
+    pub bytes: usize,
+    /// Jobs that were admitted since somebody last looked.
+    pub admitted: u64,
+}
+
 /// A job's end.
 #[derive(Clone, Copy, Debug)]
 pub struct Concluded<'a> {
@@ -336,4 +351,8 @@ pub trait Effects {
     fn caller_has_room(&mut self, caller: CallerId);
     /// A large job went over one of a machine's channels for small ones, for want of a channel of its own.
     fn bulk_wanted(&mut self, machine: MachineId);
+    /// A machine was ejected: it failed jobs, or was silent. Whoever keeps no history need not listen.
+    fn machine_ejected(&mut self, _machine: MachineId) {}
+    /// A machine that was ejected is trusted again.
+    fn machine_trusted(&mut self, _machine: MachineId) {}
 }

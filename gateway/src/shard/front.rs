@@ -18,10 +18,12 @@ use slotmap::SecondaryMap;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::finished::{Failure, Finished};
+use super::history::{History, What};
 use super::passage::Passed;
 use super::report::Late;
 use super::thread::WorldChange;
 use crate::access::{Access, Identity, Quota, Standing, Standings};
+use crate::audit::Actor;
 use crate::config::Config;
 use crate::schedule::{Abandoned, Attempt, CallerId, ChannelId, Concluded, Effects, MachineId, WorldId};
 
@@ -60,6 +62,10 @@ pub struct Front {
     pub passed: Passed,
     /// Where there is an audit log, or traces.
     recording: Option<Box<Recording>>,
+    /// Who each caller is and how it came, for whoever looks.
+    actors: SecondaryMap<CallerId, Arc<Actor>>,
+    /// By [`MachineId`]; shorter where nothing has happened yet.
+    pub(super) histories: Vec<History>,
 }
 
 /// Where a caller's outcomes go.
@@ -137,6 +143,8 @@ impl Front {
             broken: 0,
             passed: Passed::default(),
             recording: None,
+            actors: SecondaryMap::new(),
+            histories: Vec::new(),
             config: config.clone(),
         };
         front.reconfigure(now, config);
@@ -269,6 +277,7 @@ impl Front {
     /// A caller has gone, and its jobs have been given up.
     pub fn forget(&mut self, caller: CallerId) {
         self.standing_of.remove(caller);
+        self.actors.remove(caller);
         if let Some(recording) = &mut self.recording {
             recording.left(caller);
         }
@@ -436,6 +445,14 @@ impl Effects for Front {
 
     fn bulk_wanted(&mut self, machine: MachineId) {
         self.bulk_wanted[machine.0].send_if_modified(|is_wanted| !std::mem::replace(is_wanted, true));
+    }
+
+    fn machine_ejected(&mut self, machine: MachineId) {
+        self.happened(machine, What::Ejected, "it failed jobs, or answered none for too long");
+    }
+
+    fn machine_trusted(&mut self, machine: MachineId) {
+        self.happened(machine, What::Trusted, "");
     }
 }
 

@@ -9,6 +9,8 @@
 mod finished;
 mod front;
 mod handles;
+mod history;
+mod look;
 mod passage;
 mod pool;
 mod report;
@@ -29,6 +31,8 @@ use crate::schedule::{
 pub use finished::{Failure, Finished};
 pub use front::{AnswerSink, Answered, Front, LegacyPort, Recording, StrayReply, Written};
 pub use handles::Meaning;
+pub use history::{Happening, History, KEPT, What};
+pub use look::{BUSIEST, CallerLook, Look, MachineLook};
 pub use passage::{PassageWakes, Passed};
 pub use pool::{Pool, PoolCounts, TunnelState};
 pub use report::{Late, MachineReport, Report, WorldReport};
@@ -104,6 +108,8 @@ pub struct State {
     /// The tunnels of each machine, by [`MachineId`].
     pub pools: Vec<Pool>,
     armed: Option<Instant>,
+    /// When somebody last looked.
+    looked: Instant,
 }
 
 impl Shard {
@@ -122,6 +128,7 @@ impl Shard {
             front: Front::new(now, config.clone(), access, world_changes),
             pools,
             armed: None,
+            looked: now,
         };
         let config = RwLock::new(config);
         Self { shared: Arc::new(Shared { config, state: Mutex::new(state), timer: Notify::new() }) }
@@ -242,6 +249,9 @@ impl State {
         // First the names of what the scheduler then speaks about.
         self.front.reconfigure(now, config.clone());
         self.scheduler.reconfigure(now, settings(config, budgets), &mut self.front);
+        for (index, _) in config.machines.iter().enumerate().filter(|(_, machine)| !machine.is_retired) {
+            self.front.happened(MachineId(index), What::Reloaded, "");
+        }
     }
 
     /// Hands a job to the scheduler, if its caller may submit it and it can be recorded. All jobs come this way.

@@ -12,7 +12,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Budgets, Recording, Report, Shard};
+use super::{Budgets, Happening, History, Look, Recording, Report, Shard, What};
 use crate::access::{Access, Identity};
 use crate::audit::{Actor, ListenerKind};
 use crate::config::Config;
@@ -20,7 +20,7 @@ use crate::handover::{Carried, Leaving};
 use crate::listen::stream::{Stream, Tls};
 use crate::listen::{grpc, hardserver};
 use crate::places::{Peer, Place, Places};
-use crate::schedule::{MachineId, WorldId};
+use crate::schedule::{MachineId, MachineState, WorldId};
 use crate::seldom::{Seldom, Tell};
 use crate::upstream;
 
@@ -86,6 +86,10 @@ pub enum Handed {
     Caller(Accepted, CallerCount),
     /// Somebody wants to see the numbers.
     Report(oneshot::Sender<Report>),
+    /// Somebody looks at everything, every second.
+    Look(oneshot::Sender<Look>),
+    /// Somebody wants to know what has happened to a machine.
+    History(MachineId, oneshot::Sender<Vec<Happening>>),
     /// The configuration has changed: [`Shard::reconfigure`], and the pools follow.
     Reload(Arc<Config>, Budgets, oneshot::Sender<()>),
     /// Take no more jobs from now on and go on living, or take jobs again. Answered with the jobs in hand.
@@ -142,6 +146,16 @@ impl ShardHandle {
     pub async fn report(&self) -> Option<Report> {
         let answer = self.ask(Handed::Report).await.ok();
         answer.or_else(|| self.last_report.get().cloned())
+    }
+
+    /// The shard at this moment; `None` where it drains to its end, or has ended.
+    pub async fn look(&self) -> Option<Look> {
+        self.ask(Handed::Look).await.ok()
+    }
+
+    /// What has happened to a machine on this shard, the oldest first; `None` where the shard drains to its end, or has ended.
+    pub async fn history(&self, machine: MachineId) -> Option<Vec<Happening>> {
+        self.ask(|wanted| Handed::History(machine, wanted)).await.ok()
     }
 
     /// Hands the shard an aligned configuration and the reconfigured budgets; returns when it goes by them.
@@ -258,6 +272,8 @@ async fn run(
                 }
             }
             Handed::Report(wanted) => report(&shard, wanted),
+            Handed::Look(wanted) => look(&shard, wanted),
+            Handed::History(machine, wanted) => history(&shard, machine, wanted),
             Handed::Reload(config, budgets, done) => {
                 shard.reconfigure(&config, &budgets);
                 keepers.reconfigure(&shard);
@@ -331,6 +347,15 @@ fn remaining(shard: &Shard) -> usize {
     shard.with(|state, _| state.front.remaining() + state.scheduler.jobs())
 }
 
+fn look(shard: &Shard, wanted: oneshot::Sender<Look>) {
+    let _ = wanted.send(shard.with(|state, now| state.look(now)));
+}
+
+fn history(shard: &Shard, machine: MachineId, wanted: oneshot::Sender<Vec<Happening>>) {
+    let last = |history: &History| history.last().cloned().collect();
+    let _ = wanted.send(shard.with(|state, _| state.front.history(machine).map(last).unwrap_or_default()));
+}
+
 /// Waits for the end of a drain. An operator can watch it meanwhile; connections that were accepted before it are closed.
 async fn answer_while(shard: &Shard, inbox: &mut mpsc::Receiver<Handed>, draining: impl Future<Output = ()>) {
     let mut draining = pin!(draining);
@@ -340,6 +365,8 @@ async fn answer_while(shard: &Shard, inbox: &mut mpsc::Receiver<Handed>, drainin
             Some(handed) = inbox.recv() => match handed {
                 Handed::Report(wanted) => report(shard, wanted),
                 Handed::Remaining(wanted) => _ = wanted.send(remaining(shard)),
+                Handed::Look(wanted) => look(shard, wanted),
+                Handed::History(machine, wanted) => history(shard, machine, wanted),
                 // Other wishes are not answered any more: whoever has one sees the shard end.
                 Handed::Caller(..)
                 | Handed::Reload(..)
@@ -367,6 +394,10 @@ fn set_draining(shard: &Shard, is_draining: bool) -> usize {
 
 fn set_machine_draining(shard: &Shard, machine: MachineId, is_draining: bool) -> usize {
     shard.with(|state, now| {
+        let was_draining = state.scheduler.machine_state(machine) == MachineState::Draining;
+        if is_draining != was_draining {
+            state.front.happened(machine, if is_draining { What::Drained } else { What::Resumed }, "");
+        }
         if is_draining {
             state.scheduler.begin_machine_drain(now, machine, &mut state.front);
         } else {

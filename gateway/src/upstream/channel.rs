@@ -14,7 +14,7 @@ use super::keeper::{Orders, reloaded};
 use crate::config::{Config, Ssh};
 use crate::schedule::{ChannelId, MachineId, PACKET_BYTES, SizeClass};
 use crate::seldom::{Seldom, Tell};
-use crate::shard::Shard;
+use crate::shard::{Shard, What};
 
 /// Why a channel could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -97,7 +97,10 @@ impl Keeper {
         let machine = &*self.name;
         if matches!(unusable, Unusable::Tunnel(error) if error.is_permanent()) {
             let refused_retry = self.orders.borrow().config.ssh.refused_retry;
-            self.shard.with(|state, _| state.pools[self.machine.0].prohibited());
+            self.shard.with(|state, _| {
+                state.pools[self.machine.0].prohibited();
+                state.front.happened(self.machine, What::ChannelForbidden, unusable);
+            });
             if let Some(Tell { untold }) = FORBIDDEN.tell(machine) {
                 tracing::error!(
                     machine,
@@ -112,6 +115,7 @@ impl Keeper {
         if let Some(Tell { untold }) = NONE.tell(machine) {
             tracing::warn!(machine, error = %unusable, untold, "no channel");
         }
+        self.shard.with(|state, _| state.front.happened(self.machine, What::ChannelFailed, unusable));
         self.limit(backoff);
         backoff.wait(chance())
     }
@@ -182,9 +186,17 @@ struct Pump<'a> {
 impl<'a> Pump<'a> {
     fn start(keeper: &'a Keeper) -> Self {
         let wake = Arc::new(Notify::new());
-        let channel =
-            keeper.shard.with(|state, now| state.channel_opened(now, keeper.machine, keeper.class, wake.clone()));
+        let channel = keeper.shard.with(|state, now| {
+            state.front.is_well(keeper.machine);
+            state.channel_opened(now, keeper.machine, keeper.class, wake.clone())
+        });
         Self { keeper, channel, wake }
+    }
+
+    /// The channel is lost, for this reason.
+    fn happened(&self, why: &dyn std::fmt::Display) {
+        let Keeper { shard, machine, .. } = self.keeper;
+        shard.with(|state, _| state.front.happened(*machine, What::ChannelLost, why));
     }
 
     async fn run(self, read: ReadHalf, write: WriteHalf) -> End {
@@ -200,6 +212,7 @@ impl<'a> Pump<'a> {
                 if let Some(Tell { untold }) = LOST.tell(machine) {
                     tracing::warn!(machine, error = %lost, untold, "a channel is lost");
                 }
+                self.happened(&lost);
                 // What has come before it was lost is delivered; there is not much, and nothing more to wait for.
                 tokio::time::timeout(LAST_REPLIES, receive).await.unwrap_or(Ok(()))
             }
@@ -210,12 +223,16 @@ impl<'a> Pump<'a> {
                 if let Some(Tell { untold }) = ENDED.tell(machine) {
                     tracing::warn!(machine, untold, "a channel has ended");
                 }
+                if !self.keeper.tunnel.is_closed() {
+                    self.happened(&"the machine closed it");
+                }
             }
             Err(broken) => {
                 static BROKEN: Seldom = Seldom::new("a channel is closed: the machine broke the protocol");
                 if let Some(Tell { untold }) = BROKEN.tell(machine) {
                     tracing::error!(machine, error = %broken, untold, "a channel is closed: the machine broke the protocol");
                 }
+                self.happened(&broken);
             }
         }
         End::Lost

@@ -17,7 +17,7 @@ use super::serving::{Recorded, Serving};
 use crate::config::Config;
 use crate::schedule::{MachineId, SizeClass};
 use crate::seldom::{Seldom, Tell};
-use crate::shard::Shard;
+use crate::shard::{Shard, What};
 
 /// What a keeper and those that it keeps are told.
 #[derive(Clone, Debug)]
@@ -270,7 +270,10 @@ async fn connect(
 
 fn failed(shard: &Shard, id: MachineId, machine: &str, life: &mut Recorded, error: &TunnelError) -> Option<Duration> {
     let is_refused = error.is_permanent();
-    shard.with(|state, _| state.pools[id.0].failed(is_refused));
+    shard.with(|state, _| {
+        state.pools[id.0].failed(is_refused);
+        state.front.happened(id, if is_refused { What::Refused } else { What::ConnectFailed }, error);
+    });
     let wait = life.on(if is_refused { Event::Refused } else { Event::Failed });
     let retry_in = wait.unwrap_or_default();
     if is_refused {

@@ -14,7 +14,7 @@ use super::keeper::Orders;
 use super::life::{Event, Life, Waits};
 use crate::schedule::{MachineId, SizeClass};
 use crate::seldom::{Seldom, Tell};
-use crate::shard::{Shard, TunnelState};
+use crate::shard::{Shard, TunnelState, What};
 
 /// A tunnel's life, of which every change is shown in its pool's numbers.
 pub(super) struct Recorded {
@@ -101,7 +101,12 @@ impl Serving {
             );
         }
         let tunnel = Arc::new(tunnel);
-        shard.with(|state, _| state.pools[id.0].made(&tunnel));
+        let which = if class == SizeClass::Bulk { ", for large jobs" } else { "" };
+        shard.with(|state, _| {
+            state.pools[id.0].made(&tunnel);
+            let (server, version) = (tunnel.server(), tunnel.server_version());
+            state.front.happened(id, What::TunnelUp, format_args!("{server}, {version}{which}"));
+        });
         let (is_draining, draining) = watch::channel(false);
         let up = Arc::new(watch::Sender::new(0));
         let mut channels = JoinSet::new();
@@ -157,6 +162,8 @@ impl Serving {
         if let Some(Tell { untold }) = LOST.tell(machine) {
             tracing::warn!(machine, %lost, untold, "tunnel lost");
         }
+        let id = self.life.machine;
+        self.life.shard.with(|state, _| state.front.happened(id, What::TunnelLost, &lost));
     }
 
     /// Waits until it can take over from `other`: all its channels are up, or, where some do not come up in time, at least as many
@@ -196,6 +203,8 @@ impl Serving {
         let config = self.orders.borrow().config.clone();
         let machine = &config.machines[self.life.machine.0].name;
         tracing::info!(machine, age = ?self.since.elapsed(), "a tunnel drains");
+        let (id, age) = (self.life.machine, self.since.elapsed().as_secs());
+        self.life.shard.with(|state, _| state.front.happened(id, What::TunnelDrains, format_args!("after {age} s")));
         self.is_draining.send_replace(true);
         while self.channels.join_next().await.is_some() {}
         self.close().await;

@@ -1,7 +1,9 @@
 //! What is shown of the gateway itself: its limits, who is let in, its audit log, its process.
 
 use super::Metric;
-use super::labels::{HANDED_OVER, HANDSHAKE, LIMIT, LIMIT_SECONDS, NEAR, READ, RECORDED, SPANS, TAKEN, TLS_LISTENER, VERSION};
+use super::labels::{
+    HANDED_OVER, HANDSHAKE, LIMIT, LIMIT_SECONDS, NEAR, READ, RECORDED, SPANS, TAKEN, TLS_LISTENER, VERSION,
+};
 
 pub(super) const LIMITS: &[Metric] = &[
     Metric::gauge(

@@ -81,6 +81,7 @@ impl Front {
 
     /// Says who a caller is. To be called when it has joined.
     pub fn introduce(&mut self, caller: CallerId, actor: &Arc<Actor>) {
+        self.actors.insert(caller, actor.clone());
         if let Some(audit) = self.audit() {
             audit.joined(caller, actor.clone());
         }
@@ -91,6 +92,11 @@ impl Front {
 
     /// A caller has come over a connection that is a caller itself, as a gRPC stream does.
     pub fn introduce_over(&mut self, caller: CallerId, connection: CallerId, identity: &Identity) {
+        if let Some(actor) = self.actors.get(connection) {
+            let is_same = actor.identity() == identity;
+            let actor = if is_same { actor.clone() } else { Arc::new(actor.with_identity(identity.clone())) };
+            self.actors.insert(caller, actor);
+        }
         if let Some(audit) = self.audit() {
             audit.joined_over(caller, connection, identity);
         }
@@ -111,6 +117,11 @@ impl Front {
         if let Some(tracer) = self.tracer() {
             tracer.next_belongs_to(caller, context);
         }
+    }
+
+    /// Who a caller is, and how it came; `None` where it was not introduced, or has gone.
+    pub fn actor(&self, caller: CallerId) -> Option<&Arc<Actor>> {
+        self.actors.get(caller)
     }
 
     /// `count` commands of a legacy caller were refused that never reached the scheduler, and told so.
