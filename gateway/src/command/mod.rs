@@ -6,8 +6,10 @@
 pub mod audit;
 pub mod check;
 pub mod completions;
+pub mod config;
 #[cfg(feature = "emulator")]
 pub mod demo;
+pub mod doctor;
 pub mod drain;
 #[cfg(feature = "emulator")]
 pub mod emulate;
@@ -17,6 +19,7 @@ pub mod keygen;
 pub mod logging;
 pub mod man;
 mod operator;
+mod reach;
 pub mod reload;
 pub mod serve;
 mod table;
@@ -49,8 +52,10 @@ pub enum Command {
     Audit(audit::Args),
     Check(check::Args),
     Completions(completions::Args),
+    Config(config::Args),
     #[cfg(feature = "emulator")]
     Demo(demo::Args),
+    Doctor(doctor::Args),
     Drain(drain::DrainArgs),
     #[cfg(feature = "emulator")]
     Emulate(emulate::Args),
@@ -68,7 +73,7 @@ impl Command {
     pub fn default_log(&self) -> &'static str {
         match self {
             Self::Audit(_) | Self::Check(_) | Self::Job(_) | Self::Keygen(_) => "warn",
-            Self::Completions(_) | Self::Man(_) => "warn",
+            Self::Completions(_) | Self::Config(_) | Self::Doctor(_) | Self::Man(_) => "warn",
             Self::Drain(_) | Self::Reload(_) | Self::Resume(_) => "warn",
             #[cfg(feature = "emulator")]
             Self::Emulate(_) => "warn",
@@ -86,8 +91,10 @@ impl Command {
             Self::Audit(args) => audit::run(args, out),
             Self::Check(args) => check::run(args, out),
             Self::Completions(args) => completions::run(args, out),
+            Self::Config(args) => config::run(args, out),
             #[cfg(feature = "emulator")]
             Self::Demo(args) => demo::run(args, out),
+            Self::Doctor(args) => doctor::run(args, out),
             Self::Drain(args) => drain::drain(args, out),
             #[cfg(feature = "emulator")]
             Self::Emulate(args) => emulate::run(args, out),
