@@ -36,8 +36,7 @@ pub(super) enum Stage {
     NoOp,
 }
 
-pub(super) const STAGES: [Stage; 6] =
-    [Stage::Tcp, Stage::Ssh, Stage::HostKey, Stage::Login, Stage::Port, Stage::NoOp];
+pub(super) const STAGES: [Stage; 6] = [Stage::Tcp, Stage::Ssh, Stage::HostKey, Stage::Login, Stage::Port, Stage::NoOp];
 
 impl Stage {
     /// Its name, as tables and JSON have it.
@@ -112,12 +111,7 @@ async fn one(config: &Config, machine: &Machine, depth: Depth) -> Reached {
     reached
 }
 
-async fn reach(
-    config: &Config,
-    machine: &Machine,
-    depth: Depth,
-    reached: &mut Reached,
-) -> Result<(), (Stage, String)> {
+async fn reach(config: &Config, machine: &Machine, depth: Depth, reached: &mut Reached) -> Result<(), (Stage, String)> {
     let tunnel =
         Tunnel::connect(&machine.tunnel_options(&config.ssh)).await.map_err(|error| (stage_of(&error), why(&error)))?;
     reached.server = Some(Server { version: tunnel.server_version(), negotiated: tunnel.negotiated().cloned() });

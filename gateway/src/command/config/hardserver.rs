@@ -100,7 +100,11 @@ pub(super) fn parse(bytes: &[u8]) -> Result<File, Vec<Problem>> {
 }
 
 fn no_version(line: usize) -> Problem {
-    Problem::new(line, "there is no syntax-version=1", "name a hardserver's configuration, mostly /opt/nfast/kmdata/config/config")
+    Problem::new(
+        line,
+        "there is no syntax-version=1",
+        "name a hardserver's configuration, mostly /opt/nfast/kmdata/config/config",
+    )
 }
 
 #[derive(Default)]
@@ -160,7 +164,11 @@ impl Reader {
             return;
         }
         let Some(section) = self.file.sections.last_mut() else {
-            self.problems.push(Problem::new(line, format!("{name} stands in no section"), "put a line [section] above it"));
+            self.problems.push(Problem::new(
+                line,
+                format!("{name} stands in no section"),
+                "put a line [section] above it",
+            ));
             return;
         };
         if self.is_new_entry {

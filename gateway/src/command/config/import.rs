@@ -119,7 +119,9 @@ fn problems_text(file: &Path, problems: &[Problem]) -> String {
     }
     match problems.len() {
         1 => text += "1 problem",
-        count if count > PROBLEMS_LIMIT => text += &format!("{count} problems, of which the first {PROBLEMS_LIMIT} are listed"),
+        count if count > PROBLEMS_LIMIT => {
+            text += &format!("{count} problems, of which the first {PROBLEMS_LIMIT} are listed")
+        }
         count => text += &format!("{count} problems"),
     }
     text

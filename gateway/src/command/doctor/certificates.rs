@@ -8,6 +8,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use time::OffsetDateTime;
 use x509_cert::Certificate;
+use x509_cert::certificate::Rfc5280;
 use x509_cert::crl::CertificateList;
 use x509_cert::der::Decode as _;
 use x509_cert::time::Time;
@@ -42,7 +43,8 @@ pub(super) fn all(config: &Config) -> Vec<Finding> {
 fn of_tls(table: &str, tls: &Tls, now: SystemTime) -> Vec<Finding> {
     const FIX: &str = "put a new one in its place: it is read when it changes; `seeway keygen DIR --tls` makes one";
     let mut findings = Vec::new();
-    let files = std::iter::once(("certificate", &tls.certificate)).chain(tls.client_ca.iter().map(|ca| ("client_ca", ca)));
+    let files =
+        std::iter::once(("certificate", &tls.certificate)).chain(tls.client_ca.iter().map(|ca| ("client_ca", ca)));
     for (key, file) in files {
         for certificate in CertificateDer::pem_file_iter(file).into_iter().flatten().flatten() {
             let Ok(certificate) = Certificate::from_der(&certificate) else { continue };
@@ -53,10 +55,16 @@ fn of_tls(table: &str, tls: &Tls, now: SystemTime) -> Vec<Finding> {
     }
     for file in &tls.crl {
         for list in CertificateRevocationListDer::pem_file_iter(file).into_iter().flatten().flatten() {
-            let Ok(list) = CertificateList::from_der(&list) else { continue };
+            let Ok(list) = CertificateList::<Rfc5280>::from_der(&list) else { continue };
             let Some(next) = list.tbs_cert_list.next_update else { continue };
             let fix = "get a new list from the authority; until then expired_crl says what becomes of its certificates";
-            findings.push(judged(about(table, "crl", file), Some(at(list.tbs_cert_list.this_update)), at(next), now, fix));
+            findings.push(judged(
+                about(table, "crl", file),
+                Some(at(list.tbs_cert_list.this_update)),
+                at(next),
+                now,
+                fix,
+            ));
         }
     }
     findings
@@ -86,7 +94,14 @@ fn judged(about: String, begin: Option<SystemTime>, end: SystemTime, now: System
 
 fn date(time: SystemTime) -> String {
     let time = OffsetDateTime::from(time);
-    format!("{:04}-{:02}-{:02} {:02}:{:02} UTC", time.year(), u8::from(time.month()), time.day(), time.hour(), time.minute())
+    format!(
+        "{:04}-{:02}-{:02} {:02}:{:02} UTC",
+        time.year(),
+        u8::from(time.month()),
+        time.day(),
+        time.hour(),
+        time.minute()
+    )
 }
 
 #[cfg(test)]

@@ -29,10 +29,7 @@ impl Runner {
     pub(super) fn of(config: &Config) -> Self {
         match &config.process.user {
             Some(user) => Self { uid: user.uid, gid: user.gid },
-            None => Self {
-                uid: rustix::process::geteuid().as_raw(),
-                gid: rustix::process::getegid().as_raw(),
-            },
+            None => Self { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() },
         }
     }
 }
@@ -50,7 +47,8 @@ pub(super) fn of_config(file: &Path) -> Vec<Finding> {
 /// Every file that the configuration names, and every socket's folder.
 pub(super) fn all(config: &Config) -> Vec<Finding> {
     let runner = Runner::of(config);
-    let mut findings: Vec<Finding> = config.files.iter().filter(|file| file.exists()).flat_map(|file| of_file(file, runner)).collect();
+    let mut findings: Vec<Finding> =
+        config.files.iter().filter(|file| file.exists()).flat_map(|file| of_file(file, runner)).collect();
     let sockets = config.listen.hardserver.iter().chain(&config.listen.management);
     findings.extend(sockets.filter_map(|address| match address {
         HardserverAddress::Unix(path) => Some(socket(path, config, runner)),
@@ -113,7 +111,8 @@ fn folders(check: &'static str, file: &Path) -> Option<Finding> {
     file.ancestors().skip(1).find_map(|folder| {
         let mode = folder.metadata().ok()?.mode();
         (mode & WRITE_BY_OTHERS != 0 && mode & STICKY == 0).then(|| {
-            let what = format!("anybody can exchange what is in its folder {} (mode {:04o})", folder.display(), mode & 0o7777);
+            let what =
+                format!("anybody can exchange what is in its folder {} (mode {:04o})", folder.display(), mode & 0o7777);
             Finding::failed(check, file.display(), what, format!("run: chmod o-w {}", folder.display()))
         })
     })
@@ -132,18 +131,25 @@ fn socket(path: &PathBuf, config: &Config, runner: Runner) -> Finding {
         return Finding::failed(CHECK, path.display(), what, format!("run: chown {} {}", runner.uid, folder.display()));
     }
     if metadata.mode() & WRITE_BY_OTHERS != 0 && metadata.mode() & STICKY == 0 {
-        let what = format!("anybody can put another socket in its place: its folder {} is open to all", folder.display());
+        let what =
+            format!("anybody can put another socket in its place: its folder {} is open to all", folder.display());
         return Finding::failed(CHECK, path.display(), what, format!("run: chmod o-w {}", folder.display()));
     }
     let group = config.listen.socket_group.unwrap_or(runner.gid);
     let group_comes_in = metadata.gid() == group && metadata.mode() & SEARCH_BY_GROUP != 0;
     if !group_comes_in && metadata.mode() & SEARCH_BY_OTHERS == 0 {
-        let what = format!("members of group {group}, who may connect to it, can not come into its folder {}", folder.display());
+        let what = format!(
+            "members of group {group}, who may connect to it, can not come into its folder {}",
+            folder.display()
+        );
         let fix = format!("run: chgrp {group} {0} && chmod g+x {0}", folder.display());
         return Finding::warning(CHECK, path.display(), what, fix);
     }
     if config.listen.socket_mode & WRITE_BY_OTHERS != 0 && metadata.mode() & SEARCH_BY_OTHERS != 0 {
-        let what = format!("every user of this computer may send jobs (listen.socket_mode is {:04o})", config.listen.socket_mode);
+        let what = format!(
+            "every user of this computer may send jobs (listen.socket_mode is {:04o})",
+            config.listen.socket_mode
+        );
         return Finding::warning(CHECK, path.display(), what, "write socket_mode = \"0660\", and name a socket_group");
     }
     Finding::ok(CHECK, path.display(), format!("group {group} can come to it"))

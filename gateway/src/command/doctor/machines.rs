@@ -37,7 +37,11 @@ fn way(machine: &Machine, reached: &Reached) -> Finding {
     match &reached.failed {
         None => {
             let took = reached.took.as_millis();
-            Finding::ok("machine", about, format!("answers a NoOp; TCP, SSH, host key, login and port are right ({took} ms)"))
+            Finding::ok(
+                "machine",
+                about,
+                format!("answers a NoOp; TCP, SSH, host key, login and port are right ({took} ms)"),
+            )
         }
         Some((stage, why)) => Finding::failed(stage.name(), about, why, fix(*stage, machine, why)),
     }
@@ -100,7 +104,12 @@ fn algorithms(machine: &Machine, server: &Server) -> Finding {
     let common = format!("{}, {}, {}", negotiated.key_exchange, negotiated.host_key, negotiated.cipher);
     if !negotiated.is_strict {
         let what = format!("{common}; the server knows no strict key exchange (CVE-2023-48795, Terrapin)");
-        return Finding::warning("algorithms", about, what, "update the SSH server: OpenSSH has it since 9.6, Dropbear since 2024.84");
+        return Finding::warning(
+            "algorithms",
+            about,
+            what,
+            "update the SSH server: OpenSSH has it since 9.6, Dropbear since 2024.84",
+        );
     }
     Finding::ok("algorithms", about, common)
 }
@@ -113,7 +122,9 @@ fn full_packets(machine: &Machine, burst: &Result<(), String>, mtu: Option<u32>)
                let through, or try: sysctl net.ipv4.tcp_mtu_probing=1";
     match burst {
         Err(why) => {
-            let what = format!("one NoOp is answered, {BURST} in one go are not: {why}. Full packets seem to be lost on the way{path}");
+            let what = format!(
+                "one NoOp is answered, {BURST} in one go are not: {why}. Full packets seem to be lost on the way{path}"
+            );
             Finding::failed("MTU", about, what, fix)
         }
         Ok(()) if mtu.is_some_and(|mtu| mtu < LEAST_MTU) => {

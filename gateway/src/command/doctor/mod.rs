@@ -69,7 +69,12 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
             findings.extend(files::of_config(&args.config));
             findings.push(system::clock(std::iter::once(&args.config)));
             let what = "the rest was not looked at";
-            findings.push(Finding::warning("configuration", args.config.display(), what, "mend the configuration, then run this again"));
+            findings.push(Finding::warning(
+                "configuration",
+                args.config.display(),
+                what,
+                "mend the configuration, then run this again",
+            ));
         }
     }
     if args.json {

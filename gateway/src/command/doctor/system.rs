@@ -46,7 +46,11 @@ pub(super) fn user(config: &Config) -> Option<Finding> {
 pub(super) fn all(config: &Config) -> Vec<Finding> {
     let mut findings = vec![descriptors(config), swap(config)];
     findings.extend(sandbox(config));
-    findings.push(Finding::ok("core files", "this computer", "`seeway serve` switches them off for itself before it reads a key"));
+    findings.push(Finding::ok(
+        "core files",
+        "this computer",
+        "`seeway serve` switches them off for itself before it reads a key",
+    ));
     findings.push(randomness());
     findings.extend(ipv6(config));
     findings
@@ -77,7 +81,10 @@ fn descriptors(config: &Config) -> Finding {
         limit => Finding::ok(
             CHECK,
             "limits.callers",
-            format!("up to {needed} are needed, {} are allowed here", limit.map_or("any number".to_owned(), |limit| limit.to_string())),
+            format!(
+                "up to {needed} are needed, {} are allowed here",
+                limit.map_or("any number".to_owned(), |limit| limit.to_string())
+            ),
         ),
     }
 }
@@ -91,7 +98,12 @@ fn swap(config: &Config) -> Finding {
     if policy == Policy::Off {
         return if has_swap {
             let what = "there is some, and the gateway does not lock its memory: keys and jobs may come into it";
-            Finding::warning(CHECK, "process.lock_memory", what, "write lock_memory = \"prefer\", or switch swap space off")
+            Finding::warning(
+                CHECK,
+                "process.lock_memory",
+                what,
+                "write lock_memory = \"prefer\", or switch swap space off",
+            )
         } else {
             Finding::ok(CHECK, "process.lock_memory", "there is none")
         };
@@ -120,7 +132,9 @@ fn sandbox(config: &Config) -> Vec<Finding> {
     let (files, calls) = harden::trial();
     let judged = |is_there: bool, about: &str, what: String, fix: &str| match (is_there, policy) {
         (true, _) => Finding::ok("sandbox", about, what),
-        (false, Policy::Require) => Finding::failed("sandbox", about, format!("{what}, and the gateway will not start"), fix),
+        (false, Policy::Require) => {
+            Finding::failed("sandbox", about, format!("{what}, and the gateway will not start"), fix)
+        }
         (false, _) => Finding::warning("sandbox", about, what, fix),
     };
     let landlock = match files {
@@ -169,7 +183,12 @@ fn ipv6(config: &Config) -> Option<Finding> {
         Finding::ok("IPv6", used, "this computer has an address of it")
     } else {
         let what = "is used, and this computer has no IPv6 address";
-        Finding::failed("IPv6", used, what, "run: sysctl net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.lo.disable_ipv6=0")
+        Finding::failed(
+            "IPv6",
+            used,
+            what,
+            "run: sysctl net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.lo.disable_ipv6=0",
+        )
     })
 }
 
@@ -186,7 +205,11 @@ fn judged_clock<'f>(now: SystemTime, files: impl Iterator<Item = (&'f PathBuf, S
     let newest = files.max_by_key(|(_, modified)| *modified);
     match newest.and_then(|(file, modified)| Some((file, modified.duration_since(now).ok()?))) {
         Some((file, ahead)) if ahead > AHEAD => {
-            let what = format!("{} was written {} s in the future: the clock is late, or was", file.display(), ahead.as_secs());
+            let what = format!(
+                "{} was written {} s in the future: the clock is late, or was",
+                file.display(),
+                ahead.as_secs()
+            );
             Finding::warning("clock", "this computer", what, FIX)
         }
         _ => Finding::ok("clock", "this computer", "is plausible (no other clock was asked)"),

@@ -56,8 +56,22 @@ fn a_good_site_has_nothing_that_failed_and_each_file_mode_has_its_fix() {
     let (done, found) = site.doctor();
     assert_eq!(done, Ok(()), "{found:#}");
     assert_eq!(found["ok"], true);
-    for check in ["configuration", "machine", "algorithms", "MTU", "open files", "swap space", "sandbox", "clock", "listener", "socket"] {
-        assert!(found["findings"].as_array().expect("a list").iter().any(|finding| finding["check"] == check), "{check}");
+    for check in [
+        "configuration",
+        "machine",
+        "algorithms",
+        "MTU",
+        "open files",
+        "swap space",
+        "sandbox",
+        "clock",
+        "listener",
+        "socket",
+    ] {
+        assert!(
+            found["findings"].as_array().expect("a list").iter().any(|finding| finding["check"] == check),
+            "{check}"
+        );
     }
 
     mode(&site.file, 0o666);
@@ -91,7 +105,10 @@ fn what_fails_on_the_way_has_the_fix_for_that_step() {
     write_identity(site.folder.path(), &identity);
     let (done, found) = site.doctor();
     assert_eq!(done, Err(Failure::Said));
-    assert!(bad(&found, "NoOp")[0]["fix"].as_str().is_some_and(|fix| fix.contains("machine.seejobs_port")), "{found:#}");
+    assert!(
+        bad(&found, "NoOp")[0]["fix"].as_str().is_some_and(|fix| fix.contains("machine.seejobs_port")),
+        "{found:#}"
+    );
 
     std::fs::remove_file(site.folder.path().join("identity")).expect("removed");
     let stranger = new_key();

@@ -21,7 +21,10 @@ fn compose(page: &mut String, takeover: &Takeover, file: &Path) -> std::fmt::Res
         writeln!(page, "#   {key}: {what}")?;
     }
     writeln!(page, "\n[listen]")?;
-    writeln!(page, "# The hardserver keeps its socket and its TCP ports. Its legacy clients come here with NFAST_SERVER=/run/seeway/nserver.")?;
+    writeln!(
+        page,
+        "# The hardserver keeps its socket and its TCP ports. Its legacy clients come here with NFAST_SERVER=/run/seeway/nserver."
+    )?;
     writeln!(page, "hardserver = [\"unix:/run/seeway/nserver\"]")?;
     writeln!(page, "# So that clients can send the hardserver's other commands here too:")?;
     writeln!(page, "# upstream_hardserver = {}", quoted(&takeover.hardserver))?;
@@ -63,7 +66,10 @@ fn write_machine(page: &mut String, machine: &Machine) -> std::fmt::Result {
     writeln!(page, "[[machine]]\nname = {}", quoted(&machine.name))?;
     match &machine.address {
         Some((address, line)) => {
-            writeln!(page, "# line {line}: [nethsm_imports] remote_ip; CHECK the port: the machine's SSH server, not the hardserver's")?;
+            writeln!(
+                page,
+                "# line {line}: [nethsm_imports] remote_ip; CHECK the port: the machine's SSH server, not the hardserver's"
+            )?;
             writeln!(page, "address = {}", quoted(address))?;
         }
         None => {

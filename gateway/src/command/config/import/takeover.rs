@@ -115,7 +115,9 @@ impl Takeover {
             ));
         }
         if takeover.worlds.is_empty() {
-            takeover.open.push(("world[0].name".to_owned(), "the name of the world that the machines are of".to_owned()));
+            takeover
+                .open
+                .push(("world[0].name".to_owned(), "the name of the world that the machines are of".to_owned()));
         }
         takeover.left.sort_by_key(|left| left.line);
         takeover.taken.sort_by_key(|taken| taken.line);
@@ -173,11 +175,9 @@ impl Takeover {
                 "esn" => self.take("codesafe", field, key("name"), quoted(&name)),
                 "seejobs_port" => self.take("codesafe", field, key("seejobs_port"), wanted.seejobs_port.to_string()),
                 "worldid_pubname" if !field.value.is_empty() => {}
-                "worldid_pubname" => self.leave(
-                    "codesafe",
-                    field,
-                    "is empty, so no world has this machine; add it to a [[world]]",
-                ),
+                "worldid_pubname" => {
+                    self.leave("codesafe", field, "is empty, so no world has this machine; add it to a [[world]]")
+                }
                 "enabled" => self.leave("codesafe", field, "only enabled entries become machines"),
                 other => {
                     let why = match other {
@@ -193,10 +193,16 @@ impl Takeover {
             let written = quoted(&address.written);
             self.take("nethsm_imports", &address.field, format!("machine[{name}].address"), written);
         } else {
-            self.open.push((format!("machine[{name}].address"), "the host and the port of the machine's SSH server".to_owned()));
+            self.open.push((
+                format!("machine[{name}].address"),
+                "the host and the port of the machine's SSH server".to_owned(),
+            ));
         }
         self.open.push((format!("machine[{name}].user"), "the login at the machine's SSH server".to_owned()));
-        self.open.push((format!("machine[{name}].host_key"), "the SSH server's public key, from the HSM's administrator".to_owned()));
+        self.open.push((
+            format!("machine[{name}].host_key"),
+            "the SSH server's public key, from the HSM's administrator".to_owned(),
+        ));
         if let Some(field) = entry.field("worldid_pubname").filter(|field| !field.value.is_empty()) {
             let world = self.world(field, &name);
             self.take("codesafe", field, format!("world[{world}].published_as"), quoted(&field.value));
@@ -353,7 +359,11 @@ impl<'e> Wanted<'e> {
         if !is_esn && (is_enabled || !esn.is_empty()) {
             let line = entry.field("esn").map_or(entry.line(), |field| field.line);
             let what = if esn.is_empty() { "the entry has no esn" } else { "esn is not a serial number" };
-            problems.push(Problem::new(line, what, "write the HSM's electronic serial number, such as esn=1111-2222-3333"));
+            problems.push(Problem::new(
+                line,
+                what,
+                "write the HSM's electronic serial number, such as esn=1111-2222-3333",
+            ));
         }
         let is_no_name = |field: &&Field| field.value.len() > PUBLISHED_LIMIT || field.value.contains('\t');
         if let Some(field) = entry.field("worldid_pubname").filter(is_no_name) {

@@ -177,7 +177,9 @@ fn a_file_that_is_there_is_not_overwritten_and_one_too_large_is_not_read() {
     assert_eq!(found["taken"][0]["key"], "ssh.retry_max");
     assert!(matches!(run(&args, &mut Vec::new()), Err(Failure::Failed(what)) if what.contains("never overwritten")));
     std::fs::write(&file, vec![b'#'; 1 << 21]).expect("written");
-    assert!(matches!(run(&args, &mut Vec::new()), Err(Failure::Failed(what)) if what.contains("more than 1048576 bytes")));
+    assert!(
+        matches!(run(&args, &mut Vec::new()), Err(Failure::Failed(what)) if what.contains("more than 1048576 bytes"))
+    );
     let none = Args { file: folder.path().join("none"), ..args };
     assert!(matches!(run(&none, &mut Vec::new()), Err(Failure::Failed(what)) if what.contains("can not be read")));
 }
