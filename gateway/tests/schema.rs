@@ -182,7 +182,8 @@ fn what_is_unknown_or_missing_is_refused() {
         document[table] = json!([]);
         cases.push(case(format!("an empty {table}"), document, false));
         for key in tables(&schema()).into_iter().find(|(name, ..)| name == table).expect("there").2.keys() {
-            let required = schema()["properties"][table]["items"]["required"].to_string().contains(&format!("\"{key}\""));
+            let required =
+                schema()["properties"][table]["items"]["required"].to_string().contains(&format!("\"{key}\""));
             let mut document = smallest();
             if document[table][0].as_object_mut().expect("an object").remove(key).is_some() && required {
                 cases.push(case(format!("{table} without {key}"), document, false));

@@ -187,7 +187,11 @@ fn an_address_in_use_a_low_limit_and_an_old_certificate_are_found() {
     let seen = doctor_by(&mut limited, &text);
     assert_eq!(seen.status, Some(1), "{}", seen.text);
     let (_, what, fix) = seen.bad("listener");
-    assert!(what.contains(&format!("process {}", std::process::id())) && fix.contains("another address"), "{}", seen.text);
+    assert!(
+        what.contains(&format!("process {}", std::process::id())) && fix.contains("another address"),
+        "{}",
+        seen.text
+    );
     let (result, what, fix) = seen.bad("open files");
     assert!(result == "warning" && what.contains("256 files") && fix.contains("LimitNOFILE="), "{}", seen.text);
     let (result, what, _) = seen.bad("certificate");

@@ -28,7 +28,7 @@ pub fn start(format: Format, default: &str) -> Result<(), Failure> {
     let directives = std::env::var(VARIABLE).ok().filter(|text| !text.trim().is_empty());
     let directives = directives.as_deref().unwrap_or(default);
     let wanted = EnvFilter::try_new(directives)
-        .map_err(|error| Failure::Misused(format!("{VARIABLE}={directives} is not understood: {error}")))?;
+        .map_err(|error| Failure::Misused(format!("{VARIABLE}={directives} is not understood: {error}; write a level or more, such as debug or seeway::upstream=trace")))?;
     // What libraries say below this level may repeat the bytes that pass through them.
     let harmless =
         filter::filter_fn(|metadata| metadata.target().starts_with("seeway") || *metadata.level() <= LevelFilter::INFO);
@@ -41,5 +41,5 @@ pub fn start(format: Format, default: &str) -> Result<(), Failure> {
         }
         Format::Json => registry.with(layer.json().with_filter(harmless).with_filter(wanted)).try_init(),
     };
-    started.map_err(|error| Failure::Failed(format!("logging can not start: {error}")))
+    started.map_err(|error| Failure::Failed(format!("logging can not start: {error}; report this: it is started once")))
 }

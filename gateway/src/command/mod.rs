@@ -144,17 +144,18 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self::Said,
-            _ => Self::Failed(format!("the output can not be written: {error}")),
+            _ => Self::Failed(format!("the output can not be written: {error}; see that there is room for it")),
         }
     }
 }
 
 /// Runs an async command on a runtime of its own, one thread and no more.
 pub(crate) fn block_on<T>(task: impl Future<Output = T>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::Failed(format!("the system gave no event queue to wait with: {error}")))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+        Failure::Failed(format!(
+            "the system gave no event queue to wait with: {error}; let the process have more open files (ulimit -n)"
+        ))
+    })?;
     Ok(runtime.block_on(task))
 }
 
