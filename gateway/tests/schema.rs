@@ -23,7 +23,8 @@ fn as_json(text: &str) -> Value {
 }
 
 fn case(name: impl Into<String>, document: Value, valid: bool) -> Value {
-    json!({ "name": name.into(), "document": document, "valid": valid })
+    let fields = [("name", name.into().into()), ("document", document), ("valid", valid.into())];
+    fields.map(|(key, value): (&str, Value)| (key.to_owned(), value)).into_iter().collect::<Map<_, _>>().into()
 }
 
 /// Has Python's jsonschema judge; panics with each case that it judges otherwise.

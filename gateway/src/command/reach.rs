@@ -16,7 +16,7 @@ use crate::config::{Config, Machine, duration_text};
 /// Machines that are tried at the same time.
 const AT_ONCE: usize = 64;
 
-/// NoOps that are sent in one go to see whether full packets get through: their bytes fill several, and so do their answers'.
+/// How many times a `NoOp` is sent in one go to see whether full packets get through: their bytes fill several, and so do their answers'.
 pub(super) const BURST: usize = 1024;
 
 /// The steps from here to a machine, in their order.
@@ -174,7 +174,7 @@ fn stage_of(error: &TunnelError) -> Stage {
     }
 }
 
-/// A channel on which NoOps are sent and their answers waited for.
+/// A channel on which a `NoOp` is sent, or many are, and the answers are waited for.
 struct Asking {
     read: ReadHalf,
     write: WriteHalf,
@@ -189,7 +189,7 @@ impl Asking {
         Self { read, write, profile, stream, input: WipedBuffer::new() }
     }
 
-    /// Sends NoOps in one go and waits for their answers; the error is the second half of a sentence.
+    /// Sends so many times a `NoOp` in one go and waits for their answers; the error is the second half of a sentence.
     async fn no_ops(&mut self, count: usize, limit: Duration) -> Result<(), String> {
         let what = if count == 1 { "a NoOp".to_owned() } else { format!("{count} NoOps") };
         let late = |_| Err(format!("it did not answer {what} within {}", duration_text(limit)));

@@ -145,9 +145,9 @@ impl Kind {
     fn expected(self) -> String {
         match self {
             Self::Text => "a string in double quotes".to_owned(),
-            Self::Choice(choices) => listed(choices, "\"", "or"),
+            Self::Choice(choices) => listed(choices, "or"),
             Self::List => "a list of strings, such as [\"a\", \"b\"]".to_owned(),
-            Self::Choices(choices) => format!("a list of strings among {}", listed(choices, "\"", "and")),
+            Self::Choices(choices) => format!("a list of strings among {}", listed(choices, "and")),
             Self::Integer(least, most) => format!("a whole number from {least} to {most}"),
             Self::Boolean => "true or false".to_owned(),
             Self::Duration { .. } => "a duration with a unit, such as \"35s\"".to_owned(),
@@ -184,17 +184,12 @@ impl Kind {
 }
 
 /// `"a", "b" or "c"`.
-fn listed(choices: &[&str], quote: &str, conjunction: &str) -> String {
-    let mut text = String::new();
-    for (position, choice) in choices.iter().enumerate() {
-        let before = match position {
-            0 => String::new(),
-            last if last + 1 == choices.len() => format!(" {conjunction} "),
-            _ => ", ".to_owned(),
-        };
-        text += &format!("{before}{quote}{choice}{quote}");
+fn listed(choices: &[&str], conjunction: &str) -> String {
+    let quoted: Vec<String> = choices.iter().map(|choice| format!("\"{choice}\"")).collect();
+    match quoted.split_last() {
+        Some((last, before)) if !before.is_empty() => format!("{} {conjunction} {last}", before.join(", ")),
+        _ => quoted.concat(),
     }
-    text
 }
 
 /// "a string", "an integer".

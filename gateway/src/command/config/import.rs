@@ -4,6 +4,7 @@
 //! `takeover` decides, `page` writes the file; this reads, prints and ends.
 
 mod page;
+mod rules;
 mod takeover;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::super::check::counted;
 use super::super::table::write_table;
 use super::super::{Failure, write_json};
 use super::hardserver::{self, FILE_LIMIT, PROBLEMS_LIMIT, Problem};
@@ -113,18 +115,13 @@ fn write_new(file: &Path, text: &str) -> Result<(), String> {
 }
 
 fn problems_text(file: &Path, problems: &[Problem]) -> String {
-    let mut text = String::from("nothing was made of it:\n");
-    for Problem { line, what, fix } in problems.iter().take(PROBLEMS_LIMIT) {
-        text += &format!("{}:{line}: {what}; {fix}\n", file.display());
-    }
-    match problems.len() {
-        1 => text += "1 problem",
-        count if count > PROBLEMS_LIMIT => {
-            text += &format!("{count} problems, of which the first {PROBLEMS_LIMIT} are listed")
-        }
-        count => text += &format!("{count} problems"),
-    }
-    text
+    let listed = problems.iter().take(PROBLEMS_LIMIT);
+    let mut lines: Vec<String> = vec!["nothing was made of it:".to_owned()];
+    lines.extend(listed.map(|Problem { line, what, fix }| format!("{}:{line}: {what}; {fix}", file.display())));
+    let count = counted(problems.len(), "problem");
+    let more = format!("{count}, of which the first {PROBLEMS_LIMIT} are listed");
+    lines.push(if problems.len() > PROBLEMS_LIMIT { more } else { count });
+    lines.join("\n")
 }
 
 fn problems_json(problems: &[Problem]) -> Value {

@@ -5,7 +5,7 @@
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::finding::Finding;
 use crate::config::{Config, HardserverAddress};
@@ -119,7 +119,7 @@ fn folders(check: &'static str, file: &Path) -> Option<Finding> {
 }
 
 /// The folder of a Unix socket: the gateway makes files there, and its callers have to come through.
-fn socket(path: &PathBuf, config: &Config, runner: Runner) -> Finding {
+fn socket(path: &Path, config: &Config, runner: Runner) -> Finding {
     const CHECK: &str = "socket";
     let folder = path.parent().unwrap_or(Path::new("/"));
     let Ok(metadata) = folder.metadata() else {

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::super::Failure;
+use super::super::check::counted;
 use super::super::table::write_table;
 
 /// How something is.
@@ -42,6 +43,8 @@ pub(super) struct Finding {
     pub(super) fix: String,
 }
 
+// Callers have no use any more for what they name.
+#[allow(clippy::needless_pass_by_value)]
 impl Finding {
     pub(super) fn ok(check: &'static str, about: impl ToString, what: impl Into<String>) -> Self {
         Self { check, about: about.to_string(), verdict: Verdict::Ok, what: what.into(), fix: String::new() }
@@ -100,12 +103,7 @@ pub(super) fn write_findings(out: &mut dyn Write, findings: &[Finding]) -> Resul
         }
     }
     let count = |verdict: Verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
-    writeln!(
-        out,
-        "\n{} ok, {} warnings, {} failed",
-        count(Verdict::Ok),
-        count(Verdict::Warning),
-        count(Verdict::Failed)
-    )?;
+    let warnings = counted(count(Verdict::Warning), "warning");
+    writeln!(out, "\n{} ok, {warnings}, {} failed", count(Verdict::Ok), count(Verdict::Failed))?;
     Ok(())
 }

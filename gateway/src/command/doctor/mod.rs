@@ -55,7 +55,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
             findings.push(Finding::ok("configuration", args.config.display(), "has no problems"));
             findings.extend(files::of_config(&args.config));
             findings.extend(files::all(&config));
-            findings.extend(system::user(&config));
+            findings.push(system::user(&config));
             findings.extend(system::all(&config));
             findings.push(system::clock(std::iter::once(&args.config).chain(&config.files)));
             findings.extend(certificates::all(&config));

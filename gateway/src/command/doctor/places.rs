@@ -37,10 +37,7 @@ fn one(key: &str, address: &HardserverAddress) -> Finding {
 }
 
 fn of_tcp(about: String, address: SocketAddr) -> Finding {
-    let error = match TcpListener::bind(address) {
-        Ok(_) => return Finding::ok(CHECK, about, "is free"),
-        Err(error) => error,
-    };
+    let Err(error) = TcpListener::bind(address) else { return Finding::ok(CHECK, about, "is free") };
     match error.kind() {
         io::ErrorKind::AddrInUse => taken(about, listener_of(address)),
         io::ErrorKind::PermissionDenied => Finding::failed(

@@ -20,11 +20,11 @@ const AHEAD: Duration = Duration::from_secs(300);
 const LONG_AGO: Duration = Duration::from_secs(1_735_689_600);
 
 /// Whom the gateway runs as.
-pub(super) fn user(config: &Config) -> Option<Finding> {
+pub(super) fn user(config: &Config) -> Finding {
     const CHECK: &str = "user";
     let runner = Runner::of(config);
     let is_root = rustix::process::geteuid().is_root();
-    Some(match (&config.process.user, is_root) {
+    match (&config.process.user, is_root) {
         (Some(user), true) => Finding::ok(CHECK, &user.name, "the gateway, started as root, becomes this user"),
         (Some(user), false) if runner.uid != rustix::process::geteuid().as_raw() => Finding::failed(
             CHECK,
@@ -39,7 +39,7 @@ pub(super) fn user(config: &Config) -> Option<Finding> {
             "run it as the gateway's user (runuser -u seeway -- seeway doctor …), and name that in the unit or as process.user",
         ),
         _ => Finding::ok(CHECK, runner.uid, "is not root"),
-    })
+    }
 }
 
 /// Everything but the user and the clock.

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::takeover::{Machine, Takeover, World, quoted};
+use super::rules::quoted;
+use super::takeover::{Machine, Takeover, World};
 
 /// The file's text. What is to be filled in is marked so that `seeway check` refuses it.
 pub(super) fn write(takeover: &Takeover, file: &Path) -> String {
@@ -64,18 +65,13 @@ fn compose(page: &mut String, takeover: &Takeover, file: &Path) -> std::fmt::Res
 fn write_machine(page: &mut String, machine: &Machine) -> std::fmt::Result {
     writeln!(page, "\n# line {}: [codesafe]", machine.line)?;
     writeln!(page, "[[machine]]\nname = {}", quoted(&machine.name))?;
-    match &machine.address {
-        Some((address, line)) => {
-            writeln!(
-                page,
-                "# line {line}: [nethsm_imports] remote_ip; CHECK the port: the machine's SSH server, not the hardserver's"
-            )?;
-            writeln!(page, "address = {}", quoted(address))?;
-        }
-        None => {
-            writeln!(page, "# FILL IN: no entry of [nethsm_imports] has the address of {}", machine.esn)?;
-            writeln!(page, "address = \"REPLACE-WITH-THE-ADDRESS-AND-PORT-OF-{}\"", machine.esn)?;
-        }
+    if let Some((address, line)) = &machine.address {
+        let check = "CHECK the port: the machine's SSH server, not the hardserver's";
+        writeln!(page, "# line {line}: [nethsm_imports] remote_ip; {check}")?;
+        writeln!(page, "address = {}", quoted(address))?;
+    } else {
+        writeln!(page, "# FILL IN: no entry of [nethsm_imports] has the address of {}", machine.esn)?;
+        writeln!(page, "address = \"REPLACE-WITH-THE-ADDRESS-AND-PORT-OF-{}\"", machine.esn)?;
     }
     writeln!(page, "# FILL IN: the login at its SSH server")?;
     writeln!(page, "user = \"REPLACE WITH THE LOGIN AT {}\"", machine.esn)?;
@@ -91,7 +87,10 @@ fn write_machine(page: &mut String, machine: &Machine) -> std::fmt::Result {
 
 fn write_world(page: &mut String, world: &World) -> std::fmt::Result {
     let machines: Vec<String> = world.machines.iter().map(|name| quoted(name)).collect();
-    writeln!(page, "\n# line {}: worldid_pubname", world.line)?;
+    writeln!(page)?;
+    for line in &world.lines {
+        writeln!(page, "# line {line}: worldid_pubname")?;
+    }
     writeln!(page, "[[world]]\nname = {}", quoted(&world.name))?;
     writeln!(page, "published_as = {}", quoted(&world.published_as))?;
     writeln!(page, "machines = [{}]", machines.join(", "))?;

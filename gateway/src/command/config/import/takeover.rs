@@ -1,12 +1,12 @@
 //! Decides what becomes of each line of a hardserver's configuration: a value of `seeway.toml`, or a reason why not.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use super::super::hardserver::{Entry, Field, File, Problem, Section};
+use super::rules::{
+    Address, addresses, hardserver_of, is_for_names, plain, quoted, setting, setting_name, why_no_setting, why_not,
+};
 
-/// Where SSH servers listen mostly; the hardserver's file does not say where the machine's does.
-const SSH_PORT: u16 = 22;
 /// The SEEJobs port where an entry has none.
 const SEEJOBS_PORT: u16 = 8888;
 /// The longest serial number that is taken for a name, in bytes.
@@ -48,7 +48,8 @@ pub(super) struct Machine {
 pub(super) struct World {
     pub(super) name: String,
     pub(super) published_as: String,
-    pub(super) line: usize,
+    /// Where it is named, once for each machine.
+    pub(super) lines: Vec<usize>,
     pub(super) machines: Vec<String>,
 }
 
@@ -176,7 +177,7 @@ impl Takeover {
                 "seejobs_port" => self.take("codesafe", field, key("seejobs_port"), wanted.seejobs_port.to_string()),
                 "worldid_pubname" if !field.value.is_empty() => {}
                 "worldid_pubname" => {
-                    self.leave("codesafe", field, "is empty, so no world has this machine; add it to a [[world]]")
+                    self.leave("codesafe", field, "is empty, so no world has this machine; add it to a [[world]]");
                 }
                 "enabled" => self.leave("codesafe", field, "only enabled entries become machines"),
                 other => {
@@ -218,32 +219,24 @@ impl Takeover {
 
     /// A machine's name by its serial number, which a second machine of the same HSM has too.
     fn free_name(&self, esn: &str) -> String {
-        let is_free = |name: &String| self.machines.iter().all(|machine| machine.name != *name);
-        let first = esn.to_owned();
-        if is_free(&first) {
-            return first;
-        }
-        (2..).map(|count| format!("{esn}.{count}")).find(is_free).expect("there are more numbers than machines")
+        unique(esn, |name| self.machines.iter().any(|machine| machine.name == name))
     }
 
     /// Adds a machine to the world that is published under the field's value; gives the world's name.
     fn world(&mut self, field: &Field, machine: &str) -> String {
         if let Some(world) = self.worlds.iter_mut().find(|world| world.published_as == field.value) {
             world.machines.push(machine.to_owned());
+            world.lines.push(field.line);
             return world.name.clone();
         }
-        let is_free = |name: &String| self.worlds.iter().all(|world| world.name != *name);
         let mut named: String =
             field.value.chars().map(|letter| if is_for_names(letter) { letter } else { '-' }).collect();
         named.truncate(ESN_LIMIT);
-        let name = std::iter::once(named.clone())
-            .chain((2..).map(|count| format!("{named}.{count}")))
-            .find(is_free)
-            .expect("there are more numbers than worlds");
+        let name = unique(&named, |name| self.worlds.iter().any(|world| world.name == name));
         self.worlds.push(World {
             name: name.clone(),
             published_as: field.value.clone(),
-            line: field.line,
+            lines: vec![field.line],
             machines: vec![machine.to_owned()],
         });
         name
@@ -383,96 +376,13 @@ impl<'e> Wanted<'e> {
     }
 }
 
-/// Where an HSM is, by `[nethsm_imports]`.
-struct Address {
-    written: String,
-    field: Field,
-}
-
-/// The addresses of HSMs by their serial numbers, without hyphens and in capitals. What is no address is left out.
-fn addresses(file: &File) -> BTreeMap<String, Address> {
-    let mut found = BTreeMap::new();
-    for entry in file.entries("nethsm_imports") {
-        let (Some(esn), Some(field)) = (entry.value("remote_esn"), entry.field("remote_ip")) else { continue };
-        let written = match field.value.parse::<IpAddr>() {
-            Ok(IpAddr::V4(ip)) => format!("{ip}:{SSH_PORT}"),
-            Ok(IpAddr::V6(ip)) => format!("[{ip}]:{SSH_PORT}"),
-            Err(_) => continue,
-        };
-        found.entry(plain(esn)).or_insert(Address { written, field: field.clone() });
+/// A name that is not taken yet: the one that is wanted, or that with the first number that makes it another.
+fn unique(wanted: &str, is_taken: impl Fn(&str) -> bool) -> String {
+    let mut name = wanted.to_owned();
+    let mut count = 1;
+    while is_taken(&name) {
+        count += 1;
+        name = format!("{wanted}.{count}");
     }
-    found
-}
-
-/// A serial number as it is compared.
-fn plain(esn: &str) -> String {
-    esn.chars().filter(|letter| *letter != '-').map(|letter| letter.to_ascii_uppercase()).collect()
-}
-
-/// Where the hardserver listens for its clients.
-fn hardserver_of(file: &File) -> String {
-    let startup = file.entries("server_startup").first();
-    let path = startup.and_then(|entry| entry.value("unix_socket_name")).filter(|path| path.starts_with('/'));
-    format!("unix:{}", path.unwrap_or("/opt/nfast/sockets/nserver"))
-}
-
-/// Whether a letter may stand in the name of a world.
-fn is_for_names(letter: char) -> bool {
-    letter.is_ascii_alphanumeric() || "._-/:@+".contains(letter)
-}
-
-/// A text as TOML's basic string. What comes from the hardserver's file is printable ASCII and tabs.
-pub(super) fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\t', "\\t"))
-}
-
-/// What a field of `[server_settings]` becomes: table, key, the least value, and what to know of it.
-fn setting(field: &str) -> Option<(&'static str, &'static str, u64, &'static str)> {
-    Some(match field {
-        "connect_retry" => (
-            "ssh",
-            "retry_max",
-            1,
-            "the longest wait between two tries: the first is ssh.connect_retry (200 ms), each next one twice as long",
-        ),
-        "connect_keepidle" => ("ssh", "keepalive_idle", 1, ""),
-        "connect_keepalive" => ("ssh", "keepalive", 1, ""),
-        "connect_broken" => ("ssh", "broken_after", 1, ""),
-        "connect_command_block" => ("limits", "hold", 0, ""),
-        "connect_maxqueue" => ("limits", "queue", 1, "for each world"),
-        _ => return None,
-    })
-}
-
-/// The same name, for as long as the program runs.
-fn setting_name(field: &str) -> &'static str {
-    const NAMES: [&str; 6] = [
-        "connect_retry",
-        "connect_keepidle",
-        "connect_keepalive",
-        "connect_broken",
-        "connect_command_block",
-        "connect_maxqueue",
-    ];
-    NAMES.into_iter().find(|name| *name == field).unwrap_or_default()
-}
-
-fn why_no_setting(field: &str) -> &'static str {
-    match field {
-        "loglevel" | "logdetail" => "Seeway's log lines are chosen with SEEWAY_LOG",
-        "accept_keepidle" | "accept_keepalive" => "is about the hardserver's own clients",
-        _ => "is the hardserver's own",
-    }
-}
-
-/// Why nothing of a section is taken over.
-fn why_not(section: &str) -> &'static str {
-    match section {
-        "load_seemachine" => "is about HSMs before CodeSafe 5, which Seeway does not reach",
-        "server_startup" => "is where the hardserver listens: it stays there, and Seeway listens elsewhere ([listen])",
-        "server_remotecomms" | "server_remotecomms_ipv6" => "is where the hardserver takes connections from HSMs",
-        "module_settings" => "is the hardserver's choice among modules; Seeway spreads jobs by load",
-        "auditlog_settings" => "is the HSM's audit log; Seeway's own is [audit]",
-        _ => "is the hardserver's own section",
-    }
+    name
 }
