@@ -61,7 +61,7 @@ pub enum GatewayError {
     #[error(transparent)]
     Tls(#[from] TlsFileError),
     /// The system gave no thread or no event queue.
-    #[error("a shard does not start: {0}")]
+    #[error("a shard does not start: {0}; let the process have more threads and open files (TasksMax=, LimitNOFILE=)")]
     Shard(io::Error),
     /// The audit log can not be opened.
     #[error(transparent)]

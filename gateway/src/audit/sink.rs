@@ -79,7 +79,7 @@ pub enum AuditError {
     #[error("the audit log {} is written by another process; stop it, or change audit.to", .0.display())]
     InUse(PathBuf),
     /// There is no thread for it.
-    #[error("the system gave no thread for the audit log: {0}")]
+    #[error("the system gave no thread for the audit log: {0}; let the process have more (TasksMax=)")]
     Thread(io::Error),
 }
 

@@ -140,8 +140,9 @@ fn own_identity(args: &Args, out: &mut dyn Write) -> Result<PathBuf, Failure> {
 }
 
 fn read_lines(file: &Path) -> Result<Vec<String>, Failure> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| Failure::Failed(format!("{} can not be read: {error}", file.display())))?;
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        Failure::Failed(format!("{} can not be read: {error}; name a file that this user may read", file.display()))
+    })?;
     Ok(text.lines().map(str::to_owned).collect())
 }
 

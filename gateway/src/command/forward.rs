@@ -83,12 +83,18 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
 async fn forward(args: &Args, config: Config, out: &mut dyn Write) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let Local(address) = args.local;
-    let cannot = |error| Failure::Failed(format!("can not listen on {address}: {error}"));
+    let cannot = |error| {
+        Failure::Failed(format!("can not listen on {address}: {error}; stop who listens there, or choose another port"))
+    };
     let listener = TcpListener::bind(address).await.map_err(cannot)?;
     let bound = listener.local_addr().map_err(cannot)?;
     let pipes = config.limits.pipes;
     let Some(forwarder) = Forwarder::start(config, &args.world) else {
-        return Err(Failure::Misused(format!("{}: no world is named `{}`", args.config.display(), args.world)));
+        return Err(Failure::Misused(format!(
+            "{}: no world is named `{}`; see which there are with: seeway check",
+            args.config.display(),
+            args.world
+        )));
     };
     let forwarder = Arc::new(forwarder);
     writeln!(out, "ready forward={bound} world={}", args.world)?;

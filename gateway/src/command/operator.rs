@@ -91,7 +91,10 @@ impl At {
     fn session(&self, endpoint: &Endpoint) -> Result<ClientConnection, Failure> {
         let failed = |what: &dyn fmt::Display| Failure::Failed(format!("{}: {what}", self.admin));
         let pem = |file: &PathBuf| {
-            std::fs::read(file).map(Zeroizing::new).map_err(|error| failed(&format!("{}: {error}", file.display())))
+            std::fs::read(file).map(Zeroizing::new).map_err(|error| {
+                let what = format!("{} can not be read: {error}; name a file that this user may read", file.display());
+                failed(&what)
+            })
         };
         let ca = self
             .tls

@@ -203,8 +203,13 @@ pub(super) struct Signals {
 
 impl Signals {
     pub(super) fn new() -> Result<Self, Failure> {
-        let listen =
-            |kind| signal(kind).map_err(|error| Failure::Failed(format!("signals can not be received: {error}")));
+        let listen = |kind| {
+            signal(kind).map_err(|error| {
+                Failure::Failed(format!(
+                    "signals can not be received: {error}; let the process have more open files (LimitNOFILE=)"
+                ))
+            })
+        };
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,

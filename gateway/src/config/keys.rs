@@ -36,8 +36,12 @@ pub(super) struct Key {
 pub(super) enum Kind {
     /// A string.
     Text,
+    /// One of these strings. That it is one, whoever makes something of it says.
+    Choice(&'static [&'static str]),
     /// An array of strings.
     List,
+    /// An array of some of these strings. That they are, whoever makes something of them says.
+    Choices(&'static [&'static str]),
     /// A whole number, both ends included.
     Integer(u64, u64),
     /// `true` or `false`.

@@ -34,7 +34,7 @@ const AFTER_ERROR: Duration = Duration::from_millis(100);
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// The system refuses.
-    #[error("can not listen on {address}: {error}")]
+    #[error("can not listen on {address}: {error}; {}", listen_advice(.error))]
     System {
         /// Where.
         address: String,
@@ -53,6 +53,16 @@ pub enum BindError {
         /// The file.
         path: PathBuf,
     },
+}
+
+/// What to do where the system lets nobody listen.
+fn listen_advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "stop who listens there (ss -ltnp), or choose another address",
+        io::ErrorKind::AddrNotAvailable => "write an address that this computer has (ip address)",
+        io::ErrorKind::PermissionDenied => "let this user write to the socket's folder, or choose a port above 1023",
+        _ => "choose another address",
+    }
 }
 
 /// A listening socket of a front end.

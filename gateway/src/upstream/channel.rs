@@ -21,13 +21,15 @@ use crate::shard::{Shard, What};
 enum Unusable {
     #[error(transparent)]
     Tunnel(#[from] TunnelError),
-    #[error("the port does not answer a NoOp within {0:?}: is a CodeSafe machine with SEEJobs enabled behind it?")]
+    #[error(
+        "the port does not answer a NoOp within {0:?}; check seejobs_port, and that a CodeSafe machine with SEEJobs enabled is behind it"
+    )]
     Silent(Duration),
-    #[error("the port answers a NoOp with something else ({0}): is it the machine's SEEJobs port?")]
+    #[error("the port answers a NoOp with something else ({0}); check that seejobs_port is the machine's SEEJobs port")]
     NotSeeJobs(Broken),
-    #[error("the machine refuses a NoOp")]
+    #[error("the machine refuses a NoOp; check wire.profile, and the machine's own log")]
     NoOpRefused,
-    #[error("the machine closed the channel before it answered a NoOp")]
+    #[error("the machine closed the channel before it answered a NoOp; check seejobs_port, and that the machine runs")]
     Closed,
 }
 

@@ -1,6 +1,6 @@
 //! Who comes in, where, and what they may do.
 
-use super::Kind::{Duration, Integer, List, Text};
+use super::Kind::{Choice, Choices, Duration, Integer, List, Text};
 use super::Unset::{Default, Optional, Required};
 use super::{Key, Table, key};
 
@@ -27,7 +27,7 @@ const TLS_KEYS: &[Key] = &[
     ),
     key(
         "client_certificates",
-        Text,
+        Choice(&["required", "optional"]),
         Default("required"),
         "With `client_ca`: `\"required\"` lets nobody in without a certificate, `\"optional\"` lets them in as `anonymous`.",
     ),
@@ -40,7 +40,7 @@ const TLS_KEYS: &[Key] = &[
     ),
     key(
         "expired_crl",
-        Text,
+        Choice(&["refuse", "accept"]),
         Default("refuse"),
         "What becomes of an authority's certificates when its list is past its next update: `\"refuse\"` or `\"accept\"`.",
     ),
@@ -175,7 +175,7 @@ pub(super) const PERMISSION: Table = Table {
         ),
         key(
             "may",
-            List,
+            Choices(&["submit", "pipe", "hardserver", "admin"]),
             Required,
             "What they may do: `submit` jobs, `pipe` bytes to a machine's port, send other commands to the `hardserver` behind; or \
              `admin`: reload, drain and resume, in a rule of its own.",
