@@ -9,15 +9,20 @@ const BOUND: Duration = Duration::from_secs(300);
 
 /// Runs `tests/python/SCRIPT` with these arguments. Panics with what it printed unless it ends with 0; gives its output.
 pub fn run<S: AsRef<std::ffi::OsStr>>(script: &str, arguments: impl IntoIterator<Item = S>) -> String {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("python");
-    let mut command = Command::new(interpreter());
-    command.arg("-u").arg(folder.join(script)).args(arguments).env("PYTHONDONTWRITEBYTECODE", "1");
-    let mut process = Process::start(script, &mut command);
+    let mut process = start(script, arguments);
     let status = process.exit(BOUND);
     let log = process.log();
     assert!(status.success(), "{script} ended with {status}");
     println!("{log}");
     log
+}
+
+/// Starts `tests/python/SCRIPT` with these arguments.
+pub fn start<S: AsRef<std::ffi::OsStr>>(script: &str, arguments: impl IntoIterator<Item = S>) -> Process {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("python");
+    let mut command = Command::new(interpreter());
+    command.arg("-u").arg(folder.join(script)).args(arguments).env("PYTHONDONTWRITEBYTECODE", "1");
+    Process::start(script, &mut command)
 }
 
 /// The interpreter of the environment that tests/run makes.
