@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod check;
+pub mod completions;
 #[cfg(feature = "emulator")]
 pub mod demo;
 pub mod drain;
@@ -14,6 +15,7 @@ pub mod forward;
 pub mod job;
 pub mod keygen;
 pub mod logging;
+pub mod man;
 mod operator;
 pub mod reload;
 pub mod serve;
@@ -46,6 +48,7 @@ pub struct Cli {
 pub enum Command {
     Audit(audit::Args),
     Check(check::Args),
+    Completions(completions::Args),
     #[cfg(feature = "emulator")]
     Demo(demo::Args),
     Drain(drain::DrainArgs),
@@ -54,6 +57,7 @@ pub enum Command {
     Forward(forward::Args),
     Job(Box<job::Args>),
     Keygen(keygen::Args),
+    Man(man::Args),
     Reload(reload::Args),
     Resume(drain::ResumeArgs),
     Serve(serve::Args),
@@ -64,6 +68,7 @@ impl Command {
     pub fn default_log(&self) -> &'static str {
         match self {
             Self::Audit(_) | Self::Check(_) | Self::Job(_) | Self::Keygen(_) => "warn",
+            Self::Completions(_) | Self::Man(_) => "warn",
             Self::Drain(_) | Self::Reload(_) | Self::Resume(_) => "warn",
             #[cfg(feature = "emulator")]
             Self::Emulate(_) => "warn",
@@ -80,6 +85,7 @@ impl Command {
         match self {
             Self::Audit(args) => audit::run(args, out),
             Self::Check(args) => check::run(args, out),
+            Self::Completions(args) => completions::run(args, out),
             #[cfg(feature = "emulator")]
             Self::Demo(args) => demo::run(args, out),
             Self::Drain(args) => drain::drain(args, out),
@@ -88,6 +94,7 @@ impl Command {
             Self::Forward(args) => forward::run(args, out),
             Self::Job(args) => job::run(args, out),
             Self::Keygen(args) => keygen::run(args, out),
+            Self::Man(args) => man::run(args, out),
             Self::Reload(args) => reload::run(args, out),
             Self::Resume(args) => drain::resume(args, out),
             Self::Serve(args) => serve::run(args, out),
