@@ -72,6 +72,15 @@ class Tests:
                 else:
                     kubernetes_validate.validate(found, version, strict=True)
 
+    def objects_that_are_wrong_would_be_found(self):
+        deployment = self.render()["Deployment", "bank-seeway"]
+        deployment["spec"]["template"]["spec"]["containers"][0]["readinessProb"] = {}
+        try:
+            kubernetes_validate.validate(deployment, VERSIONS[0], strict=True)
+        except kubernetes_validate.ValidationError:
+            return
+        raise AssertionError("a misspelled key is not found")
+
     def what_must_not_change(self):
         objects = self.render()
         deployment = objects["Deployment", "bank-seeway"]["spec"]
@@ -142,6 +151,7 @@ def main():
         tests.the_default_values_are_those_that_the_schema_accepts,
         tests.the_readme_has_every_value,
         tests.objects_are_what_kubernetes_takes,
+        tests.objects_that_are_wrong_would_be_found,
         tests.what_must_not_change,
         tests.alerts_come_from_their_file,
         tests.what_is_missing_or_wrong_is_said,

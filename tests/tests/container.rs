@@ -111,21 +111,14 @@ fn the_chart_is_what_helm_and_kubernetes_take_and_its_configuration_runs_in_the_
     assert!(helm.exists(), "{} is missing: tests/run puts it there", helm.display());
     let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("package");
     let path = |path: &Path| path.display().to_string();
-    python::run(
-        "chart_test.py",
-        [
-            "--helm",
-            &path(&helm),
-            "--chart",
-            &path(&repository.join("deploy/helm/seeway")),
-            "--alerts",
-            &path(&package.join("alerts.yml")),
-            "--pod-values",
-            &path(&package.join("pod-values.yaml")),
-            "--toml",
-            &path(&toml),
-        ],
-    );
+    let mut alerts = vec![path(&package.join("alerts.yml"))];
+    // The project's own rules, too.
+    let rules = repository.join("deploy/prometheus/alerts.yml");
+    alerts.extend(rules.exists().then(|| path(&rules)));
+    let (chart, values) = (repository.join("deploy/helm/seeway"), package.join("pod-values.yaml"));
+    let files = [("--helm", &helm), ("--chart", &chart), ("--pod-values", &values), ("--toml", &toml)];
+    let words = files.into_iter().flat_map(|(name, file)| [name.to_owned(), path(file)]);
+    python::run("chart_test.py", words.chain(["--alerts".to_owned()]).chain(alerts));
 
     let authority = Authority::new("callers");
     let (server, caller) = (authority.server(), authority.client("spiffe://bank.example/caller"));
