@@ -42,6 +42,11 @@ async fn a_gateway_behind_haproxy_is_killed_and_no_job_is_lost_that_was_not_sent
     let load = scene.load(&haproxy.address()).await;
     let mut python = scene.python(&["--through", &haproxy.address()]);
     load.until_replies(500).await;
+    for gateway in &scene.gateways {
+        // One for each of the callers' connections, those in Python share one; and a check may be there.
+        let connections = gateway.metrics().sum_where("seeway_callers", "listener=\"grpc\"");
+        assert!(connections < (CONNECTIONS + 1 + 2) as f64, "haproxy makes a connection for each call: {connections}");
+    }
 
     scene.gateways[0].kill();
     let others = [scene.replied(1), scene.replied(2)];
@@ -157,6 +162,15 @@ async fn callers_choose_among_gateways_while_one_is_drained_and_one_killed() {
     // grpcio has sent again what was lost, since these may run twice: every one has its reply.
     let lost = idempotent.iter().filter(|attempt| matches!(attempt.told, Told::Unknown(_))).count();
     assert_eq!(lost, 0, "jobs that may run twice and were not sent again");
+}
+
+#[test]
+fn what_balancers_say_by_themselves_is_what_a_gateway_would_say() {
+    let _turn = Turn::beside_others();
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+    let file = |name: &str| deploy.join(name).display().to_string();
+    let (haproxy, envoy) = (file("haproxy/haproxy.cfg"), file("envoy/envoy.yaml"));
+    python::run("balancers_test.py", ["--haproxy", &haproxy, "--envoy", &envoy]);
 }
 
 /// Three gateways before the same two machines, which reply after 10 ms.
