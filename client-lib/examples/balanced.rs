@@ -5,8 +5,8 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use seeway_client::grpc::{Completed, Credentials, Gateway, SubmitOptions};
 use seeway_client::JobError;
+use seeway_client::grpc::{Completed, Credentials, Gateway, SubmitOptions};
 
 /// How often a job is tried, and how long to wait in between.
 const TRIES: usize = 20;

@@ -131,6 +131,10 @@ impl Site<'_> {
 
 fn program() -> PathBuf {
     let path = PathBuf::from("/usr/sbin/haproxy");
-    assert!(path.exists(), "{} is missing: install Debian's package haproxy, or run tests/run, which does", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: install Debian's package haproxy, or run tests/run, which does",
+        path.display()
+    );
     path
 }

@@ -66,9 +66,10 @@ impl Image {
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).expect("readable") {
         let path = entry.expect("readable").path();
-        match path.symlink_metadata().expect("there").is_dir() {
-            true => files(&path, found),
-            false => found.push(path),
+        if path.symlink_metadata().expect("there").is_dir() {
+            files(&path, found);
+        } else {
+            found.push(path);
         }
     }
 }
@@ -92,13 +93,15 @@ fn the_image_holds_the_gateway_and_nothing_else_and_runs_it_as_nobody_special() 
         let within = file.strip_prefix(&root).expect("it is in there").to_string_lossy().into_owned();
         let is_known = within == "usr/bin/seeway"
             || within.contains(".so")
-            || ["etc/passwd", "etc/group", "etc/nsswitch.conf", "etc/ssl/certs/ca-certificates.crt"].contains(&&*within);
+            || ["etc/passwd", "etc/group", "etc/nsswitch.conf", "etc/ssl/certs/ca-certificates.crt"]
+                .contains(&&*within);
         assert!(is_known, "{within} is in the image");
         let mode = file.metadata().expect("there").permissions().mode();
         assert_eq!(mode & 0o6022, 0, "{within} has the mode {mode:o}");
     }
 
-    let version = run(image.buildah("run").args(["--isolation", "chroot", &name, "--", "/usr/bin/seeway", "--version"]));
+    let version =
+        run(image.buildah("run").args(["--isolation", "chroot", &name, "--", "/usr/bin/seeway", "--version"]));
     assert_eq!(version.trim(), format!("seeway {}", env!("CARGO_PKG_VERSION")));
 }
 

@@ -39,13 +39,18 @@ fn build(folder: &Path, version: &str) -> PathBuf {
 #[test]
 fn the_package_is_installed_upgraded_removed_and_purged() {
     let _turn = Turn::alone();
-    assert!(rustix::process::geteuid().is_root(), "this test needs root, for a copy of this machine: run tests/run as root");
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "this test needs root, for a copy of this machine: run tests/run as root"
+    );
     let folder = TempDir::new().expect("the temporary folder can be written");
     let version = env!("CARGO_PKG_VERSION");
     let first = build(&folder.path().join("first"), &format!("{version}-1"));
     let second = build(&folder.path().join("second"), &format!("{version}-2"));
 
-    let said = run(Command::new("lintian").args(["--allow-root", "--fail-on", "error", "--tag-display-limit", "0"]).arg(&first));
+    let said = run(Command::new("lintian")
+        .args(["--allow-root", "--fail-on", "error", "--tag-display-limit", "0"])
+        .arg(&first));
     assert!(!said.contains("E: "), "lintian:\n{said}");
     println!("{said}");
 

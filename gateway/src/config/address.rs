@@ -35,13 +35,14 @@ pub(super) fn listener(text: &str, has_tls: bool) -> Result<SocketAddr, Wrong> {
 
 /// Reads `listen.admin`. Changes are made there by whoever reaches it, unless `listen.management` takes them.
 pub(super) fn admin(text: &str, has_management: bool) -> Result<SocketAddr, Wrong> {
-    listener(text, true).and_then(|address| match address.ip().is_loopback() || has_management {
-        true => Ok(address),
-        false => Err(Wrong::new(
-            format!("{address} is not a loopback address, and whoever reaches it could drain the gateway"),
-            "listen on 127.0.0.1 or [::1], or set listen.management, for changes: then this is for reading only",
-        )),
-    })
+    let address = listener(text, true)?;
+    if address.ip().is_loopback() || has_management {
+        return Ok(address);
+    }
+    Err(Wrong::new(
+        format!("{address} is not a loopback address, and whoever reaches it could drain the gateway"),
+        "listen on 127.0.0.1 or [::1], or set listen.management, for changes: then this is for reading only",
+    ))
 }
 
 /// Reads one of `listen.hardserver`; a relative path is taken from `base`.

@@ -1,38 +1,27 @@
 //! Several gateways side by side: behind HAProxy, and before callers that choose among them. One is killed under load, one is drained, and what callers
 //! were told of each job is compared with what the machines journalled.
 
-use std::{
-    collections::HashMap,
-    fs,
-    path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+mod callers;
 
-use rustix::process::Signal;
-use seeway_client::grpc::{Credentials, Gateway as Client, SubmitOptions};
+use std::{collections::HashMap, path::Path};
+
+use callers::{Attempt, Load, Python, Told};
+use seeway_client::grpc::{Credentials, Gateway as Client};
 use seeway_tests::{
     Config, Gateway, Identity, Machine,
     authority::{Authority, Certified},
     balancer::{Haproxy, SERVERS},
     machine::seeway,
-    process::Process,
     python,
     turn::Turn,
     wait,
 };
 use tempfile::TempDir;
-use tokio::task::JoinSet;
 
 const CONNECTIONS: usize = 4;
 const LINES: usize = 8;
 /// Calls that the Python callers have out at once.
 const PYTHON_LINES: usize = 8;
-/// How long a caller tries to get rid of one job.
-const ATTEMPTS: usize = 500;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_behind_haproxy_is_killed_and_no_job_is_lost_that_was_not_sent() {
@@ -45,7 +34,10 @@ async fn a_gateway_behind_haproxy_is_killed_and_no_job_is_lost_that_was_not_sent
     for gateway in &scene.gateways {
         // One for each of the callers' connections, those in Python share one; and a check may be there.
         let connections = gateway.metrics().sum_where("seeway_callers", "listener=\"grpc\"");
-        assert!(connections < (CONNECTIONS + 1 + 2) as f64, "haproxy makes a connection for each call: {connections}");
+        assert!(
+            connections < f64::from(u8::try_from(CONNECTIONS + 1 + 2).expect("a few")),
+            "haproxy makes a connection for each call: {connections}"
+        );
     }
 
     scene.gateways[0].kill();
@@ -240,14 +232,15 @@ impl Scene {
         let ledger = self.folder.path().join(format!("python-{}", arguments.len()));
         let schema = Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto").display().to_string();
         let path = |path: &Path| path.display().to_string();
-        let lines = PYTHON_LINES.to_string();
-        let common = ["--ledger", &path(&ledger), "--schema", &schema, "--ca", &path(&self.authority.certificate())]
-            .map(str::to_owned);
-        let own = ["--certificate", &path(&self.caller.certificate), "--key", &path(&self.caller.key)].map(str::to_owned);
-        let all = common.into_iter().chain(own).chain(["--lines".to_owned(), lines]);
-        let mut process = python::start("balance_test.py", all.chain(arguments.iter().map(|&word| word.to_owned())));
-        process.line("ready");
-        Python { process, ledger }
+        let files = [
+            ("--ca", &self.authority.certificate()),
+            ("--certificate", &self.caller.certificate),
+            ("--key", &self.caller.key),
+        ];
+        let common = files.into_iter().flat_map(|(name, file)| [name.to_owned(), path(file)]);
+        let own = ["--schema".to_owned(), schema, "--lines".to_owned(), PYTHON_LINES.to_string()];
+        let further = arguments.iter().map(|&word| word.to_owned());
+        Python::start(ledger, common.chain(own).chain(further).collect())
     }
 
     /// Compares what callers were told with the machines' journals; how many outcomes are unknown.
@@ -282,121 +275,5 @@ impl Scene {
         println!("{replied} replied, {unknown} unknown, {not_sent} not sent and sent again");
         assert!(replied > 0);
         unknown
-    }
-}
-
-/// One try to have a job done, under a name of its own.
-struct Attempt {
-    id: String,
-    told: Told,
-}
-
-enum Told {
-    Replied,
-    Unknown(String),
-    NotSent(String),
-}
-
-#[derive(Default)]
-struct Progress {
-    stop: AtomicBool,
-    replies: AtomicU64,
-    refusals: AtomicU64,
-    ledger: Mutex<Vec<Attempt>>,
-}
-
-struct Load {
-    callers: JoinSet<()>,
-    progress: Arc<Progress>,
-}
-
-impl Load {
-    fn start(clients: Vec<Client>) -> Self {
-        let progress = Arc::new(Progress::default());
-        let mut callers = JoinSet::new();
-        for (connection, client) in clients.into_iter().enumerate() {
-            for line in 0..LINES {
-                callers.spawn(caller(client.clone(), format!("rust/{connection}/{line}"), Arc::clone(&progress)));
-            }
-        }
-        Self { callers, progress }
-    }
-
-    async fn until_replies(&self, further: u64) {
-        let wanted = self.progress.replies.load(Ordering::Relaxed) + further;
-        let reached = || async { (self.progress.replies.load(Ordering::Relaxed) >= wanted).then_some(()) };
-        wait::until_async("callers get replies", wait::BOUND, reached).await;
-    }
-
-    /// Tries in all that were told "not sent".
-    fn refusals(&self) -> u64 {
-        self.progress.refusals.load(Ordering::Relaxed)
-    }
-
-    async fn end(self) -> Vec<Attempt> {
-        self.progress.stop.store(true, Ordering::Relaxed);
-        tokio::time::timeout(wait::BOUND, self.callers.join_all()).await.expect("every call ends");
-        std::mem::take(&mut *self.progress.ledger.lock().expect("no caller panics while it holds this"))
-    }
-}
-
-/// Has jobs done, one after the other. What was certainly not sent it sends again, until it gets rid of it.
-async fn caller(client: Client, name: String, progress: Arc<Progress>) {
-    let options = SubmitOptions { timeout: Some(Duration::from_secs(20)), ..SubmitOptions::default() };
-    let note = |id, told| {
-        progress.ledger.lock().expect("no caller panics while it holds this").push(Attempt { id, told });
-    };
-    for number in 1.. {
-        if progress.stop.load(Ordering::Relaxed) {
-            return;
-        }
-        for attempt in 1.. {
-            let id = format!("{name}/{number}/{attempt}");
-            match client.submit("pay", id.clone(), &options).await {
-                Ok(done) => {
-                    assert_eq!(done.reply.as_bytes(), id.as_bytes());
-                    progress.replies.fetch_add(1, Ordering::Relaxed);
-                    note(id, Told::Replied);
-                    break;
-                }
-                Err(error) if error.may_have_run() => {
-                    note(id, Told::Unknown(error.to_string()));
-                    break;
-                }
-                Err(error) => {
-                    assert!(attempt < ATTEMPTS, "{id}: {error}");
-                    progress.refusals.fetch_add(1, Ordering::Relaxed);
-                    note(id, Told::NotSent(error.to_string()));
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-            }
-        }
-    }
-}
-
-/// Callers in Python.
-struct Python {
-    process: Process,
-    ledger: PathBuf,
-}
-
-impl Python {
-    /// Has them stop; what they were told.
-    fn end(&mut self) -> Vec<Attempt> {
-        self.process.signal(Signal::TERM);
-        let status = self.process.exit(wait::BOUND);
-        assert!(status.success(), "the callers in Python ended with {status}");
-        let text = fs::read_to_string(&self.ledger).expect("they wrote it");
-        let attempts = text.lines().map(|line| {
-            let (id, told) = line.split_once(' ').unwrap_or_else(|| panic!("{line:?} is no line of a ledger"));
-            let told = match told.split_once(' ').unwrap_or((told, "")) {
-                ("replied", _) => Told::Replied,
-                ("unknown", why) => Told::Unknown(why.to_owned()),
-                ("not-sent", why) => Told::NotSent(why.to_owned()),
-                _ => panic!("{line:?} is no line of a ledger"),
-            };
-            Attempt { id: id.to_owned(), told }
-        });
-        attempts.collect()
     }
 }
