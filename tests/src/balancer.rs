@@ -1,4 +1,4 @@
-//! HAProxy with the configuration that `deploy/` has for it, in front of gateways.
+//! A real `haproxy` with the configuration that `deploy/` has for it, in front of gateways.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ use crate::{Gateway, authority::Authority, authority::Certified, ports, process:
 /// The names that the configuration has for the gateways, in order.
 pub const SERVERS: [&str; 3] = ["seeway-a", "seeway-b", "seeway-c"];
 
-/// A running HAProxy.
+/// A running `haproxy`.
 pub struct Haproxy {
     _process: Process,
     port: u16,

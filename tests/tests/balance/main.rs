@@ -1,4 +1,4 @@
-//! Several gateways side by side: behind HAProxy, and before callers that choose among them. One is killed under load, one is drained, and what callers
+//! Several gateways side by side: behind `haproxy`, and before callers that choose among them. One is killed under load, one is drained, and what callers
 //! were told of each job is compared with what the machines journalled.
 
 mod callers;
@@ -130,7 +130,9 @@ async fn callers_choose_among_gateways_while_one_is_drained_and_one_killed() {
     let mut python = scene.python(&["--among", &among]);
     let mut idempotent = scene.python(&["--among", &among, "--idempotent"]);
     load.until_replies(500).await;
-    (0..SERVERS.len()).for_each(|gateway| scene.until_replied(gateway, 50.0));
+    for gateway in 0..SERVERS.len() {
+        scene.until_replied(gateway, 50.0);
+    }
 
     // Drained, a gateway is asked by grpcio for its health and left alone; what comes all the same is not sent, and sent again.
     scene.change(1, &["drain", "--wait", "30s"]);
@@ -186,7 +188,9 @@ impl Scene {
         });
         let config = config.world("pay", &["hsm-a", "hsm-b"], "").line("tls", &authority.tls(&server));
         let gateways: Vec<_> = SERVERS.iter().map(|_| Gateway::start_on_fixed_ports(&config, None)).collect();
-        gateways.iter().for_each(|gateway| gateway.until_up(config.machines()));
+        for gateway in &gateways {
+            gateway.until_up(config.machines());
+        }
         let folder = TempDir::new().expect("the temporary folder can be written");
         Self { gateways, machines, authority, server, caller, folder, _identity: identity }
     }
