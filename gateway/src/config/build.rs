@@ -121,7 +121,12 @@ impl Build<'_> {
         };
         let grpc = self.text(section, "grpc", off_or_listener(has_tls.front));
         let hardserver = self.hardserver(section, has_tls.front);
-        let admin = self.text(section, "admin", off_or_listener(false));
+        // Where changes come in elsewhere there is nothing at the admin port but pages to read, and probes and Prometheus may come from another computer.
+        let has_management = section.given("management").is_some();
+        let admin = self.text(section, "admin", |text| match text {
+            "" => Ok(None),
+            text => address::admin(text, has_management).map(Some),
+        });
         let management = match section.given("management") {
             Some(_) => self.management(section, has_tls.management).map(Some),
             None => Some(None),

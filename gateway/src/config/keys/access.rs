@@ -102,6 +102,7 @@ pub(super) const LISTEN: Table = Table {
             Text,
             Default("127.0.0.1:9464"),
             "Where `/metrics`, `/healthz` and `/readyz` are, and where `seeway reload`, `drain` and `resume` come in; written like `grpc`. \
+             A loopback address, unless `management` is set: then there are only pages to read, and probes and Prometheus may come from elsewhere. \
              `\"\"` switches them off.",
         ),
         key(
