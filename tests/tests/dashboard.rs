@@ -189,6 +189,12 @@ async fn every_panel_has_data_while_jobs_flow_and_alerts_fire_when_a_machine_die
         assert!(!has_data(&expression), "{place} shows something: take {expression} off the lists of those that don't");
     }
 
+    // `increase` sees the first of a kind only where the series was there before it, at 0.
+    for outcome in ["unknown_tunnel_lost", "not_sent_queue_full"] {
+        let before_any = format!("seeway_jobs_total{{world=\"quiet\",outcome=\"{outcome}\"}} == 0");
+        assert!(has_data(&before_any), "a world without jobs shows {before_any}, or alerts miss the first of them");
+    }
+
     let alerts = || list(&prometheus.api("/api/v1/alerts")["data"], "alerts").to_vec();
     wait::until("no alert waits or fires while all is well", wait::BOUND, || alerts().is_empty().then_some(()));
     let groups = prometheus.api("/api/v1/rules");
