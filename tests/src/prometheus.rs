@@ -1,4 +1,4 @@
-//! Real Prometheus: its `promtool`, a server that scrapes a gateway, and what PromQL of ours names. For the tests of alerts and dashboard.
+//! Real Prometheus: its `promtool`, a server that scrapes a gateway, and what `PromQL` of ours names. For the tests of alerts and dashboard.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

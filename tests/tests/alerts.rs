@@ -54,11 +54,9 @@ fn promtool_takes_the_rules_and_every_case_comes_out_as_it_says() {
 fn noticed(every_expression: &str, was_to_fire: bool) -> BTreeSet<String> {
     let folder = TempDir::new().expect("the temporary folder can be written");
     let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("it can be written");
-    let mut alerts = "groups:\n  - name: all\n    rules:\n".to_owned();
-    for name in rules(ALERTS, "alert").keys() {
-        alerts += &format!("      - {{alert: {name}, expr: {every_expression}}}\n");
-    }
-    write("alerts.yml", &alerts);
+    let names = rules(ALERTS, "alert").into_keys();
+    let rules: String = names.map(|name| format!("      - {{alert: {name}, expr: {every_expression}}}\n")).collect();
+    write("alerts.yml", &format!("groups:\n  - name: all\n    rules:\n{rules}"));
     write("rules.yml", &read(RULES));
     write("alerts.test.yml", &read(CASES));
     let (is_content, says) = promtool(&["test", "rules", "alerts.test.yml"], folder.path());

@@ -1,4 +1,4 @@
-//! The Grafana dashboard: well formed, in PromQL that Prometheus takes, and with data in every panel while jobs flow through a real
+//! The Grafana dashboard: well formed, in `PromQL` that Prometheus takes, and with data in every panel while jobs flow through a real
 //! gateway that a real Prometheus scrapes. The same Prometheus evaluates the alerts.
 
 use std::{
@@ -108,12 +108,15 @@ fn every_expression_is_promql_over_metrics_that_there_are() {
     let documented = documented();
     let expressions = expressions(&dashboard());
     assert!(expressions.len() > 60, "they were found: {}", expressions.len());
-    let mut rules = "groups:\n  - name: panels\n    rules:\n".to_owned();
-    for (number, (place, expression)) in expressions.iter().enumerate() {
+    for (place, expression) in &expressions {
         check_names(expression, &documented, &BTreeMap::new()).unwrap_or_else(|why| panic!("{place}: {why}"));
-        let quoted = serde_json::to_string(expression).expect("a string is JSON");
-        rules += &format!("      - {{record: \"panel:{number}\", expr: {quoted}}}\n");
     }
+    let rule = |(number, (_, expression)): (usize, &(String, String))| {
+        let quoted = serde_json::to_string(expression).expect("a string is JSON");
+        format!("      - {{record: \"panel:{number}\", expr: {quoted}}}\n")
+    };
+    let rules: String = expressions.iter().enumerate().map(rule).collect();
+    let rules = format!("groups:\n  - name: panels\n    rules:\n{rules}");
     let folder = TempDir::new().expect("the temporary folder can be written");
     let check = |rules: &str| {
         fs::write(folder.path().join("panels.yml"), rules).expect("the temporary folder can be written");
