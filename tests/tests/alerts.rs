@@ -55,8 +55,8 @@ fn noticed(every_expression: &str, was_to_fire: bool) -> BTreeSet<String> {
     let folder = TempDir::new().expect("the temporary folder can be written");
     let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("it can be written");
     let names = rules(ALERTS, "alert").into_keys();
-    let rules: String = names.map(|name| format!("      - {{alert: {name}, expr: {every_expression}}}\n")).collect();
-    write("alerts.yml", &format!("groups:\n  - name: all\n    rules:\n{rules}"));
+    let rules: Vec<String> = names.map(|name| format!("      - {{alert: {name}, expr: {every_expression}}}")).collect();
+    write("alerts.yml", &format!("groups:\n  - name: all\n    rules:\n{}\n", rules.join("\n")));
     write("rules.yml", &read(RULES));
     write("alerts.test.yml", &read(CASES));
     let (is_content, says) = promtool(&["test", "rules", "alerts.test.yml"], folder.path());
