@@ -24,6 +24,7 @@ pub mod machine;
 pub mod network;
 pub mod ports;
 pub mod process;
+pub mod prometheus;
 pub mod provider;
 pub mod python;
 pub mod sshd;
