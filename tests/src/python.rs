@@ -29,14 +29,6 @@ pub fn finish(mut script: Process) -> String {
     log
 }
 
-/// Starts `tests/python/SCRIPT` with these arguments.
-pub fn start<S: AsRef<std::ffi::OsStr>>(script: &str, arguments: impl IntoIterator<Item = S>) -> Process {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("python");
-    let mut command = Command::new(interpreter());
-    command.arg("-u").arg(folder.join(script)).args(arguments).env("PYTHONDONTWRITEBYTECODE", "1");
-    Process::start(script, &mut command)
-}
-
 /// The interpreter of the environment that tests/run makes.
 fn interpreter() -> PathBuf {
     let path = env::var_os("SEEWAY_PYTHON")
