@@ -12,7 +12,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Budgets, Happening, History, Look, Report, Shard, What};
+use super::{Budgets, Happening, History, Look, Report, Shard, State, What};
 use crate::access::{Access, Identity};
 use crate::audit::{Actor, ListenerKind, Recorder};
 use crate::config::Config;
@@ -307,7 +307,7 @@ fn report(shard: &Shard, wanted: oneshot::Sender<Report>) {
 }
 
 fn look(shard: &Shard, wanted: oneshot::Sender<Look>) {
-    let _ = wanted.send(shard.with(|state, now| state.look(now)));
+    let _ = wanted.send(shard.with(State::look));
 }
 
 fn history(shard: &Shard, machine: MachineId, wanted: oneshot::Sender<Vec<Happening>>) {
