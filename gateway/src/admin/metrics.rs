@@ -12,7 +12,7 @@ use super::histogram::HistogramText;
 use super::process::ProcessFigures;
 use crate::access::token::TokenCounts;
 use crate::audit;
-use crate::config::{Config, Limits};
+use crate::config::{Config, Limits, NO_MACHINE};
 use crate::listen::tls::TlsCounts;
 use crate::schedule::{FrontEnd, Histogram, MachineId, MachineState, Outcomes};
 use crate::shard::{Late, MachineReport, Passed, PoolCounts, Report, TunnelState, WorldReport};
@@ -239,7 +239,7 @@ impl Seen<'_> {
         let own = &self.config.worlds[index].machines;
         let machines = self.config.machines.iter().enumerate();
         let machines = machines.map(|(place, machine)| (Some(place), machine.name.as_str()));
-        for (place, machine) in [(None, "none")].into_iter().chain(machines) {
+        for (place, machine) in [(None, NO_MACHINE)].into_iter().chain(machines) {
             let outcomes = FrontEnd::ALL.map(|front_end| {
                 let mut outcomes = Outcomes::default();
                 for world in self.of_world(index) {

@@ -19,7 +19,7 @@ use super::keys::probably;
 use super::kind::{Located, Wrong};
 use super::problem::{Gathered, Place};
 use super::value::{
-    Balance, Circuit, Config, HardserverAddress, Limits, Listen, Machine, Retry, Runtime, Ssh, Wire, World,
+    Balance, Circuit, Config, HardserverAddress, Limits, Listen, Machine, NO_MACHINE, Retry, Runtime, Ssh, Wire, World,
 };
 use super::{address, audit, files, login, permission};
 use crate::schedule::Affinity;
@@ -243,6 +243,7 @@ impl Build<'_> {
         for (position, section) in document.all("machine").enumerate() {
             count += 1;
             if let Some(name) = self.name(section, &mut unique) {
+                self.check_is_machine(section, &name);
                 names.entry(name).or_insert(position);
             }
             machines.extend(self.machine(section));
@@ -251,6 +252,16 @@ impl Build<'_> {
             self.gathered.add(&Place::Whole, "machine", "there is no [[machine]]", "add one for each CodeSafe machine");
         }
         ((machines.len() == count).then_some(machines), names)
+    }
+
+    /// Metrics have a name for no machine.
+    fn check_is_machine(&mut self, section: &Section, name: &str) {
+        if name == NO_MACHINE
+            && let Some(written) = section.text("name")
+        {
+            let what = format!("`{name}` is what metrics say of jobs that no machine had");
+            self.gathered.add(&written.place, section.path("name"), what, "give the machine another name");
+        }
     }
 
     fn machine(&mut self, section: &Section) -> Option<Machine> {

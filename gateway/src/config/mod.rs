@@ -41,7 +41,7 @@ pub use reference::reference;
 pub use tls::{ClientCertificates, Loaded, Stamp, Tls, TlsFileError, provider};
 pub use token::Token;
 pub use value::{
-    Balance, Circuit, Config, HardserverAddress, Limits, Listen, Machine, Retry, Runtime, Ssh, Wire, World,
+    Balance, Circuit, Config, HardserverAddress, Limits, Listen, Machine, NO_MACHINE, Retry, Runtime, Ssh, Wire, World,
 };
 
 use environment::Overrides;

@@ -115,6 +115,9 @@ impl fmt::Display for HardserverAddress {
     }
 }
 
+/// What stands in the place of a machine's name where there is none; no machine is called so.
+pub const NO_MACHINE: &str = "none";
+
 /// `[[machine]]`: one CodeSafe machine and the SSH server that it is reached through.
 #[derive(Clone, Debug)]
 pub struct Machine {

@@ -143,17 +143,14 @@ impl Scheduler {
             None => (now, None),
         };
         let machine_time = self.stopwatch.between(left_queue, now);
-        let counts = self.tally.of(job.world, of_caller.front_end, job.staged.map(|(machine, _)| machine));
-        counts.ended(outcome.kind(), job.size);
         let (mut recovered, mut is_answered) = (None, false);
         if let Some(machine) = &mut machine {
             if is_on_channel {
                 machine.circuit.released(id);
             }
             match outcome {
-                Outcome::Replied(reply) => {
+                Outcome::Replied(_) => {
                     is_answered = true;
-                    counts.replied(reply.0.len());
                     machine.reply_time.record(now, machine_time.seconds);
                     if machine.circuit.succeeded(left_queue) {
                         recovered = job.staged.map(|(machine, _)| machine);
@@ -163,6 +160,8 @@ impl Scheduler {
                 Outcome::Rejected(_) | Outcome::NotSent(_) | Outcome::Unknown(_) => {}
             }
         }
+        let counts = self.tally.of(job.world, of_caller.front_end, job.staged.map(|(machine, _)| machine));
+        counts.ended(&outcome, job.size);
         // Most jobs do not wait, and are answered: one time is all of theirs.
         let queue_time = if is_answered && left_queue == job.admitted {
             counts.answered_at_once(machine_time);
@@ -172,8 +171,7 @@ impl Scheduler {
                 machine.stats.machine_time.record_in(machine_time);
             }
             let queue_time = left_queue.saturating_duration_since(job.admitted);
-            let in_all = now.saturating_duration_since(job.admitted);
-            self.worlds[job.world.0].counts.waited(of_caller.front_end, queue_time, in_all);
+            self.worlds[job.world.0].counts.waited(of_caller.front_end, queue_time, machine_time);
             queue_time
         };
         let concluded = Concluded {

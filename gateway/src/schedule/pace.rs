@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use super::stats::Bucket;
+use super::stats::{Bucket, nanoseconds};
 
 /// A time that was taken, in the forms in which it is needed.
 #[derive(Clone, Copy, Debug)]
@@ -17,8 +17,7 @@ pub(super) struct Took {
 impl From<Duration> for Took {
     #[inline]
     fn from(duration: Duration) -> Self {
-        let nanoseconds =
-            duration.as_secs().saturating_mul(1_000_000_000).saturating_add(duration.subsec_nanos().into());
+        let nanoseconds = nanoseconds(duration);
         Self { duration, seconds: duration.as_secs_f64(), nanoseconds, bucket: Bucket::of_nanoseconds(nanoseconds) }
     }
 }

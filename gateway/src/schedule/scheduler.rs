@@ -234,7 +234,7 @@ impl Scheduler {
     }
 
     /// Takes in a job that nothing speaks against, unless nobody has room for it.
-    #[inline]
+    #[inline(always)]
     fn admit(
         &mut self,
         now: Instant,

@@ -100,6 +100,12 @@ pub struct MachineStats {
 
 const NANOSECONDS_PER_SECOND: u128 = 1_000_000_000;
 
+/// A duration in nanoseconds; more than five hundred years count as that.
+#[inline]
+pub(super) fn nanoseconds(duration: Duration) -> u64 {
+    duration.as_secs().saturating_mul(1_000_000_000).saturating_add(duration.subsec_nanos().into())
+}
+
 /// A histogram of durations whose buckets double: 2^n × 50 µs for n from 0, so up to 52.4 s, and one more up to 60 s.
 #[derive(Clone, Debug, Default)]
 pub struct Histogram {
@@ -118,7 +124,14 @@ impl Histogram {
 
     /// Counts a duration.
     pub fn record(&mut self, duration: Duration) {
-        self.record_in(&duration.into());
+        self.record_nanoseconds(nanoseconds(duration));
+    }
+
+    /// Counts a duration of so many nanoseconds.
+    #[inline]
+    pub(super) fn record_nanoseconds(&mut self, nanoseconds: u64) {
+        self.counts[Bucket::of_nanoseconds(nanoseconds).0] += 1;
+        self.sum += u128::from(nanoseconds);
     }
 
     /// Counts a time that was taken.

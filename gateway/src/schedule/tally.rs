@@ -6,10 +6,10 @@
 
 use std::time::Duration;
 
-use seeway_proto::outcome::OutcomeKind;
+use seeway_proto::outcome::{Outcome, OutcomeKind};
 
 use super::pace::Took;
-use super::stats::{Histogram, Outcomes};
+use super::stats::{Histogram, Outcomes, nanoseconds};
 use super::{FrontEnd, MachineId, WorldId};
 
 /// A cell for each world, front end and machine, and for jobs that no machine had. 30 KiB for ten worlds and four machines.
@@ -66,14 +66,12 @@ impl Tally {
 
 impl Cell {
     #[inline(always)]
-    pub(super) fn ended(&mut self, kind: OutcomeKind, size: usize) {
-        self.outcomes.count(kind);
+    pub(super) fn ended(&mut self, outcome: &Outcome<'_>, size: usize) {
+        self.outcomes.count(outcome.kind());
         self.job_bytes += size as u64;
-    }
-
-    #[inline(always)]
-    pub(super) fn replied(&mut self, size: usize) {
-        self.reply_bytes += size as u64;
+        if let Outcome::Replied(reply) = outcome {
+            self.reply_bytes += reply.0.len() as u64;
+        }
     }
 
     #[inline(always)]
@@ -105,9 +103,11 @@ pub(super) struct WorldCounts {
 
 impl WorldCounts {
     /// A job has ended that waited, or that no machine has answered.
-    pub(super) fn waited(&mut self, front_end: FrontEnd, queue_time: Duration, in_all: Duration) {
-        self.queue_time.record(queue_time);
-        self.time[front_end as usize].record(in_all);
+    #[inline(never)]
+    pub(super) fn waited(&mut self, front_end: FrontEnd, queue_time: Duration, machine_time: &Took) {
+        let queue_time = nanoseconds(queue_time);
+        self.queue_time.record_nanoseconds(queue_time);
+        self.time[front_end as usize].record_nanoseconds(queue_time.saturating_add(machine_time.nanoseconds));
     }
 }
 
@@ -123,7 +123,7 @@ mod tests {
         for (world, machine) in [(0, None), (0, Some(old)), (1, Some(old)), (1, None)] {
             for front_end in FrontEnd::ALL {
                 let size = 1 + world * 4 + front_end as usize * 2 + usize::from(machine.is_some());
-                tally.of(WorldId(world), front_end, machine).ended(OutcomeKind::Replied, size);
+                tally.of(WorldId(world), front_end, machine).abandoned(size);
             }
         }
         tally.make_room(3, 3);

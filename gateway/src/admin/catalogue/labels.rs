@@ -4,6 +4,7 @@ use seeway_proto::outcome::OutcomeKind;
 
 use super::{Label, Values};
 use crate::admin::metrics::LIMITS;
+use crate::config::NO_MACHINE;
 use crate::schedule::{FrontEnd, MachineState};
 use crate::shard::TunnelState;
 
@@ -28,7 +29,7 @@ pub(super) const MACHINE: Label = Label {
 pub(super) const LAST_MACHINE: Label = Label {
     name: "machine",
     values: Values::ConfiguredOr(
-        "none",
+        NO_MACHINE,
         "the `name` of each `[[machine]]` of the world, and of others that had jobs of it",
     ),
 };

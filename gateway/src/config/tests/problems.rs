@@ -89,6 +89,11 @@ fn each_problem_has_its_line_its_key_and_what_to_do() {
             "of its own",
         ),
         (
+            with("name = \"hsm-b\"", "name = \"none\"").replace(", \"hsm-b\"", ", \"none\""),
+            "13: machine[none].name: `none` is what metrics say",
+            "another name",
+        ),
+        (
             with("name = \"hsm-a\"", "name = \"hsm a\"").replace("\"hsm-a\", ", ""),
             "7: machine[0].name: \"hsm a\" is not a name",
             "write 1 to",
