@@ -14,7 +14,7 @@ use super::events::{Events, Leash};
 use super::guard::{by_address, from_here, may_change};
 use super::seen::Seen;
 use super::server::Operator;
-use super::{Board, Control, DrainError, Draining, ReloadError, console};
+use super::{Board, Control, DrainError, Draining, ReloadError, console, log};
 use crate::audit::Actor;
 
 /// An answer: whole, or one that goes on.
@@ -58,13 +58,17 @@ async fn answer_whole(request: &Request<Body>, operator: &Operator, control: &Ar
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     match request.uri().path() {
         "/reload" | "/resume" if is_read => only(&Method::POST),
-        path @ ("/reload" | "/drain" | "/resume") => {
+        "/log" if is_read => log::show(),
+        path @ ("/reload" | "/drain" | "/resume" | "/log") => {
             if !is_read && *request.method() != Method::POST {
                 return only(&Method::POST);
             }
             if !is_read && let Err(why) = may_change(operator, control).and_then(|()| from_here(request, operator)) {
                 control.refused(path, &operator.actor, &why);
                 return text(StatusCode::FORBIDDEN, why);
+            }
+            if path == "/log" {
+                return log::change(request, control, &operator.actor);
             }
             let machine = match machine(request) {
                 Ok(machine) => machine,
@@ -119,8 +123,8 @@ async fn look(path: &str, operator: &Operator, control: &Arc<Control>) -> Respon
         },
         _ => text(
             StatusCode::NOT_FOUND,
-            "there are /, /metrics, /healthz, /readyz, /audit, /drain, /api/state, /api/events, /api/history and \
-             /api/machines/NAME/history, and to POST to /reload, /drain and /resume\n"
+            "there are /, /metrics, /healthz, /readyz, /audit, /drain, /log, /api/state, /api/events, /api/history and \
+             /api/machines/NAME/history, and to POST to /reload, /drain, /resume and /log\n"
                 .into(),
         ),
     };
@@ -165,7 +169,7 @@ fn machine(request: &Request<Body>) -> Result<Option<String>, String> {
 }
 
 /// A query's value without its percent-encoding.
-fn unescaped(value: &str) -> Option<String> {
+pub(super) fn unescaped(value: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(value.len());
     let mut rest = value.as_bytes();
     while let Some((first, after)) = rest.split_first() {
@@ -283,7 +287,7 @@ fn only(method: &Method) -> Response<Full<Bytes>> {
     response
 }
 
-fn json(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
+pub(super) fn json(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
     let mut response = ready_made(format!("{body}\n"));
     *response.status_mut() = status;
     response
@@ -296,7 +300,7 @@ fn ready_made(json: String) -> Response<Full<Bytes>> {
     response
 }
 
-fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+pub(super) fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");

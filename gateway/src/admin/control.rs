@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Mutex;
 
@@ -20,11 +20,13 @@ use crate::access::token::Tokens;
 use crate::audit::{Actor, Audit, Event, Refusals};
 use crate::config::{Config, Problems};
 use crate::gateway::Terminators;
+use crate::handover::{self, Running};
 use crate::listen::accept::Refused;
 use crate::listen::grpc::{Health, Pipes};
 use crate::places::Places;
 use crate::schedule::MachineId;
 use crate::shard::{Budgets, KEPT, Look, ShardEnded, ShardHandle};
+use crate::trace::Tracing;
 
 /// The control plane of one gateway.
 pub struct Control {
@@ -64,8 +66,12 @@ pub struct Parts {
     pub tokens: Tokens,
     /// Where what is done is recorded.
     pub audit: Option<Arc<Audit>>,
+    /// How takings-over went.
+    pub handovers: Arc<handover::Counts>,
     /// What the system says of this process, where it does.
     pub process: Option<ProcessFiles>,
+    /// Where spans are made.
+    pub tracing: Option<Arc<Tracing>>,
 }
 
 struct Changing {
@@ -259,6 +265,7 @@ impl Control {
         metrics::render(&metrics::Seen {
             tls: &tls,
             tokens: self.parts.tokens.counts(),
+            handovers: &self.parts.handovers,
             config: &self.config(),
             reports: &reports,
             pipes: self.parts.pipes.open(),
@@ -269,7 +276,31 @@ impl Control {
             is_draining: self.parts.board.is_draining(),
             reloads: &self.reloads.counts(),
             audit: self.parts.audit.as_ref().map(|audit| audit.status()),
+            spans: self.parts.tracing.as_ref().map(|tracing| tracing.counts()).unwrap_or_default(),
         })
+    }
+
+    /// How takings-over went.
+    pub fn handovers(&self) -> &Arc<handover::Counts> {
+        &self.parts.handovers
+    }
+
+    /// Whether every shard answers within `timeout`.
+    pub async fn shards_answer(&self, timeout: Duration) -> bool {
+        let answers = async {
+            for shard in self.parts.shards.iter() {
+                if shard.remaining().await.is_err() {
+                    return false;
+                }
+            }
+            true
+        };
+        tokio::time::timeout(timeout, answers).await.unwrap_or(false)
+    }
+
+    /// Pipes that are open.
+    pub fn open_pipes(&self) -> usize {
+        self.parts.pipes.open()
     }
 
     fn process(&self) -> Option<ProcessFigures> {
@@ -280,6 +311,11 @@ impl Control {
     /// The audit log, where there is one.
     pub fn audit(&self) -> Option<&Arc<Audit>> {
         self.parts.audit.as_ref()
+    }
+
+    /// The traces, where there are any.
+    pub fn tracing(&self) -> Option<&Arc<Tracing>> {
+        self.parts.tracing.as_ref()
     }
 
     /// Records that an operator had something changed, or asked for it in vain: `None` where it was a signal.
@@ -367,6 +403,9 @@ impl Control {
         if let Some(audit) = &self.parts.audit {
             audit.reconfigure(&new);
         }
+        if let Some(tracing) = &self.parts.tracing {
+            tracing.reconfigure(&new);
+        }
         changing.budgets = changing.budgets.reconfigured(&new);
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = new.clone();
         for shard in self.parts.shards.iter() {
@@ -441,6 +480,15 @@ impl Control {
         self.changing.lock().await.is_stopping = true;
         self.parts.board.set_draining(true);
         self.parts.board.tell(&self.parts.health).await;
+    }
+
+    /// Another gateway takes over: from now on nothing is changed here, and callers go on.
+    pub async fn begin_handover(&self, to: &Running) {
+        self.changing.lock().await.is_stopping = true;
+        if let Some(audit) = &self.parts.audit {
+            let event = Event::new("handed_over").number("to_pid", to.pid.into());
+            audit.event(event.text("to_version", &to.version).text("result", "ok"));
+        }
     }
 
     async fn set_machine(

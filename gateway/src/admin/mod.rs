@@ -9,6 +9,7 @@ mod control;
 mod events;
 mod guard;
 mod histogram;
+mod log;
 mod metrics;
 mod percentiles;
 mod process;

@@ -222,8 +222,8 @@ impl Rates {
         let rate = |rate: f64| if self.interval > 0.0 { rounded(rate, 10.0) } else { 0.0 };
         let caller = |caller: crate::shard::CallerLook| Caller {
             who: caller.actor.identity().name().to_owned(),
-            by: caller.actor.means().to_owned(),
-            listener: caller.actor.listener().label().to_owned(),
+            by: caller.actor.by().to_owned(),
+            listener: caller.actor.listener().to_owned(),
             from: caller.actor.from().map(str::to_owned),
             jobs: caller.jobs,
             queued: caller.queued,

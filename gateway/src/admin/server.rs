@@ -22,6 +22,7 @@ use crate::access::{Identity, Users};
 use crate::audit::{Actor, ListenerKind};
 use crate::listen::accept::UnixSocket;
 use crate::listen::tls::Terminator;
+use crate::seldom::{Seldom, Tell};
 
 /// Connections at the admin port. One more takes the place of the one that has been there longest without asking anything; where all have
 /// asked, it is closed at once.
@@ -83,7 +84,10 @@ pub async fn serve(listener: Listener, control: Arc<Control>, users: Users) {
         let stream = match accepted {
             Ok(stream) => stream,
             Err(error) => {
-                tracing::warn!(%error, "a connection to the admin port could not be accepted");
+                static NOT_ACCEPTED: Seldom = Seldom::new("a connection to the admin port could not be accepted");
+                if let Some(Tell { untold }) = NOT_ACCEPTED.tell("") {
+                    tracing::warn!(%error, untold, "a connection to the admin port could not be accepted");
+                }
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }

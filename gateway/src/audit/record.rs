@@ -73,9 +73,9 @@ impl Actor {
         &self.identity
     }
 
-    /// The front end by which it came.
-    pub fn listener(&self) -> ListenerKind {
-        self.listener
+    /// The front end that it came by, as records have it.
+    pub fn listener(&self) -> &'static str {
+        self.listener.label()
     }
 
     /// The other end: its address, or its process.
@@ -83,8 +83,8 @@ impl Actor {
         self.from.as_ref().map(|from| &*from.text)
     }
 
-    /// How it showed who it is, as a word.
-    pub fn means(&self) -> &'static str {
+    /// How it showed who it is, as records have it.
+    pub fn by(&self) -> &'static str {
         means_label(self.identity.means())
     }
 
@@ -96,8 +96,8 @@ impl Actor {
 
     fn write(&self, line: &mut Line<'_>) {
         line.text("who", self.identity.name());
-        line.plain("by", means_label(self.identity.means()));
-        line.plain("listener", self.listener.label());
+        line.plain("by", self.by());
+        line.plain("listener", self.listener());
         if let Some(from) = &self.from {
             line.cut_text("from", from);
         }

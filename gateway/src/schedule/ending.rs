@@ -9,7 +9,7 @@ use seeway_proto::wire::ReplyBody;
 use super::group::GroupId;
 use super::job::Place;
 use super::scheduler::Scheduler;
-use super::{Abandoned, CallerId, Concluded, Effects, JobId, MachineId, NewJob};
+use super::{Abandoned, Attempt, CallerId, Concluded, Effects, JobId, MachineId, NewJob};
 
 impl Scheduler {
     /// A job has been answered with an error, or with more than the limit allows: then its machine is well.
@@ -67,6 +67,7 @@ impl Scheduler {
             world: job.world,
             machine,
             size: job.size,
+            sent: job.staged.map(|(_, at)| at),
             // What was withdrawn is staged nowhere.
             may_have_run: job.staged.is_some() || job.earlier.is_some(),
         };
@@ -103,6 +104,10 @@ impl Scheduler {
                 if world.retries.spend(&self.retry) {
                     world.counts.retries += 1;
                     job.earlier = Some(reason);
+                    if let Some((machine, sent)) = job.staged {
+                        let (caller, ticket) = (job.caller, job.ticket);
+                        effects.sent_again(Attempt { caller, ticket, machine, sent, lost: now, reason });
+                    }
                     self.requeue(now, id, bytes, effects);
                     return;
                 }

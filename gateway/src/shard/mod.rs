@@ -22,7 +22,6 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use crate::access::Access;
-use crate::audit::Recorder;
 use crate::config::{self, Config};
 use crate::schedule::{
     Budget, CallerId, CallerQuota, ChannelId, CircuitSettings, JobId, MachineId, MachineSettings, NewJob,
@@ -30,13 +29,13 @@ use crate::schedule::{
 };
 
 pub use finished::{Failure, Finished};
-pub use front::{AnswerSink, Answered, Front, LegacyPort, StrayReply, Written};
+pub use front::{AnswerSink, Answered, Front, LegacyPort, Recording, StrayReply, Written};
 pub use handles::Meaning;
 pub use history::{Happening, History, KEPT, What};
 pub use look::{BUSIEST, CallerLook, Look, MachineLook};
 pub use passage::{PassageWakes, Passed};
 pub use pool::{Pool, PoolCounts, TunnelState};
-pub use report::{Broken, Late, MachineReport, Report, WorldReport};
+pub use report::{Late, MachineReport, Report, WorldReport};
 pub use thread::{Accepted, CallerCount, Handed, ShardEnded, ShardHandle, Way, WorldChange, prepared, spawn};
 
 /// A shard, for everything that runs on it.
@@ -137,10 +136,8 @@ impl Shard {
 
     /// The same shard, with what happens on it recorded. To be called before anything does.
     #[must_use]
-    pub fn recorded_by(self, recorder: Option<Recorder>) -> Self {
-        if let Some(recorder) = recorder {
-            self.lock().front.record_with(recorder);
-        }
+    pub fn recorded_by(self, recording: Option<Recording>) -> Self {
+        self.lock().front.record_with(recording);
         self
     }
 
@@ -260,7 +257,7 @@ impl State {
     /// Hands a job to the scheduler, if its caller may submit it and it can be recorded. All jobs come this way.
     #[inline]
     pub fn submit(&mut self, now: Instant, caller: CallerId, job: NewJob<'_>) -> Option<JobId> {
-        if !self.front.can_record(caller, &job) {
+        if !self.front.can_record(now, caller, &job) {
             return None;
         }
         match self.front.admit(now, caller, &job) {

@@ -13,6 +13,7 @@ use super::channel;
 use super::keeper::Orders;
 use super::life::{Event, Life, Waits};
 use crate::schedule::{MachineId, SizeClass};
+use crate::seldom::{Seldom, Tell};
 use crate::shard::{Shard, TunnelState, What};
 
 /// A tunnel's life, of which every change is shown in its pool's numbers.
@@ -81,20 +82,24 @@ const LEAST_AGE: f64 = 0.9;
 impl Serving {
     /// Opens the channels of a tunnel that has just been made.
     pub(super) fn start(mut life: Recorded, tunnel: Tunnel, class: SizeClass, orders: watch::Receiver<Orders>) -> Self {
+        static UP: Seldom = Seldom::up_to(64, "tunnel up");
         life.on(Event::Connected);
         let (shard, id) = (life.shard.clone(), life.machine);
         let Orders { config, version, .. } = orders.borrow().clone();
         let machine = &config.machines[id.0];
         let agreed = tunnel.negotiated();
-        tracing::info!(
-            machine = machine.name,
-            server = tunnel.server(),
-            version = tunnel.server_version(),
-            key_exchange = agreed.map(|agreed| agreed.key_exchange.as_str()),
-            host_key = agreed.map(|agreed| agreed.host_key.as_str()),
-            cipher = agreed.map(|agreed| agreed.cipher.as_str()),
-            "tunnel up"
-        );
+        if let Some(Tell { untold }) = UP.tell(&machine.name) {
+            tracing::info!(
+                machine = machine.name,
+                server = tunnel.server(),
+                version = tunnel.server_version(),
+                key_exchange = agreed.map(|agreed| agreed.key_exchange.as_str()),
+                host_key = agreed.map(|agreed| agreed.host_key.as_str()),
+                cipher = agreed.map(|agreed| agreed.cipher.as_str()),
+                untold,
+                "tunnel up"
+            );
+        }
         let tunnel = Arc::new(tunnel);
         let which = if class == SizeClass::Bulk { ", for large jobs" } else { "" };
         shard.with(|state, _| {
@@ -150,10 +155,14 @@ impl Serving {
 
     /// Waits until it is lost.
     pub(super) async fn lost(&self) {
+        static LOST: Seldom = Seldom::new("tunnel lost");
         let lost = self.tunnel.closed().await;
         let config = self.orders.borrow().config.clone();
+        let machine = &config.machines[self.life.machine.0].name;
+        if let Some(Tell { untold }) = LOST.tell(machine) {
+            tracing::warn!(machine, %lost, untold, "tunnel lost");
+        }
         let id = self.life.machine;
-        tracing::warn!(machine = config.machines[id.0].name, %lost, "tunnel lost");
         self.life.shard.with(|state, _| state.front.happened(id, What::TunnelLost, &lost));
     }
 
