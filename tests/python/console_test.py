@@ -357,8 +357,8 @@ def the_gateway_goes_away_and_comes_back(console):
 def pictures(console):
     machine = console.options.machine
     for name, page, width, height, scheme in [
-        ("light", "#/", 1280, 1320, "light"), ("dark", "#/", 1280, 1320, "dark"), ("narrow", "#/", NARROW, 900, "light"),
-        ("machine", f"#/machine/{machine}", 1280, 1180, "light"),
+        ("light", "#/", 1280, 1030, "light"), ("dark", "#/", 1280, 1030, "dark"), ("narrow", "#/", NARROW, 900, "light"),
+        ("machine", f"#/machine/{machine}", 1280, 1120, "light"),
     ]:
         console.go(page)
         console.picture(name, width, height, scheme)

@@ -41,21 +41,17 @@ pub(super) async fn answer(
     if let Err(why) = by_address(request, operator) {
         return text(StatusCode::FORBIDDEN, why).map(Either::Left);
     }
-    match Events::begin(operator, control, leash) {
-        Some(events) => {
-            let mut response = Response::new(Either::Right(events));
-            let headers = response.headers_mut();
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-            console::harden(headers);
-            response
-        }
-        None => {
-            let why = "as many listen as may; ask for /api/state, or try again later\n";
-            let mut response = text(StatusCode::SERVICE_UNAVAILABLE, why.into());
-            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
-            response.map(Either::Left)
-        }
-    }
+    let Some(events) = Events::begin(operator, control, leash) else {
+        let why = "as many listen as may; ask for /api/state, or try again later\n";
+        let mut response = text(StatusCode::SERVICE_UNAVAILABLE, why.into());
+        response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        return response.map(Either::Left);
+    };
+    let mut response = Response::new(Either::Right(events));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    console::harden(headers);
+    response
 }
 
 async fn answer_whole(request: &Request<Body>, operator: &Operator, control: &Arc<Control>) -> Response<Full<Bytes>> {

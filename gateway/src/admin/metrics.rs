@@ -1,5 +1,6 @@
 //! What the shards counted, as Prometheus has it. Nothing is summed up before somebody asks.
 
+use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,8 +14,8 @@ use super::histogram::HistogramText;
 use super::process::ProcessFigures;
 use crate::access::token::TokenCounts;
 use crate::audit;
-use crate::handover;
 use crate::config::{Config, Limits, NO_MACHINE};
+use crate::handover;
 use crate::listen::tls::TlsCounts;
 use crate::schedule::{FrontEnd, Histogram, MachineId, MachineState, Outcomes};
 use crate::shard::{Late, MachineReport, Passed, PoolCounts, Report, TunnelState, WorldReport};
@@ -84,7 +85,8 @@ pub(super) fn render(seen: &Seen<'_>) -> String {
     if let Some(process) = &seen.process {
         // The recorder's counters are whole numbers.
         let cpu = catalogue::named("process_cpu_seconds_total");
-        page.push_str(&format!("{}{} {}\n\n", catalogue::head(cpu), cpu.name, process.cpu_seconds));
+        // Writing to a String does not fail.
+        let _ = write!(page, "{}{} {}\n\n", catalogue::head(cpu), cpu.name, process.cpu_seconds);
     }
     page
 }

@@ -37,10 +37,10 @@ pub(super) type Samples = watch::Receiver<Option<Arc<Sample>>>;
 /// The sampler, whether it runs or not.
 pub(super) struct Sampler {
     latest: watch::Sender<Option<Arc<Sample>>>,
-    running: Mutex<Running>,
+    now: Mutex<Now>,
 }
 
-struct Running {
+struct Now {
     is_running: bool,
     /// When somebody last began to look.
     looked: Instant,
@@ -51,8 +51,8 @@ struct Running {
 impl Sampler {
     /// One that does not run.
     pub(super) fn new() -> Self {
-        let running = Running { is_running: false, looked: Instant::now(), points: VecDeque::new() };
-        Self { latest: watch::Sender::new(None), running: Mutex::new(running) }
+        let running = Now { is_running: false, looked: Instant::now(), points: VecDeque::new() };
+        Self { latest: watch::Sender::new(None), now: Mutex::new(running) }
     }
 
     /// Somebody looks, as long as what is returned is kept, and [`LINGER`] longer.
@@ -99,8 +99,8 @@ impl Sampler {
         is_over
     }
 
-    fn lock(&self) -> MutexGuard<'_, Running> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Now> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

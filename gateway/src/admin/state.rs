@@ -105,6 +105,7 @@ pub struct Outcome {
 
 /// One machine.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[allow(clippy::struct_field_names)] // They are what programs read.
 pub struct Machine {
     /// Its name.
     pub name: String,
@@ -204,6 +205,7 @@ pub struct Caller {
 
 /// A limit, and how near it is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[allow(clippy::struct_field_names)] // As above.
 pub struct Limit {
     /// Its key in the configuration: `callers`, `pipes`, `queue`, `queue_bytes`, `max_in_flight` or `handshakes`; or `open_files`, which
     /// is the system's.

@@ -3,6 +3,7 @@
 //!
 //! Made on the shard's thread, for the control plane's sampler. It costs a pass over the callers, and nothing where nobody looks.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -57,7 +58,7 @@ impl State {
         let since = now.saturating_duration_since(std::mem::replace(&mut self.looked, now)).as_secs_f64();
         let mut loads = self.scheduler.caller_loads();
         loads.retain(|load| load.jobs > 0 || load.admitted > 0);
-        loads.sort_by(|one, other| (other.admitted, other.jobs).cmp(&(one.admitted, one.jobs)));
+        loads.sort_by_key(|load| Reverse((load.admitted, load.jobs)));
         let callers = loads.into_iter().filter_map(|load| {
             // Counts of one interval are far below 2^52.
             #[allow(clippy::cast_precision_loss)]

@@ -12,7 +12,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Budgets, Happening, History, Look, Recording, Report, Shard, What};
+use super::{Budgets, Happening, History, Look, Recording, Report, Shard, State, What};
 use crate::access::{Access, Identity};
 use crate::audit::{Actor, ListenerKind};
 use crate::config::Config;
@@ -348,7 +348,7 @@ fn remaining(shard: &Shard) -> usize {
 }
 
 fn look(shard: &Shard, wanted: oneshot::Sender<Look>) {
-    let _ = wanted.send(shard.with(|state, now| state.look(now)));
+    let _ = wanted.send(shard.with(State::look));
 }
 
 fn history(shard: &Shard, machine: MachineId, wanted: oneshot::Sender<Vec<Happening>>) {

@@ -18,7 +18,7 @@ function svg(name, attributes = {}) {
 // The lines that the eye goes by: 1, 2 or 5 times a power of ten, and whole numbers.
 function steps(most) {
   const size = Math.max(10 ** Math.floor(Math.log10(most / 3)), 1);
-  const step = [1, 2, 5, 10].map((factor) => factor * size).find((step) => most / step <= 4);
+  const step = [1, 2, 5, 10].map((factor) => factor * size).find((step) => most / step <= 5);
   return Array.from({ length: Math.floor(most / step) + 1 }, (_, number) => number * step);
 }
 
