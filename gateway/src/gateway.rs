@@ -5,8 +5,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::access::token::Tokens;
@@ -14,13 +16,27 @@ use crate::access::{Access, Users};
 use crate::admin::{self, Board, Control, ProcessFiles};
 use crate::audit::{Audit, AuditError};
 use crate::config::{Config, HardserverAddress, Tls, TlsFileError};
+use crate::handover::{Counts, Giver, Held, MessageError, Offer, Yours};
 use crate::harden::HardenError;
-use crate::listen::accept::{self, Acceptor, BindError, Listener, Refused, SocketAccess};
+use crate::listen::accept::{Acceptor, BindError, Binder, Listener, Refused, SocketAccess, UnixSocket};
 use crate::listen::grpc::{Common, Health, Pipes};
+use crate::listen::inherited::{InheritError, Inherited, Role};
 use crate::listen::tls::{Terminator, TlsCounts};
+use crate::log_filter::LogFilter;
 use crate::places::Places;
-use crate::shard::{self, Budgets, ShardHandle};
+use crate::seldom;
+use crate::shard::{self, Budgets, Recording, ShardHandle};
+use crate::trace::Tracing;
 use crate::upstream;
+
+/// Connections from another gateway that may wait to be served here.
+const ARRIVALS: usize = 64;
+
+/// How long gRPC callers that were told to connect anew may still begin calls here: they hear of it within a round trip.
+const LAST_CALLS: Duration = Duration::from_secs(1);
+
+/// How often one looks whether everything has moved. It is done once in a gateway's life.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 
 /// Where a gateway listens.
 #[derive(Clone, Debug)]
@@ -45,7 +61,7 @@ pub enum GatewayError {
     #[error(transparent)]
     Tls(#[from] TlsFileError),
     /// The system gave no thread or no event queue.
-    #[error("a shard does not start: {0}")]
+    #[error("a shard does not start: {0}; let the process have more threads and open files (TasksMax=, LimitNOFILE=)")]
     Shard(io::Error),
     /// The audit log can not be opened.
     #[error(transparent)]
@@ -56,6 +72,12 @@ pub enum GatewayError {
     /// The process can't be confined as it has to be.
     #[error(transparent)]
     Harden(#[from] HardenError),
+    /// What systemd has passed can't be used.
+    #[error(transparent)]
+    Inherit(#[from] InheritError),
+    /// Nobody could tell it from another program.
+    #[error("the system does not say which file this process runs: {0}; mount /proc, or take listen.handover out")]
+    Binary(io::Error),
 }
 
 /// A gateway that takes jobs until it is drained. Must be used on the runtime that it was started on.
@@ -63,10 +85,34 @@ pub struct Gateway {
     control: Arc<Control>,
     shards: Arc<[ShardHandle]>,
     addresses: Addresses,
+    acceptor: Acceptor,
+    /// Told to whoever accepts connections when no other is wanted.
+    stop_accepting: watch::Sender<bool>,
     acceptors: JoinSet<Result<(), shard::ShardEnded>>,
-    /// Whoever tells the health service which worlds are ready.
-    teller: JoinSet<()>,
+    /// Whoever keeps something true in the background: the health service, keys of tokens, certificates.
+    keepers: JoinSet<()>,
     admin: JoinSet<()>,
+    /// Listeners at which nobody is accepted yet.
+    unopened: Option<Unopened>,
+    offers: mpsc::Receiver<Offer>,
+}
+
+/// How a gateway begins.
+#[derive(Default)]
+pub struct Beginning {
+    /// The file that the configuration was read from, which a reload reads again.
+    pub file: Option<PathBuf>,
+    /// Listening sockets that are there already.
+    pub inherited: Inherited,
+    /// Whether another gateway runs on until this one is [opened](Gateway::open).
+    pub takes_over: bool,
+}
+
+/// What accepts nobody yet.
+struct Unopened {
+    listeners: Vec<Listener>,
+    admin: Vec<admin::Listener>,
+    handover: Option<(Giver, UnixSocket, mpsc::Sender<Offer>)>,
 }
 
 impl Gateway {
@@ -77,24 +123,30 @@ impl Gateway {
 
     /// Starts one whose configuration was read from `file`, which a reload reads again.
     pub async fn start_from(config: Arc<Config>, file: Option<PathBuf>) -> Result<Self, GatewayError> {
-        Self::start_confined(config, file, || Ok(())).await
+        let mut gateway = Self::start_confined(config, Beginning { file, ..Beginning::default() }, || Ok(())).await?;
+        gateway.open();
+        Ok(gateway)
     }
 
-    /// Starts one and calls `confine` when every listener is bound and no thread was started yet.
+    /// Starts one and calls `confine` when every listener is bound and no thread was started yet. Nobody is accepted until it is
+    /// [opened](Self::open).
     pub async fn start_confined(
         config: Arc<Config>,
-        file: Option<PathBuf>,
+        beginning: Beginning,
         confine: impl FnOnce() -> Result<(), HardenError>,
     ) -> Result<Self, GatewayError> {
         let now = Instant::now();
+        let Beginning { file, inherited, takes_over } = beginning;
         let terminators = Terminators::new(&config)?;
-        let Bound { listeners, addresses, admin: admin_listeners } = bind(&config, &terminators).await?;
+        let Bound { listeners, addresses, admin: admin_listeners, handover, inherited: inherited_listeners } =
+            bind(&config, inherited, &terminators).await?;
         // Opened now, since a process that is confined can not.
         let process = ProcessFiles::open();
         let process =
             process.inspect_err(|error| tracing::warn!(%error, "no figures of this process: mount /proc")).ok();
         confine()?;
-        let audit = Audit::start(&config)?;
+        let audit = if takes_over { Audit::start_beside(&config) } else { Audit::start(&config) }?;
+        let tracing = Tracing::start(&config);
         let access = Access::new(now);
         upstream::warn_of_ends(&config);
         let board = Arc::new(Board::new(&config));
@@ -108,19 +160,19 @@ impl Gateway {
             .map(|index| {
                 let (config, budgets, access) = (config.clone(), budgets.clone(), access.clone());
                 let recorder = audit.as_ref().map(|audit| audit.recorder(index));
-                shard::spawn(index, config, budgets, access, board.clone(), common.clone(), recorder)
+                let recording = Recording::new(recorder, tracing.as_ref().map(|tracing| tracing.tracer()));
+                shard::spawn(index, config, budgets, access, board.clone(), common.clone(), recording)
             })
             .collect::<io::Result<_>>()
             .map_err(GatewayError::Shard)?;
 
         let refused = Arc::new(Refused::recorded_in(audit.clone()));
         let callers = Places::new(config.limits.callers, config.limits.peer_callers);
-        let mut acceptors = JoinSet::new();
-        let (shards_too, limit, users) = (shards.clone(), callers.clone(), Users::default());
-        let acceptor = Acceptor { shards: shards_too, limit, refused: refused.clone(), users: users.clone() };
-        for listener in listeners {
-            acceptors.spawn(acceptor.clone().accept(listener));
-        }
+        let handovers = Arc::new(Counts::default());
+        handovers.listeners.store(inherited_listeners, Ordering::Relaxed);
+        let (stop_accepting, stopped) = watch::channel(false);
+        let (limit, users) = (callers.clone(), Users::default());
+        let acceptor = Acceptor { shards: shards.clone(), limit, refused: refused.clone(), users, stopped };
         let parts = admin::Parts {
             file,
             shards: shards.clone(),
@@ -130,22 +182,86 @@ impl Gateway {
             pipes,
             refused,
             audit,
+            tracing,
             terminators: terminators.clone(),
             tokens: tokens.clone(),
+            handovers: handovers.clone(),
             process,
         };
         let control = Arc::new(Control::new(parts, config, budgets));
-        let mut admin = JoinSet::new();
-        for listener in admin_listeners {
-            admin.spawn(admin::serve(listener, control.clone(), users.clone()));
+        let mut keepers = JoinSet::new();
+        keepers.spawn(seldom::keep_telling());
+        if let Some(filter) = LogFilter::of_process() {
+            keepers.spawn(filter.keep_time());
         }
-        let mut teller = JoinSet::new();
-        teller.spawn(tokens.keep_fresh());
+        keepers.spawn(tokens.keep_fresh());
         for terminator in terminators.all() {
-            teller.spawn(async move { terminator.watch().await });
+            keepers.spawn(async move { terminator.watch().await });
         }
-        teller.spawn(async move { board.keep_telling(&health).await });
-        Ok(Self { control, shards, addresses, acceptors, teller, admin })
+        let told_of = board.clone();
+        keepers.spawn(async move { told_of.keep_telling(&health).await });
+        let (sender, offers) = mpsc::channel(1);
+        let handover = match handover {
+            Some((held, socket)) => {
+                Some((Giver::new(held, board.clone(), handovers).map_err(GatewayError::Binary)?, socket, sender))
+            }
+            None => None,
+        };
+        Ok(Self {
+            control,
+            shards,
+            addresses,
+            acceptor,
+            stop_accepting,
+            acceptors: JoinSet::new(),
+            keepers,
+            admin: JoinSet::new(),
+            unopened: Some(Unopened { listeners, admin: admin_listeners, handover }),
+            offers,
+        })
+    }
+
+    /// Begins to accept callers and operators. Does nothing the second time.
+    pub fn open(&mut self) {
+        let Some(Unopened { listeners, admin, handover }) = self.unopened.take() else { return };
+        for listener in listeners {
+            if let Listener::LegacyUnix(socket) = &listener {
+                socket.claim();
+            }
+            self.acceptors.spawn(self.acceptor.clone().accept(listener));
+        }
+        for listener in admin {
+            if let admin::Listener::Unix(socket) = &listener {
+                socket.claim();
+            }
+            self.admin.spawn(admin::serve(listener, self.control.clone(), self.acceptor.users.clone()));
+        }
+        if let Some((giver, socket, offers)) = handover {
+            socket.claim();
+            self.keepers.spawn(giver.run(socket, offers));
+        }
+    }
+
+    /// Accepts callers and operators at the listeners that another gateway had, and takes its legacy connections in as they come.
+    pub fn open_after(&mut self, yours: Option<Yours>) {
+        let counts = self.control.handovers().clone();
+        Counts::add(&counts.taken_over);
+        self.open();
+        let Some(yours) = yours else { return };
+        let (sender, mut arrived) = mpsc::channel(ARRIVALS);
+        let acceptor = self.acceptor.clone();
+        self.keepers.spawn(async move {
+            let taking = tokio::task::spawn_blocking(move || yours.take(&sender));
+            while let Some(arrived) = arrived.recv().await {
+                Counts::add(&counts.callers);
+                if acceptor.take_over(arrived).await.is_err() {
+                    return;
+                }
+            }
+            if let Ok(Err(error)) = taking.await {
+                tracing::warn!(%error, "the gateway that was taken over from has not given all of its callers");
+            }
+        });
     }
 
     /// Where it listens.
@@ -170,18 +286,83 @@ impl Gateway {
 
     /// Waits for what must not happen: a shard that ends.
     pub async fn failed(&mut self) -> GatewayError {
+        failed(&mut self.acceptors).await
+    }
+
+    /// Waits for another gateway that can take over.
+    ///
+    /// # Errors
+    /// What must not happen: a shard that ends.
+    pub async fn what_next(&mut self) -> Result<Offer, GatewayError> {
+        let Self { offers, acceptors, .. } = self;
+        tokio::select! {
+            error = failed(acceptors) => Err(error),
+            Some(offer) = offers.recv() => Ok(offer),
+        }
+    }
+
+    /// Gives everything to another gateway that can move, and returns when what can't has ended, or `runtime.handover_timeout` is over;
+    /// then this one is to be [drained](Self::drain).
+    ///
+    /// # Errors
+    /// The other one has ended before anything was given: this one goes on as it was.
+    pub async fn hand_over(&mut self, mut offer: Offer) -> Result<(), MessageError> {
+        let running = offer.running.clone();
+        // It takes a moment, and nobody is to be accepted by neither.
+        let offer = tokio::task::spawn_blocking(move || offer.accept().map(|()| offer)).await;
+        let offer = offer.unwrap_or(Err(MessageError::Closed)).inspect_err(|error| {
+            Counts::add(&self.control.handovers().failed);
+            tracing::warn!(%error, "the gateway that was to take over did not; this one goes on");
+        })?;
+        tracing::info!(pid = running.pid, version = running.version, "another gateway takes over");
+        self.control.begin_handover(&running).await;
+        self.stop_accepting.send_replace(true);
+        self.admin.shutdown().await;
+        // Those that are on their way in come in first.
         while let Some(ended) = self.acceptors.join_next().await {
             if !matches!(ended, Ok(Ok(()))) {
-                return shard::ShardEnded.into();
+                tracing::error!("connections that were being accepted are lost");
             }
         }
-        // With no front end there is nothing to fail.
-        std::future::pending().await
+        let (leaving, to_give) = mpsc::unbounded_channel();
+        let giving = tokio::task::spawn_blocking(move || offer.give(to_give));
+        for shard in self.shards.iter() {
+            // One that has ended has no callers.
+            let _ = shard.hand_over(leaving.clone()).await;
+        }
+        let timeout = self.control.config().runtime.handover_timeout;
+        let left = self.until_moved(timeout).await;
+        let _ = leaving.send(None);
+        drop(leaving);
+        match giving.await.unwrap_or(Err(MessageError::Closed)) {
+            Ok(callers) if left == 0 => tracing::info!(callers, "everything has been handed over"),
+            Ok(callers) => tracing::warn!(callers, left, ?timeout, "what can not move is served no longer"),
+            Err(error) => tracing::warn!(%error, "the gateway that takes over has not said that it is well"),
+        }
+        Ok(())
+    }
+
+    /// Waits until nothing is left, at most for `timeout`; returns how much is.
+    async fn until_moved(&self, timeout: Duration) -> usize {
+        let end = Instant::now() + timeout;
+        // Whoever is told to connect anew may have a call on its way that is served here.
+        tokio::time::sleep(LAST_CALLS.min(timeout)).await;
+        loop {
+            let mut left = self.control.open_pipes();
+            for shard in self.shards.iter() {
+                left += shard.remaining().await.unwrap_or_default();
+            }
+            if left == 0 || Instant::now() >= end {
+                return left;
+            }
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+        }
     }
 
     /// Takes no more jobs, finishes those in hand, at most for `runtime.drain_timeout`, and ends.
     pub async fn drain(self) -> Result<(), GatewayError> {
-        let Self { control, shards, mut acceptors, mut teller, mut admin, .. } = self;
+        let Self { control, shards, mut acceptors, mut keepers, mut admin, unopened, .. } = self;
+        drop(unopened);
         tracing::info!(timeout = ?control.config().runtime.drain_timeout, "draining, to stop then");
         control.begin_stop().await;
         acceptors.shutdown().await;
@@ -197,14 +378,28 @@ impl Gateway {
                 result = Err(shard::ShardEnded.into());
             }
         }
-        teller.shutdown().await;
+        keepers.shutdown().await;
+        seldom::tell_rest(Instant::now() + seldom::PERIOD);
         admin.shutdown().await;
+        // Both after the last job has ended, so that each has its span and its record.
+        if let Some(tracing) = control.tracing() {
+            tracing.end().await;
+        }
         if let Some(audit) = control.audit().cloned() {
-            // After the last job has ended, so that each has its record.
             let _ = tokio::task::spawn_blocking(move || audit.end()).await;
         }
         result
     }
+}
+
+async fn failed(acceptors: &mut JoinSet<Result<(), shard::ShardEnded>>) -> GatewayError {
+    while let Some(ended) = acceptors.join_next().await {
+        if !matches!(ended, Ok(Ok(()))) {
+            return shard::ShardEnded.into();
+        }
+    }
+    // With no front end there is nothing to fail.
+    std::future::pending().await
 }
 
 /// What every listener is bound to.
@@ -212,6 +407,10 @@ struct Bound {
     listeners: Vec<Listener>,
     addresses: Addresses,
     admin: Vec<admin::Listener>,
+    /// What another gateway may have, and where it asks for it.
+    handover: Option<(Vec<Held>, UnixSocket)>,
+    /// How many sockets another gateway had bound.
+    inherited: u64,
 }
 
 /// TLS, where it is spoken.
@@ -273,40 +472,47 @@ impl Terminators {
     }
 }
 
-async fn bind(config: &Config, terminators: &Terminators) -> Result<Bound, BindError> {
+async fn bind(config: &Config, inherited: Inherited, terminators: &Terminators) -> Result<Bound, GatewayError> {
     let access = SocketAccess { mode: config.listen.socket_mode, group: config.listen.socket_group };
+    let mut binder = Binder { inherited, access, held: config.listen.handover.as_ref().map(|_| Vec::new()) };
     let mut listeners = Vec::new();
     let mut addresses = Addresses { grpc: None, hardserver: Vec::new(), admin: None, management: None };
     if let Some(address) = config.listen.grpc {
-        let (listener, address) = accept::bind_tcp(address).await?;
+        let (listener, address) = binder.tcp(Role::Grpc, address).await?;
         listeners.push(Listener::Grpc(listener, terminators.grpc.clone()));
         addresses.grpc = Some(address);
     }
     for address in &config.listen.hardserver {
-        let (listener, address) = accept::bind_hardserver(address, access, terminators.hardserver.as_ref()).await?;
+        let (listener, address) = binder.hardserver(address, terminators.hardserver.as_ref()).await?;
         listeners.push(listener);
         addresses.hardserver.push(address);
     }
     let mut admin = Vec::new();
     if let Some(address) = config.listen.admin {
-        let (listener, address) = accept::bind_tcp(address).await?;
+        let (listener, address) = binder.tcp(Role::Admin, address).await?;
         admin.push(admin::Listener::Plain { listener, takes_changes: config.listen.management.is_none() });
         addresses.admin = Some(address);
     }
     match (&config.listen.management, &terminators.management) {
         (Some(HardserverAddress::Unix(path)), _) => {
-            admin.push(admin::Listener::Unix(accept::bind_unix(path, access)?));
+            admin.push(admin::Listener::Unix(binder.unix(Role::Management, path)?));
             addresses.management = Some(HardserverAddress::Unix(path.clone()));
         }
         (Some(HardserverAddress::Tls(address)), Some(terminator)) => {
-            let (listener, address) = accept::bind_tcp(*address).await?;
+            let (listener, address) = binder.tcp(Role::Management, *address).await?;
             admin.push(admin::Listener::Tls(listener, terminator.clone()));
             addresses.management = Some(HardserverAddress::Tls(address));
         }
         // The configuration has neither without the other, and no plain TCP here.
         (Some(HardserverAddress::Tls(_) | HardserverAddress::Tcp(_)) | None, _) => {}
     }
-    Ok(Bound { listeners, addresses, admin })
+    let handover = match &config.listen.handover {
+        Some(path) => Some(binder.unix(Role::Handover, path)?),
+        None => None,
+    };
+    let inherited = binder.inherited.taken_over();
+    binder.inherited.all_taken()?;
+    Ok(Bound { listeners, addresses, admin, handover: binder.held.zip(handover), inherited })
 }
 
 #[cfg(test)]
@@ -495,6 +701,36 @@ machines = [\"hsm\"]
         // Every shard has ended, and none of what they counted is lost.
         let page = control.metrics().await;
         assert!(page.contains("\nseeway_shards 1\n") && page.contains("seeway_jobs_total{world=\"w\""), "{page}");
+    }
+
+    #[tokio::test]
+    async fn the_shards_are_asked_as_long_as_somebody_looks_and_no_longer() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let machine = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let config = config(folder.path(), machine.local_addr().expect("bound"));
+        let gateway = Gateway::start(Arc::new(config)).await.unwrap_or_else(|error| panic!("{error}"));
+        let admin = gateway.addresses().admin.expect("on");
+        let is_looked_at = || gateway.control().is_looked_at();
+        assert!(get(admin, "/metrics").await.contains("seeway_build_info"));
+        assert!(!is_looked_at(), "nobody looks every second");
+        let mut stream = TcpStream::connect(admin).await.expect("accepted");
+        let asks = format!("GET /api/events HTTP/1.1\r\nHost: {admin}\r\n\r\n");
+        stream.write_all(asks.as_bytes()).await.expect("sent");
+        let mut heard = Vec::new();
+        while String::from_utf8_lossy(&heard).matches("event: state").count() < 3 {
+            let read = tokio::time::timeout(BOUND, stream.read_buf(&mut heard)).await.expect("each second");
+            assert!(read.expect("it goes on") > 0, "{}", String::from_utf8_lossy(&heard));
+        }
+        assert!(is_looked_at());
+        drop(stream);
+        until("nobody is asked any more", async || !is_looked_at()).await;
+        // And whoever comes then hears what is so then.
+        let mut stream = TcpStream::connect(admin).await.expect("accepted");
+        stream.write_all(asks.replace("events", "state").as_bytes()).await.expect("sent");
+        let mut state = String::new();
+        stream.read_to_string(&mut state).await.expect("an answer");
+        assert!(state.contains("\"interval\":0.0,"), "{state}");
+        assert!(is_looked_at());
     }
 
     #[tokio::test]

@@ -10,12 +10,16 @@ pub mod command;
 pub mod config;
 mod forward;
 pub mod gateway;
+mod handover;
 pub mod harden;
 mod listen;
+mod log_filter;
 mod places;
 pub mod schedule;
+mod seldom;
 // For the micro-benchmarks, which go the same way as a job does.
 pub mod shard;
+mod trace;
 mod upstream;
 
 // For the tests of the book and of the page of metrics.

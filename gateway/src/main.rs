@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let mut out = io::stdout();
     let done = logging::start(cli.log_format, cli.command.default_log())
-        .and_then(|()| cli.command.run(&mut out))
+        .and_then(|()| cli.command.run(cli.log_format, &mut out))
         .and_then(|()| Ok(out.flush()?));
     let Err(failure) = done else { return ExitCode::SUCCESS };
     let why = failure.to_string();

@@ -77,6 +77,14 @@ impl Places {
         Some(Place { places: self.clone(), peer })
     }
 
+    /// One for this peer, even if there is none: for a connection that was let in before there were these places.
+    pub fn take_in_any_case(self: &Arc<Self>, peer: Peer) -> Place {
+        let mut taken = self.lock();
+        taken.all += 1;
+        *taken.of_peers.entry(peer).or_default() += 1;
+        Place { places: self.clone(), peer }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Taken> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -140,6 +148,20 @@ mod tests {
         assert!(take(address("192.0.2.1"), 1)[0].is_some(), "one has gone");
         drop((four, six));
         assert!(places.lock().of_peers.is_empty());
+    }
+
+    #[test]
+    fn who_was_let_in_elsewhere_has_a_place_and_keeps_the_next_one_out() {
+        let places = Places::new(1, 1);
+        let peer = Peer::User(0);
+        let first = places.take_in_any_case(peer);
+        let second = places.take_in_any_case(peer);
+        assert!(places.take(peer).is_none() && places.take(Peer::User(1)).is_none());
+        drop(first);
+        assert!(places.take(Peer::User(1)).is_none(), "as many as there are");
+        drop(second);
+        assert!(places.lock().of_peers.is_empty());
+        assert!(places.take(peer).is_some());
     }
 
     #[test]

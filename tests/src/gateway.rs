@@ -86,6 +86,18 @@ impl Gateway {
         (self.process, _) = serve(self.folder.path(), self.filter.as_deref());
     }
 
+    /// Starts another one of the same configuration file that takes over from it; this is that one from then on. Gives the one before, which
+    /// ends by itself.
+    pub fn upgrade(&mut self) -> Process {
+        let mut command = seeway();
+        command.args(["serve", "--take-over", "--config"]).arg(self.folder.path().join("seeway.toml"));
+        command.envs(self.filter.as_deref().map(|filter| ("SEEWAY_LOG", filter)));
+        let mut process = Process::start("the next gateway", &mut command);
+        let ready = process.line("ready ");
+        assert_eq!(field(&ready, "grpc"), self.grpc.to_string(), "the kernel's choice of ports is taken over, too");
+        std::mem::replace(&mut self.process, process)
+    }
+
     /// Kills it.
     pub fn kill(&mut self) {
         self.process.kill();

@@ -8,8 +8,10 @@
 pub mod agent;
 pub mod audit;
 pub mod authority;
+pub mod balancer;
 pub mod callers;
 pub mod chaos;
+pub mod collector;
 pub mod config;
 pub mod dropbear;
 pub mod gateway;
@@ -22,6 +24,7 @@ pub mod machine;
 pub mod network;
 pub mod ports;
 pub mod process;
+pub mod prometheus;
 pub mod provider;
 pub mod python;
 pub mod sshd;

@@ -55,6 +55,11 @@ impl Process {
         Self { name, child, output, readers }
     }
 
+    /// What messages call it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
@@ -63,8 +68,13 @@ impl Process {
     /// Waits for the first line of standard output, since the last call, that starts with `prefix`; gives what follows it.
     /// Panics when the process ends first, or prints none within [`wait::BOUND`].
     pub fn line(&mut self, prefix: &str) -> String {
+        self.line_within(prefix, wait::BOUND)
+    }
+
+    /// [`Self::line`] of a process that has more to do before it prints one.
+    pub fn line_within(&mut self, prefix: &str, bound: Duration) -> String {
         let name = self.name.clone();
-        wait::until(&format!("{name} prints a line that starts with {prefix:?}"), wait::BOUND, || {
+        wait::until(&format!("{name} prints a line that starts with {prefix:?}"), bound, || {
             let ended = self.try_exit().filter(|_| self.readers.iter().all(JoinHandle::is_finished));
             let found = {
                 let mut output = self.output.lock().expect("no thread panics while it holds this");

@@ -9,13 +9,22 @@ const BOUND: Duration = Duration::from_secs(300);
 
 /// Runs `tests/python/SCRIPT` with these arguments. Panics with what it printed unless it ends with 0; gives its output.
 pub fn run<S: AsRef<std::ffi::OsStr>>(script: &str, arguments: impl IntoIterator<Item = S>) -> String {
+    finish(start(script, arguments))
+}
+
+/// Starts one of the scripts, to be [finished](finish).
+pub fn start<S: AsRef<std::ffi::OsStr>>(script: &str, arguments: impl IntoIterator<Item = S>) -> Process {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("python");
     let mut command = Command::new(interpreter());
     command.arg("-u").arg(folder.join(script)).args(arguments).env("PYTHONDONTWRITEBYTECODE", "1");
-    let mut process = Process::start(script, &mut command);
-    let status = process.exit(BOUND);
-    let log = process.log();
-    assert!(status.success(), "{script} ended with {status}");
+    Process::start(script, &mut command)
+}
+
+/// Waits for a script's end. Panics with what it printed unless it ends with 0; gives its output.
+pub fn finish(mut script: Process) -> String {
+    let status = script.exit(BOUND);
+    let log = script.log();
+    assert!(status.success(), "{} ended with {status}", script.name());
     println!("{log}");
     log
 }

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
     /// The file can't be read.
-    #[error("{} can not be read: {error}", .path.display())]
+    #[error("{} can not be read: {error}; name a file that this user may read", .path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -20,7 +20,7 @@ pub enum CredentialsError {
         error: std::io::Error,
     },
     /// The token can't be sent in a header.
-    #[error("{} holds no token: one line of plain text", .path.display())]
+    #[error("{} holds no token; write it there as one line of plain text", .path.display())]
     NotAToken {
         /// The file.
         path: PathBuf,

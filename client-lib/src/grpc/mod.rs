@@ -110,38 +110,29 @@ impl Gateway {
 
     /// The same, or to `grpcs://host:port` or `https://host:port` over TLS 1.3. The gateway's certificate must be for `host`.
     pub async fn connect_with(address: &str, credentials: Credentials) -> Result<Self, ConnectError> {
-        let bad = |why: &str| ConnectError::Address { address: address.to_owned(), why: why.to_owned() };
-        let (has_tls, host_and_port) = match address.split_once("://") {
-            None => (false, address),
-            Some(("grpc" | "http", rest)) => (false, rest.trim_end_matches('/')),
-            Some(("grpcs" | "https", rest)) => (true, rest.trim_end_matches('/')),
-            Some(_) => return Err(bad("the scheme is not grpc or grpcs")),
-        };
-        if !has_tls && credentials.needs_tls() {
-            return Err(bad("a certificate or a token is shown over TLS only: write grpcs://"));
-        }
-        let (scheme, transport) = if has_tls { ("grpcs", "https") } else { ("grpc", "http") };
-        let server: Arc<str> = format!("{scheme}://{host_and_port}").into();
-        let mut endpoint =
-            Endpoint::from_shared(format!("{transport}://{host_and_port}")).map_err(|error| bad(&error.to_string()))?;
-        if has_tls {
-            endpoint = endpoint.tls_config(credentials.tls()).map_err(|error| bad(&failure::chain(&error)))?;
-        }
-        if endpoint.uri().port_u16().is_none() || endpoint.uri().path() != "/" {
-            return Err(bad("there is no port at its end"));
-        }
+        let (endpoint, server) = endpoint(address, &credentials)?;
         let channel = endpoint
-            .connect_timeout(CONNECT_TIMEOUT)
-            .http2_keep_alive_interval(KEEPALIVE.0)
-            .keep_alive_timeout(KEEPALIVE.1)
-            .initial_stream_window_size(WINDOW.0)
-            .initial_connection_window_size(WINDOW.1)
-            .tcp_nodelay(true)
             .connect()
             .await
             .map_err(|error| ConnectError::Connect { address: address.to_owned(), why: failure::chain(&error) })?;
+        Ok(Self::on(channel, server, credentials))
+    }
+
+    /// To several gateways that serve the same worlds, each with an address as above: every call goes to one of two that chance names, the one with less to
+    /// do. Connections are made when they are needed; a call to a gateway that is not there fails as not sent
+    /// ([`JobError::may_have_run`] says no), and can be made again.
+    pub fn among(addresses: &[&str], credentials: Credentials) -> Result<Self, ConnectError> {
+        let each: Result<Vec<_>, _> = addresses.iter().map(|address| endpoint(address, &credentials)).collect();
+        let (endpoints, servers): (Vec<_>, Vec<_>) = each?.into_iter().unzip();
+        if endpoints.is_empty() {
+            return Err(ConnectError::Address { address: String::new(), why: "the list is empty".to_owned() });
+        }
+        Ok(Self::on(Channel::balance_list(endpoints.into_iter()), servers.join(",").into(), credentials))
+    }
+
+    fn on(channel: Channel, server: Arc<str>, credentials: Credentials) -> Self {
         let client = SeeJobServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
-        Ok(Self { client, server, credentials })
+        Self { client, server, credentials }
     }
 
     /// Sends one job and waits for its reply.
@@ -190,6 +181,38 @@ impl Gateway {
     pub fn client(&self) -> SeeJobServiceClient<Channel> {
         self.client.clone()
     }
+}
+
+/// How a gateway's address is connected to, and what messages call it.
+fn endpoint(address: &str, credentials: &Credentials) -> Result<(Endpoint, Arc<str>), ConnectError> {
+    let bad = |why: &str| ConnectError::Address { address: address.to_owned(), why: why.to_owned() };
+    let (has_tls, host_and_port) = match address.split_once("://") {
+        None => (false, address),
+        Some(("grpc" | "http", rest)) => (false, rest.trim_end_matches('/')),
+        Some(("grpcs" | "https", rest)) => (true, rest.trim_end_matches('/')),
+        Some(_) => return Err(bad("the scheme is not grpc or grpcs")),
+    };
+    if !has_tls && credentials.needs_tls() {
+        return Err(bad("a certificate or a token is shown over TLS only: write grpcs://"));
+    }
+    let (scheme, transport) = if has_tls { ("grpcs", "https") } else { ("grpc", "http") };
+    let server: Arc<str> = format!("{scheme}://{host_and_port}").into();
+    let mut endpoint =
+        Endpoint::from_shared(format!("{transport}://{host_and_port}")).map_err(|error| bad(&error.to_string()))?;
+    if has_tls {
+        endpoint = endpoint.tls_config(credentials.tls()).map_err(|error| bad(&failure::chain(&error)))?;
+    }
+    if endpoint.uri().port_u16().is_none() || endpoint.uri().path() != "/" {
+        return Err(bad("there is no port at its end"));
+    }
+    let endpoint = endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEPALIVE.0)
+        .keep_alive_timeout(KEEPALIVE.1)
+        .initial_stream_window_size(WINDOW.0)
+        .initial_connection_window_size(WINDOW.1)
+        .tcp_nodelay(true);
+    Ok((endpoint, server))
 }
 
 /// `None` where the deadline comes first; without one there is nothing to come first.

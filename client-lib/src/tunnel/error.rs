@@ -45,7 +45,7 @@ pub enum TunnelError {
         greeting: String,
     },
     /// The SSH handshake failed before the login.
-    #[error("the SSH handshake with {server} failed: {why}")]
+    #[error("the SSH handshake with {server} failed: {why}; see the server's own log")]
     Handshake {
         /// The SSH server.
         server: String,
@@ -68,7 +68,9 @@ pub enum TunnelError {
         got: String,
     },
     /// The host key that the server showed is marked as revoked.
-    #[error("{server} showed the host key {got}, which the known_hosts file marks as revoked; nothing was sent to it")]
+    #[error(
+        "{server} showed the host key {got}, which the known_hosts file marks as revoked. Nothing was sent to it; ask its administrator for its new key"
+    )]
     HostKeyRevoked {
         /// The SSH server.
         server: String,
@@ -76,7 +78,9 @@ pub enum TunnelError {
         got: String,
     },
     /// The host key or certificate that the server showed is not good enough, though it may be the right one.
-    #[error("{server} showed the host key {got}, which is not accepted: {why}; nothing was sent to it")]
+    #[error(
+        "{server} showed the host key {got}, which is not accepted: {why}. Nothing was sent to it; have the server show a key or certificate that is"
+    )]
     HostKeyNotTaken {
         /// The SSH server.
         server: String,
@@ -103,7 +107,7 @@ pub enum TunnelError {
         allowed: String,
     },
     /// What we would log in with has become useless since it was read.
-    #[error("no login at {server}: {why}; a reload reads the file again")]
+    #[error("no login at {server}: {why}; put a new one in its place, and reload")]
     IdentityOutdated {
         /// The SSH server.
         server: String,

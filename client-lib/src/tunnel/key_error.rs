@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// The file can not be read.
-    #[error("the {what} {} can not be read: {error}", .path.display())]
+    #[error("the {what} {} can not be read: {error}; name a file that this user may read", .path.display())]
     Unreadable {
         /// What the file was to hold.
         what: &'static str,
@@ -50,7 +50,7 @@ pub enum IdentityError {
         path: PathBuf,
     },
     /// The key has another passphrase.
-    #[error("the private key {} is encrypted, and not with the passphrase that is given for it", .path.display())]
+    #[error("the private key {} is encrypted, and not with the passphrase that is given for it; the passphrase stands on the first line of its file, no blank either", .path.display())]
     WrongPassphrase {
         /// The file.
         path: PathBuf,
@@ -68,7 +68,7 @@ pub enum IdentityError {
         why: String,
     },
     /// The file holds a private key where a public one is asked for.
-    #[error("{} is a private key; where an agent has that, the file of the public half is named", .path.display())]
+    #[error("{} is a private key, and an agent is to have that; name the file of the public half (FILE.pub)", .path.display())]
     NotPublic {
         /// The file.
         path: PathBuf,
@@ -82,7 +82,7 @@ pub enum IdentityError {
         why: String,
     },
     /// No tunnel is made with such a key, whatever the policy.
-    #[error("the key {} is not used: {why}", .path.display())]
+    #[error("the key {} is not used: {why}; make another one: `seeway keygen DIR`, or ssh-keygen -t ed25519", .path.display())]
     NotTaken {
         /// The file.
         path: PathBuf,
@@ -90,7 +90,7 @@ pub enum IdentityError {
         why: String,
     },
     /// The certificate is of no use for this key.
-    #[error("the certificate {} is of no use: {why}", .path.display())]
+    #[error("the certificate {} is of no use: {why}; see what it says with: ssh-keygen -L -f FILE", .path.display())]
     Certificate {
         /// The file.
         path: PathBuf,
@@ -112,7 +112,7 @@ pub enum HostKeyError {
         why: String,
     },
     /// No server is trusted by such a key, whatever the policy.
-    #[error("the key {key} is no host key to trust: {why}")]
+    #[error("the key {key} is no host key to trust: {why}; use another key of that server's")]
     NotTaken {
         /// Type and SHA-256 fingerprint of the key.
         key: String,
@@ -120,7 +120,7 @@ pub enum HostKeyError {
         why: String,
     },
     /// The `known_hosts` file can not be read.
-    #[error("the known_hosts file {} can not be read: {error}", .path.display())]
+    #[error("the known_hosts file {} can not be read: {error}; name a file that this user may read", .path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -128,7 +128,7 @@ pub enum HostKeyError {
         error: io::Error,
     },
     /// A line about this server does not parse.
-    #[error("line {line} of {} is about {server} but does not parse: {why}", .path.display())]
+    #[error("line {line} of {} is about {server} but does not parse: {why}; correct that line", .path.display())]
     BadLine {
         /// The file.
         path: PathBuf,

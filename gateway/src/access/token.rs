@@ -30,7 +30,7 @@ use serde_json::{Map, Value};
 
 pub use claims::TokenSettings;
 pub use fetch::FetchError;
-pub(crate) use fetch::SYSTEM_ROOTS;
+pub(crate) use fetch::{SYSTEM_ROOTS, is_loopback};
 pub use keys::{Keys, KeysError};
 pub use source::{KeySource, SourceError};
 pub use tokens::{TokenCounts, Tokens};

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 
 use super::{Identity, Means};
+use crate::seldom::{Seldom, Tell};
 
 /// How long what was found counts.
 const REMEMBERED: Duration = Duration::from_secs(60);
@@ -48,7 +49,10 @@ impl Users {
         let looking = tokio::task::spawn_blocking(move || look_up(uid, gid));
         let Ok(Ok(identity)) = tokio::time::timeout(TIME_LIMIT, looking).await else {
             // Not remembered: the next connection asks again.
-            tracing::warn!(uid, "the user's name was not found in time; its number counts as its name");
+            static NOT_FOUND: Seldom = Seldom::new("a user's name was not found in time");
+            if let Some(Tell { untold }) = NOT_FOUND.tell(&uid.to_string()) {
+                tracing::warn!(uid, untold, "the user's name was not found in time; its number counts as its name");
+            }
             return Identity::new(&uid.to_string(), Vec::new(), Means::UnixUser);
         };
         let mut known = self.lock();

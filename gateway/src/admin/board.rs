@@ -84,6 +84,13 @@ impl Board {
         }
     }
 
+    /// Waits until each of these worlds can take a job, as far as the configuration has them.
+    pub async fn these_ready(&self, wanted: &[String]) {
+        while self.worlds().iter().any(|(world, ready)| !ready && wanted.contains(world)) {
+            self.changed_for_waiters.notified().await;
+        }
+    }
+
     /// Tells the health service what is so now.
     pub async fn tell(&self, health: &Health) {
         let mut told = self.told.lock().await;

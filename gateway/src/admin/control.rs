@@ -6,21 +6,27 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Mutex;
 
+use super::events::Streams;
 use super::process::ProcessFigures;
+use super::sampler::Sampler;
+use super::seen::{Seen, happening, seconds};
+use super::state::{self, Happening};
 use super::{Board, ProcessFiles, metrics};
 use crate::access::token::Tokens;
 use crate::audit::{Actor, Audit, Event, Refusals};
 use crate::config::{Config, Problems};
 use crate::gateway::Terminators;
+use crate::handover::{self, Running};
 use crate::listen::accept::Refused;
 use crate::listen::grpc::{Health, Pipes};
 use crate::places::Places;
 use crate::schedule::MachineId;
-use crate::shard::{Budgets, ShardEnded, ShardHandle};
+use crate::shard::{Budgets, KEPT, Look, ShardEnded, ShardHandle};
+use crate::trace::Tracing;
 
 /// The control plane of one gateway.
 pub struct Control {
@@ -32,6 +38,10 @@ pub struct Control {
     reloads: Reloads,
     /// Of operators, and of whoever would be one.
     refusals: std::sync::Mutex<Refusals>,
+    /// For whoever looks.
+    sampler: Sampler,
+    streams: Streams,
+    started: (SystemTime, Instant),
 }
 
 /// What there is to control.
@@ -56,8 +66,12 @@ pub struct Parts {
     pub tokens: Tokens,
     /// Where what is done is recorded.
     pub audit: Option<Arc<Audit>>,
+    /// How takings-over went.
+    pub handovers: Arc<handover::Counts>,
     /// What the system says of this process, where it does.
     pub process: Option<ProcessFiles>,
+    /// Where spans are made.
+    pub tracing: Option<Arc<Tracing>>,
 }
 
 struct Changing {
@@ -147,6 +161,87 @@ impl Control {
             changing: Mutex::new(changing),
             reloads,
             refusals: std::sync::Mutex::default(),
+            sampler: Sampler::new(),
+            streams: Streams::default(),
+            started: (SystemTime::now(), Instant::now()),
+        }
+    }
+
+    /// Who looks at the shards for everybody.
+    pub(super) fn sampler(&self) -> &Sampler {
+        &self.sampler
+    }
+
+    /// Whether the shards are asked each second.
+    #[cfg(test)]
+    pub(crate) fn is_looked_at(&self) -> bool {
+        self.sampler.is_running()
+    }
+
+    /// How many listen to events.
+    pub(super) fn streams(&self) -> &Streams {
+        &self.streams
+    }
+
+    /// Asks each shard how it is. One that has ended is as it was at its end.
+    pub(super) async fn see(&self) -> Seen {
+        let mut looks = Vec::new();
+        for shard in self.parts.shards.iter() {
+            let ended = |report| Look { report, callers: Vec::new(), machines: Vec::new() };
+            match shard.look().await {
+                Some(look) => looks.push(look),
+                None => looks.extend(shard.report().await.map(ended)),
+            }
+        }
+        Seen { config: self.config(), looks }
+    }
+
+    /// The last that has happened to a machine, on all shards, the oldest first.
+    ///
+    /// # Errors
+    /// There is no such machine.
+    pub(super) async fn history(&self, machine: &str) -> Result<Vec<Happening>, DrainError> {
+        let machine = self.machine(machine)?;
+        let mut all = Vec::new();
+        for (index, shard) in self.parts.shards.iter().enumerate() {
+            let of_shard = shard.history(machine).await.unwrap_or_default();
+            // What happens on all shards at once is told once.
+            let told = of_shard.iter().filter(|happened| index == 0 || !happened.what.is_wish());
+            all.extend(told.map(|happened| happening(happened, index)));
+        }
+        all.sort_by(|one, other| one.time.total_cmp(&other.time));
+        let surplus = all.len().saturating_sub(KEPT);
+        all.drain(..surplus);
+        Ok(all)
+    }
+
+    /// The callers' places and the pipes' that are taken, and how many there are.
+    pub(super) fn places(&self) -> ((usize, usize), (usize, usize)) {
+        let Parts { callers, pipes, .. } = &self.parts;
+        ((callers.taken(), callers.limit()), (pipes.open(), pipes.limit()))
+    }
+
+    /// The places for handshakes that are taken, and how many there are, by each listener that speaks TLS.
+    pub(super) fn handshakes(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.parts.terminators.all().map(|terminator| terminator.handshakes())
+    }
+
+    /// The process that this gateway is.
+    pub(super) fn process_state(&self) -> state::Process {
+        let (since, at) = self.started;
+        let uptime = at.elapsed().as_millis();
+        let figures = self.process();
+        state::Process {
+            cpu_seconds: figures.map(|figures| figures.cpu_seconds),
+            resident_bytes: figures.map(|figures| figures.resident_bytes),
+            threads: figures.map(|figures| figures.threads),
+            open_files: figures.map(|figures| figures.open_descriptors),
+            max_open_files: figures.and_then(|figures| figures.most_descriptors),
+            pid: std::process::id(),
+            started: seconds(since),
+            // Milliseconds of any uptime are far below 2^52.
+            #[allow(clippy::cast_precision_loss)]
+            uptime: uptime as f64 / 1000.0,
         }
     }
 
@@ -170,6 +265,7 @@ impl Control {
         metrics::render(&metrics::Seen {
             tls: &tls,
             tokens: self.parts.tokens.counts(),
+            handovers: &self.parts.handovers,
             config: &self.config(),
             reports: &reports,
             pipes: self.parts.pipes.open(),
@@ -180,7 +276,31 @@ impl Control {
             is_draining: self.parts.board.is_draining(),
             reloads: &self.reloads.counts(),
             audit: self.parts.audit.as_ref().map(|audit| audit.status()),
+            spans: self.parts.tracing.as_ref().map(|tracing| tracing.counts()).unwrap_or_default(),
         })
+    }
+
+    /// How takings-over went.
+    pub fn handovers(&self) -> &Arc<handover::Counts> {
+        &self.parts.handovers
+    }
+
+    /// Whether every shard answers within `timeout`.
+    pub async fn shards_answer(&self, timeout: Duration) -> bool {
+        let answers = async {
+            for shard in self.parts.shards.iter() {
+                if shard.remaining().await.is_err() {
+                    return false;
+                }
+            }
+            true
+        };
+        tokio::time::timeout(timeout, answers).await.unwrap_or(false)
+    }
+
+    /// Pipes that are open.
+    pub fn open_pipes(&self) -> usize {
+        self.parts.pipes.open()
     }
 
     fn process(&self) -> Option<ProcessFigures> {
@@ -191,6 +311,11 @@ impl Control {
     /// The audit log, where there is one.
     pub fn audit(&self) -> Option<&Arc<Audit>> {
         self.parts.audit.as_ref()
+    }
+
+    /// The traces, where there are any.
+    pub fn tracing(&self) -> Option<&Arc<Tracing>> {
+        self.parts.tracing.as_ref()
     }
 
     /// Records that an operator had something changed, or asked for it in vain: `None` where it was a signal.
@@ -278,6 +403,9 @@ impl Control {
         if let Some(audit) = &self.parts.audit {
             audit.reconfigure(&new);
         }
+        if let Some(tracing) = &self.parts.tracing {
+            tracing.reconfigure(&new);
+        }
         changing.budgets = changing.budgets.reconfigured(&new);
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = new.clone();
         for shard in self.parts.shards.iter() {
@@ -352,6 +480,15 @@ impl Control {
         self.changing.lock().await.is_stopping = true;
         self.parts.board.set_draining(true);
         self.parts.board.tell(&self.parts.health).await;
+    }
+
+    /// Another gateway takes over: from now on nothing is changed here, and callers go on.
+    pub async fn begin_handover(&self, to: &Running) {
+        self.changing.lock().await.is_stopping = true;
+        if let Some(audit) = &self.parts.audit {
+            let event = Event::new("handed_over").number("to_pid", to.pid.into());
+            audit.event(event.text("to_version", &to.version).text("result", "ok"));
+        }
     }
 
     async fn set_machine(

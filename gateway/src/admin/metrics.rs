@@ -1,5 +1,7 @@
 //! What the shards counted, as Prometheus has it. Nothing is summed up before somebody asks.
 
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use metrics::{counter, gauge, with_local_recorder};
@@ -13,9 +15,11 @@ use super::process::ProcessFigures;
 use crate::access::token::TokenCounts;
 use crate::audit;
 use crate::config::{Config, Limits, NO_MACHINE};
+use crate::handover;
 use crate::listen::tls::TlsCounts;
 use crate::schedule::{FrontEnd, Histogram, MachineId, MachineState, Outcomes};
 use crate::shard::{Late, MachineReport, Passed, PoolCounts, Report, TunnelState, WorldReport};
+use crate::trace::SpanCounts;
 
 /// What of `[limits]` is a count or bytes, by the name of its key.
 #[allow(clippy::type_complexity)] // A name, and how it is read.
@@ -56,10 +60,14 @@ pub(super) struct Seen<'a> {
     pub(super) reloads: &'a ReloadCounts,
     /// How the audit log is, where there is one.
     pub(super) audit: Option<audit::Status>,
+    /// What became of spans; all zero where none are made.
+    pub(super) spans: SpanCounts,
     /// By listener: how handshakes went.
     pub(super) tls: &'a [(&'static str, TlsCounts)],
     /// What became of tokens.
     pub(super) tokens: TokenCounts,
+    /// How takings-over went.
+    pub(super) handovers: &'a handover::Counts,
     /// What the system says of this process; nothing where it says nothing.
     pub(super) process: Option<ProcessFigures>,
 }
@@ -77,7 +85,8 @@ pub(super) fn render(seen: &Seen<'_>) -> String {
     if let Some(process) = &seen.process {
         // The recorder's counters are whole numbers.
         let cpu = catalogue::named("process_cpu_seconds_total");
-        page.push_str(&format!("{}{} {}\n\n", catalogue::head(cpu), cpu.name, process.cpu_seconds));
+        // Writing to a String does not fail.
+        let _ = write!(page, "{}{} {}\n\n", catalogue::head(cpu), cpu.name, process.cpu_seconds);
     }
     page
 }
@@ -154,8 +163,10 @@ impl Seen<'_> {
         gauge!("seeway_upstream_hardserver_connections").set(sum(|report| report.hardserver_connections));
         self.publish_passed();
         publish_audit(self.audit);
+        publish_spans(self.spans);
         self.publish_tls();
         publish_tokens(&self.tokens);
+        self.publish_handovers();
         publish_process(self.process.as_ref());
         self.publish_limits();
         self.worlds().for_each(|(index, name)| self.publish_world(index, name));
@@ -185,6 +196,17 @@ impl Seen<'_> {
                 counter!("seeway_tls_reloads_total", "listener" => *listener, "result" => result).absolute(count);
             }
             counter!("seeway_tls_withdrawn_total", "listener" => *listener).absolute(counts.withdrawn);
+        }
+    }
+
+    fn publish_handovers(&self) {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let counts = self.handovers;
+        for (result, count) in [("ok", &counts.taken_over), ("failed", &counts.failed)] {
+            counter!("seeway_handovers_total", "result" => result).absolute(read(count));
+        }
+        for (kind, count) in [("listener", &counts.listeners), ("caller", &counts.callers)] {
+            counter!("seeway_handed_over_total", "kind" => kind).absolute(read(count));
         }
     }
 
@@ -310,6 +332,13 @@ fn publish_audit(status: Option<audit::Status>) {
     gauge!("seeway_audit_waiting").set(large(of(|status| status.waiting as u64)));
     gauge!("seeway_audit_buffer").set(large(of(|status| status.limit as u64)));
     gauge!("seeway_audit_failing").set(large(of(|status| status.is_failing.into())));
+}
+
+fn publish_spans(spans: SpanCounts) {
+    let SpanCounts { exported, dropped, failed } = spans;
+    for (result, count) in [("exported", exported), ("dropped", dropped), ("failed", failed)] {
+        counter!("seeway_spans_total", "result" => result).absolute(count);
+    }
 }
 
 fn publish_tokens(counts: &TokenCounts) {

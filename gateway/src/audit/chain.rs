@@ -43,7 +43,7 @@ impl FromStr for Hash {
 
 /// A text is no hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a hash has 64 digits, 0 to 9 and a to f")]
+#[error("is no hash; write its 64 digits, 0 to 9 and a to f")]
 pub struct NoHash;
 
 impl Hash {

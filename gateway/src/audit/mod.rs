@@ -116,6 +116,21 @@ impl Audit {
         Self::start_with(settings, config.runtime.shards, Names::of(config)).map(|audit| Some(Arc::new(audit)))
     }
 
+    /// Does the same while another gateway writes that log: a file that it has open gets another name, under which that gateway ends it,
+    /// and this one begins a chain of its own.
+    ///
+    /// # Errors
+    /// As of [`start`](Self::start); or the file can't be renamed.
+    pub fn start_beside(config: &Config) -> Result<Option<Arc<Self>>, AuditError> {
+        match Self::start(config) {
+            Err(AuditError::InUse(path)) => {
+                sink::move_aside(&path)?;
+                Self::start(config)
+            }
+            started => started,
+        }
+    }
+
     fn start_with(settings: &Settings, shards: usize, names: Names) -> Result<Self, AuditError> {
         let (sink, tail) = Sink::open(&settings.to, settings.must_sync)?;
         let buffer = Arc::new(Buffer::new(settings, shards, names));

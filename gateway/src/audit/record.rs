@@ -40,7 +40,8 @@ pub enum ListenerKind {
 }
 
 impl ListenerKind {
-    fn label(self) -> &'static str {
+    /// Its name, for programs.
+    pub fn label(self) -> &'static str {
         match self {
             Self::Grpc => "grpc",
             Self::HardserverTcp => "hardserver_tcp",
@@ -72,6 +73,21 @@ impl Actor {
         &self.identity
     }
 
+    /// The front end that it came by, as records have it.
+    pub fn listener(&self) -> &'static str {
+        self.listener.label()
+    }
+
+    /// The other end: its address, or its process.
+    pub fn from(&self) -> Option<&str> {
+        self.from.as_ref().map(|from| &*from.text)
+    }
+
+    /// How it showed who it is, as records have it.
+    pub fn by(&self) -> &'static str {
+        means_label(self.identity.means())
+    }
+
     /// The same front end and the same other end, and somebody else: who sent a token with a call.
     #[must_use]
     pub fn with_identity(&self, identity: Identity) -> Self {
@@ -80,8 +96,8 @@ impl Actor {
 
     fn write(&self, line: &mut Line<'_>) {
         line.text("who", self.identity.name());
-        line.plain("by", means_label(self.identity.means()));
-        line.plain("listener", self.listener.label());
+        line.plain("by", self.by());
+        line.plain("listener", self.listener());
         if let Some(from) = &self.from {
             line.cut_text("from", from);
         }

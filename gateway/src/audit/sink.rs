@@ -9,7 +9,7 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::chain::{Hash, Head, MAX_LINE, Sealed, sha256};
 use super::json::write_time;
@@ -79,7 +79,7 @@ pub enum AuditError {
     #[error("the audit log {} is written by another process; stop it, or change audit.to", .0.display())]
     InUse(PathBuf),
     /// There is no thread for it.
-    #[error("the system gave no thread for the audit log: {0}")]
+    #[error("the system gave no thread for the audit log: {0}; let the process have more (TasksMax=)")]
     Thread(io::Error),
 }
 
@@ -192,6 +192,10 @@ impl Sink {
     /// Gives the file the name that its last record's number makes, and begins another one.
     pub(super) fn rotate(&mut self, last: u64) -> Result<Option<Tail>, AuditError> {
         let Self::File(file) = self else { return Ok(None) };
+        if file.has_moved() && file.path.exists() {
+            // Whoever has moved this one away, or another gateway, has begun the next.
+            return Ok(None);
+        }
         let failed = |error| AuditError::Open { target: file.path.display().to_string(), error };
         let mut name = file.path.clone().into_os_string();
         // Twenty digits, so that names sort as records do.
@@ -271,6 +275,16 @@ impl FileSink {
         }
         Ok(())
     }
+}
+
+/// Gives a log that another process writes another name, which says when that was.
+pub(super) fn move_aside(path: &Path) -> Result<(), AuditError> {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".handed-over-{seconds}"));
+    let failed = |error| AuditError::Open { target: path.display().to_string(), error };
+    // A name that is taken would be an older log: it must not be lost.
+    std::fs::hard_link(path, &name).and_then(|()| std::fs::remove_file(path)).map_err(failed)
 }
 
 /// What stands at a file's end; `None` where that is no audit log.

@@ -12,6 +12,7 @@ use super::chain::{Chain, Head};
 use super::record::{Event, Micros, Record, now};
 use super::sink::{Chunk, Sink, Tail};
 use super::{Settings, WhenFull};
+use crate::seldom::{Seldom, Tell};
 
 /// Records that are sealed, written and synced together, about 3 MB of them. Syncs take milliseconds: few small ones could not keep up.
 const CHUNK_RECORDS: usize = 8192;
@@ -238,6 +239,7 @@ impl Writer {
     }
 
     fn failed(&mut self, error: &std::io::Error) {
+        static FAILING: Seldom = Seldom::new("the audit log takes no records");
         self.buffer.set_failing(true);
         if let Some(trouble) = &mut self.trouble {
             trouble.tries += 1;
@@ -247,13 +249,18 @@ impl Writer {
             WhenFull::Stop => "new jobs are refused until it does",
             WhenFull::Drop => "jobs go on; records past audit.buffer will be dropped",
         };
-        tracing::error!(%error, to = self.to, "the audit log takes no records: {jobs}");
+        if let Some(Tell { untold }) = FAILING.tell("") {
+            tracing::error!(%error, to = self.to, untold, "the audit log takes no records: {jobs}");
+        }
         self.trouble = Some(Trouble { since: now(), error: error.to_string(), tries: 1 });
     }
 
     fn recovered(&mut self) {
         if let Some(trouble) = self.trouble.take() {
-            tracing::info!(to = self.to, tries = trouble.tries, "the audit log takes records again");
+            static AGAIN: Seldom = Seldom::new("the audit log takes records again");
+            if let Some(Tell { untold }) = AGAIN.tell("") {
+                tracing::info!(to = self.to, tries = trouble.tries, untold, "the audit log takes records again");
+            }
             self.over = Some(trouble);
             self.account();
             self.buffer.set_failing(false);

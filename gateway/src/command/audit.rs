@@ -73,7 +73,9 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     let mut verifier = Verifier::new(key, args.head);
     for path in &args.files {
         let name = path.display().to_string();
-        let failed = |error| Failure::Failed(format!("{name} can not be read: {error}"));
+        let failed = |error| {
+            Failure::Failed(format!("{name} can not be read: {error}; run it as a user who may, or copy the file"))
+        };
         verifier.file(&name, BufReader::with_capacity(1 << 16, open(path).map_err(failed)?)).map_err(failed)?;
     }
     let report = verifier.finish();

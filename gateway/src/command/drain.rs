@@ -59,12 +59,15 @@ pub fn drain(args: &DrainArgs, out: &mut dyn Write) -> Result<(), Failure> {
         if begun.elapsed() >= wait {
             say(args.at.json, machine, &state, out)?;
             let left = jobs(&state);
-            return Err(Failure::Failed(format!("jobs that are left after {}: {left}", duration_text(wait))));
+            return Err(Failure::Failed(format!(
+                "jobs that are left after {}: {left}; wait longer (--wait), or stop it all the same: they may have run",
+                duration_text(wait)
+            )));
         }
         std::thread::sleep(LOOK);
         state = done(args.at.get("/drain", machine)?)?;
         if state["draining"] == false {
-            return Err(Failure::Failed("somebody has resumed it meanwhile".to_owned()));
+            return Err(Failure::Failed("somebody has resumed it meanwhile; ask who, then drain it again".to_owned()));
         }
     }
     say(args.at.json, machine, &state, out)

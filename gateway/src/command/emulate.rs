@@ -21,6 +21,7 @@ const DEFAULT_SEEJOBS: &str = "127.0.0.1:8888";
 Prints, when it takes jobs:
   host_key = \"ssh-ed25519 AAAA…\"                       (with --ssh; for a machine's `host_key` in seeway.toml)
   identity = \"seeway-hsm/client/id_ed25519\"            (with --ssh and without --authorized-keys)
+  known_hosts = \"seeway-hsm/known_hosts\"               (with --ssh; instead of host_key, where the files are shared)
   ready seejobs=127.0.0.1:8888 ssh=127.0.0.1:2222
 
 Applications: echo, sign, counter, slow:MS (such as slow:50), faulty:P (such as faulty:0.01).
@@ -48,7 +49,7 @@ pub struct Args {
     /// The user that may log in
     #[arg(long, value_name = "NAME", default_value = "codesafe", requires = "ssh")]
     pub user: String,
-    /// The folder that keeps the host key, made at the first start
+    /// The folder that keeps the host key, made at the first start; known_hosts in it is for gateways that see the folder
     #[arg(long, value_name = "DIR", default_value = "seeway-hsm", requires = "ssh")]
     pub state: PathBuf,
 }
@@ -125,7 +126,20 @@ async fn start_hsm(
     .await
     .map_err(failed)?;
     writeln!(out, "host_key = \"{}\"", hsm.host_key())?;
+    let known_hosts = args.state.join("known_hosts");
+    write_known_hosts(&known_hosts, hsm.host_key())?;
+    writeln!(out, "known_hosts = \"{}\"", known_hosts.display())?;
     Ok(hsm)
+}
+
+/// Writes down the host key for gateways that share the folder, as containers do. Under any name: what the HSM is called where they
+/// are, only they know. Whole or not at all, since they may read at any time.
+fn write_known_hosts(file: &Path, host_key: &str) -> Result<(), Failure> {
+    let unfinished = file.with_extension("new");
+    let line = format!("* {host_key}\n");
+    std::fs::write(&unfinished, line)
+        .and_then(|()| std::fs::rename(&unfinished, file))
+        .map_err(|error| Failure::Failed(format!("{} can not be written: {error}", file.display())))
 }
 
 /// An identity for whoever tries the HSM, made at the first start; returns the file of its public half.
@@ -140,8 +154,9 @@ fn own_identity(args: &Args, out: &mut dyn Write) -> Result<PathBuf, Failure> {
 }
 
 fn read_lines(file: &Path) -> Result<Vec<String>, Failure> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| Failure::Failed(format!("{} can not be read: {error}", file.display())))?;
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        Failure::Failed(format!("{} can not be read: {error}; name a file that this user may read", file.display()))
+    })?;
     Ok(text.lines().map(str::to_owned).collect())
 }
 
@@ -152,6 +167,27 @@ fn failed(error: impl std::error::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_known_hosts_says_is_the_host_key_under_any_name() {
+        use seeway_client::tunnel::HostKey;
+
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("known_hosts");
+        let keys = [
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGxbZqq7o4oYDIvUbl3Uyo3UoHvg5jVOzzTXzZHTFunU",
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFpycUZkJivMLOT/7DnPNTb48XW/e2Wzrh8KovEblHOs",
+        ];
+        for key in keys {
+            write_known_hosts(&file, key).expect("written");
+            for server in ["hsm-a:2222", "hsm-b.example:22", "127.0.0.1:4022"] {
+                let server = server.parse().expect("an address");
+                assert!(HostKey::from_known_hosts(&file, &server).is_ok(), "{server}");
+            }
+            assert_eq!(std::fs::read_to_string(&file).expect("there"), format!("* {key}\n"));
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).expect("there").count(), 1, "nothing unfinished stays behind");
+    }
 
     #[test]
     fn the_default_address_is_one() {

@@ -15,6 +15,7 @@ use super::serve::Signals;
 use super::{Failure, block_on};
 use crate::config::Config;
 use crate::forward::Forwarder;
+use crate::seldom::{Seldom, Tell};
 
 /// Bytes that are carried at once, each way.
 const CARRIED_BYTES: usize = 64 * 1024;
@@ -82,12 +83,18 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
 async fn forward(args: &Args, config: Config, out: &mut dyn Write) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let Local(address) = args.local;
-    let cannot = |error| Failure::Failed(format!("can not listen on {address}: {error}"));
+    let cannot = |error| {
+        Failure::Failed(format!("can not listen on {address}: {error}; stop who listens there, or choose another port"))
+    };
     let listener = TcpListener::bind(address).await.map_err(cannot)?;
     let bound = listener.local_addr().map_err(cannot)?;
     let pipes = config.limits.pipes;
     let Some(forwarder) = Forwarder::start(config, &args.world) else {
-        return Err(Failure::Misused(format!("{}: no world is named `{}`", args.config.display(), args.world)));
+        return Err(Failure::Misused(format!(
+            "{}: no world is named `{}`; see which there are with: seeway check",
+            args.config.display(),
+            args.world
+        )));
     };
     let forwarder = Arc::new(forwarder);
     writeln!(out, "ready forward={bound} world={}", args.world)?;
@@ -107,13 +114,19 @@ async fn accept(listener: TcpListener, forwarder: Arc<Forwarder>, port: Option<u
                 let forwarder = forwarder.clone();
                 tokio::spawn(async move {
                     if let Err(error) = carry(local, &forwarder, port).await {
-                        tracing::warn!(%peer, %error, "a forwarded connection has ended");
+                        static ENDED: Seldom = Seldom::new("a forwarded connection has ended");
+                        if let Some(Tell { untold }) = ENDED.tell("") {
+                            tracing::warn!(%peer, %error, untold, "a forwarded connection has ended");
+                        }
                     }
                     drop(permit);
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                static NOT_ACCEPTED: Seldom = Seldom::new("a connection could not be accepted");
+                if let Some(Tell { untold }) = NOT_ACCEPTED.tell("") {
+                    tracing::warn!(%error, untold, "a connection could not be accepted");
+                }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }

@@ -63,7 +63,9 @@ pub struct Args {
 /// Makes the identity and prints what to do with it.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     if args.comment.chars().any(char::is_control) {
-        return Err(Failure::Misused("--comment must be one line of plain text".to_owned()));
+        return Err(Failure::Misused(
+            "--comment has a line's end or another control character in it; write one line of plain text".to_owned(),
+        ));
     }
     let (private_path, public_path) = paths(&args.directory);
     let made = if args.tls && private_path.exists() && public_path.exists() {
@@ -143,10 +145,19 @@ pub(crate) fn paths(directory: &Path) -> (PathBuf, PathBuf) {
 
 /// An identity that was made earlier.
 fn read(private_path: PathBuf, public_path: PathBuf) -> Result<Made, Failure> {
-    let text = std::fs::read_to_string(&public_path)
-        .map_err(|error| Failure::Failed(format!("{} can not be read: {error}", public_path.display())))?;
-    let public = PublicKey::from_openssh(&text)
-        .map_err(|_| Failure::Failed(format!("{} is not a public key", public_path.display())))?;
+    let text = std::fs::read_to_string(&public_path).map_err(|error| {
+        Failure::Failed(format!(
+            "{} can not be read: {error}; let this user read it, or choose another directory",
+            public_path.display()
+        ))
+    })?;
+    let public = PublicKey::from_openssh(&text).map_err(|_| {
+        Failure::Failed(format!(
+            "{} is not a public key; write it anew with: ssh-keygen -y -f {}",
+            public_path.display(),
+            private_path.display()
+        ))
+    })?;
     let fingerprint = public.fingerprint(HashAlg::Sha256).to_string();
     Ok(Made { private_path, public_path, public: text.trim().to_owned(), fingerprint })
 }
@@ -154,10 +165,17 @@ fn read(private_path: PathBuf, public_path: PathBuf) -> Result<Made, Failure> {
 /// Makes an identity, and its directory where that is missing. Overwrites nothing.
 pub(crate) fn make(directory: &Path, comment: &str) -> Result<Made, Failure> {
     let (private_path, public_path) = paths(directory);
-    let mut key = PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519)
-        .map_err(|error| Failure::Failed(format!("no key could be made: {error}")))?;
+    let mut key = PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519).map_err(|error| {
+        Failure::Failed(format!(
+            "no key could be made: {error}; see what `seeway doctor` says of the system's randomness"
+        ))
+    })?;
     key.set_comment(comment);
-    let encoded = |error| Failure::Failed(format!("the key could not be written down: {error}"));
+    let encoded = |error| {
+        Failure::Failed(format!(
+            "the key could not be written down: {error}; report this, and make one with ssh-keygen -t ed25519"
+        ))
+    };
     let private = key.to_openssh(LineEnding::LF).map_err(encoded)?;
     let public = key.public_key().to_openssh().map_err(encoded)?;
     DirBuilder::new()

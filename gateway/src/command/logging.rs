@@ -1,14 +1,14 @@
-//! Log lines go to stderr. Which ones, `SEEWAY_LOG` says; that no job's bytes are among them, this module sees to.
+//! Log lines go to stderr. Which ones, `SEEWAY_LOG` says; that no job's bytes are among them, [`log_filter`](crate::log_filter) sees to.
 
 use std::io;
 
 use clap::ValueEnum;
-use tracing::level_filters::LevelFilter;
+use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _, filter, fmt};
 
 use super::Failure;
+use crate::log_filter::filtered;
 
 /// The environment variable that says which log lines are shown.
 pub const VARIABLE: &str = "SEEWAY_LOG";
@@ -23,23 +23,35 @@ pub enum Format {
     Json,
 }
 
+impl Format {
+    /// As the command line has it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
 /// Starts logging, once in a process's life. `default` stands in for an unset `SEEWAY_LOG`.
 pub fn start(format: Format, default: &str) -> Result<(), Failure> {
     let directives = std::env::var(VARIABLE).ok().filter(|text| !text.trim().is_empty());
     let directives = directives.as_deref().unwrap_or(default);
-    let wanted = EnvFilter::try_new(directives)
-        .map_err(|error| Failure::Misused(format!("{VARIABLE}={directives} is not understood: {error}")))?;
-    // What libraries say below this level may repeat the bytes that pass through them.
-    let harmless =
-        filter::filter_fn(|metadata| metadata.target().starts_with("seeway") || *metadata.level() <= LevelFilter::INFO);
+    let misused = |error| Failure::Misused(format!("{VARIABLE}={directives}: {error}"));
     let layer = fmt::layer().with_writer(io::stderr);
     let registry = tracing_subscriber::registry();
-    let started = match format {
+    let (filter, started) = match format {
         Format::Text => {
-            let color = io::IsTerminal::is_terminal(&io::stderr());
-            registry.with(layer.with_ansi(color).with_filter(harmless).with_filter(wanted)).try_init()
+            let layer = layer.with_ansi(io::IsTerminal::is_terminal(&io::stderr()));
+            let (layer, filter) = filtered(layer, directives).map_err(misused)?;
+            (filter, registry.with(layer).try_init())
         }
-        Format::Json => registry.with(layer.json().with_filter(harmless).with_filter(wanted)).try_init(),
+        Format::Json => {
+            let (layer, filter) = filtered(layer.json(), directives).map_err(misused)?;
+            (filter, registry.with(layer).try_init())
+        }
     };
-    started.map_err(|error| Failure::Failed(format!("logging can not start: {error}")))
+    started.map_err(|error| Failure::Failed(format!("logging can not start: {error}")))?;
+    filter.install();
+    Ok(())
 }

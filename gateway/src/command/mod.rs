@@ -5,23 +5,31 @@
 
 pub mod audit;
 pub mod check;
+pub mod completions;
+pub mod config;
 #[cfg(feature = "emulator")]
 pub mod demo;
+pub mod doctor;
 pub mod drain;
 #[cfg(feature = "emulator")]
 pub mod emulate;
 pub mod forward;
 pub mod job;
 pub mod keygen;
+pub mod log;
 pub mod logging;
+pub mod man;
 pub mod metrics;
 mod operator;
+mod reach;
 pub mod reload;
 pub mod serve;
+mod supervisor;
 mod table;
 #[cfg(test)]
 mod test_peers;
 mod tls_files;
+pub mod upgrade;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -47,18 +55,24 @@ pub struct Cli {
 pub enum Command {
     Audit(audit::Args),
     Check(check::Args),
+    Completions(completions::Args),
+    Config(config::Args),
     #[cfg(feature = "emulator")]
     Demo(demo::Args),
+    Doctor(doctor::Args),
     Drain(drain::DrainArgs),
     #[cfg(feature = "emulator")]
     Emulate(emulate::Args),
     Forward(forward::Args),
     Job(Box<job::Args>),
     Keygen(keygen::Args),
+    Log(log::Args),
     Metrics(metrics::Args),
+    Man(man::Args),
     Reload(reload::Args),
     Resume(drain::ResumeArgs),
     Serve(serve::Args),
+    Upgrade(upgrade::Args),
 }
 
 impl Command {
@@ -66,7 +80,8 @@ impl Command {
     pub fn default_log(&self) -> &'static str {
         match self {
             Self::Audit(_) | Self::Check(_) | Self::Job(_) | Self::Keygen(_) | Self::Metrics(_) => "warn",
-            Self::Drain(_) | Self::Reload(_) | Self::Resume(_) => "warn",
+            Self::Completions(_) | Self::Config(_) | Self::Doctor(_) | Self::Man(_) => "warn",
+            Self::Drain(_) | Self::Log(_) | Self::Reload(_) | Self::Resume(_) | Self::Upgrade(_) => "warn",
             #[cfg(feature = "emulator")]
             Self::Emulate(_) => "warn",
             // What it breaks on purpose is in its tables.
@@ -77,23 +92,29 @@ impl Command {
         }
     }
 
-    /// Does it; data goes to `out`.
-    pub fn run(&self, out: &mut dyn Write) -> Result<(), Failure> {
+    /// Does it; data goes to `out`. `log_format` is for a process that it starts.
+    pub fn run(&self, log_format: logging::Format, out: &mut dyn Write) -> Result<(), Failure> {
         match self {
             Self::Audit(args) => audit::run(args, out),
             Self::Check(args) => check::run(args, out),
+            Self::Completions(args) => completions::run(args, out),
+            Self::Config(args) => config::run(args, out),
             #[cfg(feature = "emulator")]
             Self::Demo(args) => demo::run(args, out),
+            Self::Doctor(args) => doctor::run(args, out),
             Self::Drain(args) => drain::drain(args, out),
             #[cfg(feature = "emulator")]
             Self::Emulate(args) => emulate::run(args, out),
             Self::Forward(args) => forward::run(args, out),
             Self::Job(args) => job::run(args, out),
             Self::Keygen(args) => keygen::run(args, out),
+            Self::Log(args) => log::run(args, out),
             Self::Metrics(args) => metrics::run(args, out),
+            Self::Man(args) => man::run(args, out),
             Self::Reload(args) => reload::run(args, out),
             Self::Resume(args) => drain::resume(args, out),
             Self::Serve(args) => serve::run(args, out),
+            Self::Upgrade(args) => upgrade::run(args, log_format, out),
         }
     }
 }
@@ -133,17 +154,18 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self::Said,
-            _ => Self::Failed(format!("the output can not be written: {error}")),
+            _ => Self::Failed(format!("the output can not be written: {error}; see that there is room for it")),
         }
     }
 }
 
 /// Runs an async command on a runtime of its own, one thread and no more.
 pub(crate) fn block_on<T>(task: impl Future<Output = T>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::Failed(format!("the system gave no event queue to wait with: {error}")))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+        Failure::Failed(format!(
+            "the system gave no event queue to wait with: {error}; let the process have more open files (ulimit -n)"
+        ))
+    })?;
     Ok(runtime.block_on(task))
 }
 

@@ -1,4 +1,4 @@
-//! How `reload`, `drain` and `resume` reach a gateway that runs: one request to its admin port.
+//! How `reload`, `drain`, `resume` and `log` reach a gateway that runs: one request to its admin port.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Read, Write};
@@ -91,7 +91,10 @@ impl At {
     fn session(&self, endpoint: &Endpoint) -> Result<ClientConnection, Failure> {
         let failed = |what: &dyn fmt::Display| Failure::Failed(format!("{}: {what}", self.admin));
         let pem = |file: &PathBuf| {
-            std::fs::read(file).map(Zeroizing::new).map_err(|error| failed(&format!("{}: {error}", file.display())))
+            std::fs::read(file).map(Zeroizing::new).map_err(|error| {
+                let what = format!("{} can not be read: {error}; name a file that this user may read", file.display());
+                failed(&what)
+            })
         };
         let ca = self
             .tls
@@ -123,17 +126,19 @@ impl At {
 
     /// Asks for a change.
     pub(super) fn post(&self, path: &str, machine: Option<&str>) -> Result<Answer, Failure> {
-        self.ask("POST", path, machine)
+        self.ask("POST", path, &of_machine(machine))
     }
 
     /// Asks what is so.
     pub(super) fn get(&self, path: &str, machine: Option<&str>) -> Result<Answer, Failure> {
-        self.ask("GET", path, machine)
+        self.ask("GET", path, &of_machine(machine))
     }
 
-    fn ask(&self, method: &str, path: &str, machine: Option<&str>) -> Result<Answer, Failure> {
+    /// Sends a request with these parameters.
+    pub(super) fn ask(&self, method: &str, path: &str, query: &[(&str, &str)]) -> Result<Answer, Failure> {
         let admin = &self.admin;
-        let query = machine.map(|machine| format!("?machine={}", escaped(machine))).unwrap_or_default();
+        let pairs: Vec<_> = query.iter().map(|(key, value)| format!("{key}={}", escaped(value))).collect();
+        let query = if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) };
         let host = match admin {
             Admin::Tcp(address) => address.to_string(),
             Admin::Unix(_) => "localhost".to_owned(),
@@ -163,6 +168,10 @@ impl At {
             Failure::Failed(format!("{admin}: {why}; name the gateway's listen.admin with --admin"))
         })
     }
+}
+
+fn of_machine(machine: Option<&str>) -> Vec<(&str, &str)> {
+    machine.map(|machine| ("machine", machine)).into_iter().collect()
 }
 
 fn tcp(address: SocketAddr) -> io::Result<TcpStream> {

@@ -1,20 +1,26 @@
 //! `seeway serve`: the gateway, until SIGTERM or SIGINT. SIGHUP reloads it.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::supervisor::Supervisor;
 use super::{Failure, block_on};
 use crate::config::Config;
-use crate::gateway::{Addresses, Gateway};
+use crate::gateway::{Addresses, Beginning, Gateway, GatewayError};
+use crate::handover::{Taker, Yours};
 use crate::harden;
+use crate::listen::inherited::Inherited;
 
 /// How long the ready line waits for the worlds' machines. A gateway whose machines are down takes jobs all the same, and
 /// holds them.
 const MACHINES_HEAD_START: Duration = Duration::from_secs(3);
+
+/// How long a gateway that takes over waits for the machines of worlds that the running one can reach.
+const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Run the gateway
 #[derive(Debug, clap::Args)]
@@ -34,6 +40,11 @@ pub struct Args {
     /// The configuration file
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
+    /// Take the place of the gateway that runs with this configuration, without a lost job; needs listen.handover
+    ///
+    /// `seeway upgrade` does this and waits for it.
+    #[arg(long)]
+    pub take_over: bool,
 }
 
 /// Runs the gateway.
@@ -42,16 +53,30 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     harden::begin().map_err(hardened)?;
     let config = Config::load(&args.config).map_err(|problems| Failure::Failed(problems.to_string()))?;
     harden::lock_memory(&config.process).map_err(hardened)?;
-    block_on(serve(config, &args.config, out))?
+    block_on(serve(config, args, out))?
 }
 
-async fn serve(config: Config, file: &Path, out: &mut dyn Write) -> Result<(), Failure> {
+async fn serve(config: Config, args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
-    let failed = |error: crate::gateway::GatewayError| Failure::Failed(error.to_string());
+    let failed = |error: GatewayError| Failure::Failed(error.to_string());
+    let file = &args.config;
+    let (taker, inherited) = if args.take_over { taken_from(&config)? } else { (None, None) };
+    let inherited = match inherited {
+        Some(inherited) => inherited,
+        None => Inherited::from_systemd().map_err(|error| Failure::Failed(error.to_string()))?,
+    };
+    let supervisor = Supervisor::of_process(taker.as_ref().and_then(|taker| taker.watchdog));
     let config = Arc::new(config);
     let confine = || harden::confine(&config, file).map(drop);
-    let gateway = Gateway::start_confined(config.clone(), Some(file.to_owned()), confine);
-    let mut gateway = gateway.await.map_err(failed)?;
+    let beginning = Beginning { file: Some(file.clone()), inherited, takes_over: taker.is_some() };
+    let mut gateway = Gateway::start_confined(config.clone(), beginning, confine).await.map_err(failed)?;
+    let yours = match taker {
+        None => {
+            gateway.open();
+            None
+        }
+        Some(taker) => take_over(&mut gateway, taker).await?,
+    };
     let must_stop = tokio::select! {
         ready = gateway.worlds_ready(MACHINES_HEAD_START) => {
             if !ready {
@@ -62,23 +87,80 @@ async fn serve(config: Config, file: &Path, out: &mut dyn Write) -> Result<(), F
         // A signal to reload is kept until there is something to reload.
         () = signals.stop() => true,
     };
-    writeln!(out, "{}", ready_line(gateway.addresses()))?;
+    let line = ready_line(gateway.addresses());
+    writeln!(out, "{line}")?;
     out.flush()?;
-    if !must_stop {
-        until_stopped(&mut gateway, &mut signals).await?;
+    let alive = tokio::spawn(supervisor.keep_alive(gateway.control().clone()));
+    if args.take_over {
+        supervisor.is_main_now(&line).await;
+        if let Some(yours) = yours
+            && let Err(error) = yours.settled()
+        {
+            tracing::debug!(%error, "the gateway that was taken over from has not waited");
+        }
+    } else {
+        supervisor.ready(&line);
     }
-    tokio::select! {
+    let is_replaced = if must_stop { false } else { until_stopped(&mut gateway, &mut signals).await? };
+    if !is_replaced {
+        supervisor.stopping();
+    }
+    let ended = tokio::select! {
         drained = gateway.drain() => drained.map_err(failed),
         () = signals.stop() => Err(Failure::Failed("told to stop twice: ended without finishing the jobs in hand".into())),
-    }
+    };
+    alive.abort();
+    ended
 }
 
-/// Reloads as often as it is told to, until it is told to stop.
-async fn until_stopped(gateway: &mut Gateway, signals: &mut Signals) -> Result<(), Failure> {
+/// Asks the gateway that runs for its listening sockets. Without one this is a start like any other.
+fn taken_from(config: &Config) -> Result<(Option<Taker>, Option<Inherited>), Failure> {
+    let path = config.listen.handover.as_ref().ok_or_else(|| {
+        Failure::Misused("--take-over needs listen.handover in the configuration, as the running gateway has it".into())
+    })?;
+    let taken = Taker::connect(path)
+        .map_err(|error| Failure::Failed(format!("unix:{}: {error}; nothing was taken over", path.display())))?;
+    let Some((taker, inherited)) = taken else {
+        tracing::info!(path = %path.display(), "there is no gateway to take over from");
+        return Ok((None, None));
+    };
+    tracing::info!(pid = taker.running.pid, version = taker.running.version, "taking over");
+    Ok((Some(taker), Some(inherited)))
+}
+
+/// Takes the running gateway's place, once this one can take jobs for every world that has them there. Until then the other one is as
+/// it was, and so it is where this one fails.
+async fn take_over(gateway: &mut Gateway, taker: Taker) -> Result<Option<Yours>, Failure> {
+    let worlds = taker.ready_worlds.clone();
+    let ready = tokio::time::timeout(TAKE_OVER_TIMEOUT, gateway.control().board().these_ready(&worlds));
+    if ready.await.is_err() {
+        let board = gateway.control().board().worlds();
+        let missing: Vec<_> = board.into_iter().filter(|(world, ready)| !ready && worlds.contains(world)).collect();
+        let missing: Vec<_> = missing.into_iter().map(|(world, _)| world).collect();
+        return Err(Failure::Failed(format!(
+            "no machine of {} is up after {} s, and the running gateway has one; nothing was taken over. The log says why they are not \
+             up; try `seeway check --connect`",
+            missing.join(", "),
+            TAKE_OVER_TIMEOUT.as_secs()
+        )));
+    }
+    let yours = tokio::task::spawn_blocking(|| taker.ready()).await;
+    let yours = yours.map_err(|error| Failure::Failed(error.to_string()))?;
+    let yours = yours.map_err(|error| Failure::Failed(format!("{error}; nothing was taken over")))?;
+    if yours.is_none() {
+        tracing::warn!("the running gateway has ended meanwhile; what it listened at goes on here");
+    }
+    let settled = yours.as_ref().and_then(|yours| yours.try_clone().ok());
+    gateway.open_after(yours);
+    Ok(settled)
+}
+
+/// Reloads as often as it is told to, until it is told to stop, or another gateway has taken over; returns whether that is so.
+async fn until_stopped(gateway: &mut Gateway, signals: &mut Signals) -> Result<bool, Failure> {
     loop {
-        tokio::select! {
+        let offer = tokio::select! {
             wanted = signals.next() => match wanted {
-                Wanted::Stop => return Ok(()),
+                Wanted::Stop => return Ok(false),
                 Wanted::Reload => {
                     let control = gateway.control().clone();
                     // It says itself what came of it, and a signal to stop is heard meanwhile.
@@ -86,9 +168,16 @@ async fn until_stopped(gateway: &mut Gateway, signals: &mut Signals) -> Result<(
                         let reloaded = control.reload().await;
                         control.record("reload", None, None, reloaded.map(|_| ()).map_err(|error| error.to_string()));
                     });
+                    continue;
                 }
             },
-            error = gateway.failed() => return Err(Failure::Failed(error.to_string())),
+            what = gateway.what_next() => what.map_err(|error| Failure::Failed(error.to_string()))?,
+        };
+        tokio::select! {
+            handed_over = gateway.hand_over(offer) => if handed_over.is_ok() {
+                return Ok(true);
+            },
+            () = signals.stop() => return Ok(true),
         }
     }
 }
@@ -114,8 +203,13 @@ pub(super) struct Signals {
 
 impl Signals {
     pub(super) fn new() -> Result<Self, Failure> {
-        let listen =
-            |kind| signal(kind).map_err(|error| Failure::Failed(format!("signals can not be received: {error}")));
+        let listen = |kind| {
+            signal(kind).map_err(|error| {
+                Failure::Failed(format!(
+                    "signals can not be received: {error}; let the process have more open files (LimitNOFILE=)"
+                ))
+            })
+        };
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,

@@ -33,6 +33,18 @@ pub(super) fn listener(text: &str, has_tls: bool) -> Result<SocketAddr, Wrong> {
     Ok(address)
 }
 
+/// Reads `listen.admin`. Changes are made there by whoever reaches it, unless `listen.management` takes them.
+pub(super) fn admin(text: &str, has_management: bool) -> Result<SocketAddr, Wrong> {
+    let address = listener(text, true)?;
+    if address.ip().is_loopback() || has_management {
+        return Ok(address);
+    }
+    Err(Wrong::new(
+        format!("{address} is not a loopback address, and whoever reaches it could drain the gateway"),
+        "listen on 127.0.0.1 or [::1], or set listen.management, for changes: then this is for reading only",
+    ))
+}
+
 /// Reads one of `listen.hardserver`; a relative path is taken from `base`.
 pub(super) fn hardserver(text: &str, base: &Path) -> Result<HardserverAddress, Wrong> {
     let address = match text.strip_prefix("tls:") {
@@ -67,6 +79,16 @@ pub(super) fn management(text: &str, base: &Path) -> Result<HardserverAddress, W
             "write \"unix:/path\", or \"tls:127.0.0.1:9465\" and [management_tls]",
         )),
         address => Ok(address),
+    }
+}
+
+/// Reads `listen.handover`: a Unix socket, through which open files can be passed.
+pub(super) fn handover(text: &str, base: &Path) -> Result<PathBuf, Wrong> {
+    match hardserver(text, base)? {
+        HardserverAddress::Unix(path) => Ok(path),
+        HardserverAddress::Tcp(_) | HardserverAddress::Tls(_) => {
+            Err(Wrong::new("is no Unix socket, and nothing else can pass sockets on", "write \"unix:/path\""))
+        }
     }
 }
 
@@ -236,6 +258,16 @@ mod tests {
             let error = listener(text, false).expect_err(text);
             assert!(error.what.contains(what), "{text}: {}", error.what);
         }
+    }
+
+    #[test]
+    fn the_admin_port_is_reached_from_elsewhere_only_where_nothing_is_changed_there() {
+        for text in ["127.0.0.1:9464", "[::1]:9464", "localhost:9464"] {
+            assert!(admin(text, false).is_ok() && admin(text, true).is_ok(), "{text}");
+        }
+        let error = admin("0.0.0.0:9464", false).expect_err("changes are made there");
+        assert!(error.fix.contains("listen.management"), "{}", error.fix);
+        assert_eq!(admin("0.0.0.0:9464", true), Ok(SocketAddr::from(([0, 0, 0, 0], 9464))));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::doors::Doors;
 use super::keys::probably;
 use super::kind::{Located, Wrong};
 use super::problem::{Gathered, Place};
+use super::process::PortsOf;
 use super::value::{
     Balance, Circuit, Config, HardserverAddress, Limits, Listen, Machine, NO_MACHINE, Retry, Runtime, Ssh, Wire, World,
 };
@@ -46,13 +47,16 @@ pub(super) fn build(document: &Document, base: &Path, gathered: &mut Gathered) -
     let circuit = build.circuit(document.one("circuit"));
     let wire = build.wire(document.one("wire"));
     let token = build.token(document.one("token"));
+    let trace = build.trace(document.one("trace"));
     let audit = audit::build(document.one("audit"), base, build.gathered).ok();
     if let (Some(listen), Some(tls), Some(management_tls), Some(rules)) = (&listen, &tls, &management_tls, &permissions)
     {
         let (tls, management_tls) = (tls.as_ref(), management_tls.as_ref());
         Doors { listen, tls, management_tls, rules }.check(document, build.gathered);
     }
-    let process = build.process(document.one("process"), machines.as_deref(), listen.as_ref(), token.as_ref());
+    let needs =
+        PortsOf { token: token.as_ref().and_then(Option::as_ref), trace: trace.as_ref().and_then(Option::as_ref) };
+    let process = build.process(document.one("process"), machines.as_deref(), listen.as_ref(), &needs);
     Some(Config {
         listen: listen?,
         tls: tls?,
@@ -68,6 +72,7 @@ pub(super) fn build(document: &Document, base: &Path, gathered: &mut Gathered) -
         circuit: circuit?,
         wire: wire?,
         audit: audit?,
+        trace: trace?,
         token: token?,
         process: process?,
         files: base.named(),
@@ -116,7 +121,12 @@ impl Build<'_> {
         };
         let grpc = self.text(section, "grpc", off_or_listener(has_tls.front));
         let hardserver = self.hardserver(section, has_tls.front);
-        let admin = self.text(section, "admin", off_or_listener(false));
+        // Where changes come in elsewhere there is nothing at the admin port but pages to read, and probes and Prometheus may come from another computer.
+        let has_management = section.given("management").is_some();
+        let admin = self.text(section, "admin", |text| match text {
+            "" => Ok(None),
+            text => address::admin(text, has_management).map(Some),
+        });
         let management = match section.given("management") {
             Some(_) => self.management(section, has_tls.management).map(Some),
             None => Some(None),
@@ -131,6 +141,10 @@ impl Build<'_> {
             }
             None => Some(None),
         };
+        let handover = match section.given("handover") {
+            Some(_) => self.text(section, "handover", |text| address::handover(text, self.base)).map(Some),
+            None => Some(None),
+        };
         let socket_mode = self.text(section, "socket_mode", |text| {
             u32::from_str_radix(text, 8)
                 .ok()
@@ -143,13 +157,16 @@ impl Build<'_> {
         };
         let management_address = management.clone().flatten();
         let listed = hardserver.as_deref().unwrap_or_default();
-        self.listen_twice(section, grpc.flatten(), listed, admin.flatten(), management_address);
+        let handover_address = handover.clone().flatten().map(HardserverAddress::Unix);
+        let others = [("management", management_address), ("handover", handover_address)];
+        self.listen_twice(section, grpc.flatten(), listed, admin.flatten(), others);
         Some(Listen {
             grpc: grpc?,
             hardserver: hardserver?.into_iter().map(|located| located.value).collect(),
             upstream_hardserver: upstream_hardserver?,
             admin: admin?,
             management: management?,
+            handover: handover?,
             socket_mode: socket_mode?,
             socket_group: socket_group?,
         })
@@ -208,7 +225,7 @@ impl Build<'_> {
         grpc: Option<SocketAddr>,
         hardserver: &[Located<HardserverAddress>],
         admin: Option<SocketAddr>,
-        management: Option<HardserverAddress>,
+        others: [(&'static str, Option<HardserverAddress>); 2],
     ) {
         let single = |key: &'static str, address: Option<SocketAddr>| {
             Some((key, section.text(key)?.place, HardserverAddress::Tcp(address?)))
@@ -217,7 +234,7 @@ impl Build<'_> {
             .into_iter()
             .chain(hardserver.iter().map(|located| ("hardserver", located.place.clone(), located.value.clone())))
             .chain(single("admin", admin))
-            .chain(management.and_then(|address| Some(("management", section.text("management")?.place, address))));
+            .chain(others.into_iter().filter_map(|(key, address)| Some((key, section.text(key)?.place, address?))));
         let mut unique = Unique::default();
         for (key, place, address) in all {
             // Port 0 is another port for each.
@@ -608,7 +625,11 @@ fn runtime(section: &Section) -> Option<Runtime> {
     static AUTO: OnceLock<usize> = OnceLock::new();
     let auto = || *AUTO.get_or_init(auto_shards);
     let shards = if section.is_auto("shards") { Some(auto()) } else { section.number("shards") };
-    Some(Runtime { shards: shards?, drain_timeout: section.duration("drain_timeout")?.value })
+    Some(Runtime {
+        shards: shards?,
+        drain_timeout: section.duration("drain_timeout")?.value,
+        handover_timeout: section.duration("handover_timeout")?.value,
+    })
 }
 
 fn retry(section: &Section) -> Option<Retry> {

@@ -6,6 +6,7 @@
 mod access;
 mod gateway;
 mod machines;
+mod trace;
 
 /// One table of the file.
 #[derive(Debug)]
@@ -35,8 +36,12 @@ pub(super) struct Key {
 pub(super) enum Kind {
     /// A string.
     Text,
+    /// One of these strings. That it is one, whoever makes something of it says.
+    Choice(&'static [&'static str]),
     /// An array of strings.
     List,
+    /// An array of some of these strings. That they are, whoever makes something of them says.
+    Choices(&'static [&'static str]),
     /// A whole number, both ends included.
     Integer(u64, u64),
     /// `true` or `false`.
@@ -78,6 +83,7 @@ pub(super) const TABLES: &[Table] = &[
     machines::CIRCUIT,
     machines::WIRE,
     gateway::AUDIT,
+    trace::TRACE,
     gateway::PROCESS,
     access::TOKEN,
 ];

@@ -60,7 +60,7 @@ impl Kind {
     /// Reads a TOML value.
     pub(super) fn take(self, value: DeValue<'_>, source: Source<'_>) -> Result<Value, Wrong> {
         match (self, value) {
-            (Self::List, DeValue::Array(list)) => list
+            (Self::List | Self::Choices(_), DeValue::Array(list)) => list
                 .into_iter()
                 .map(|element| {
                     let place = source.place(&element.span());
@@ -79,7 +79,7 @@ impl Kind {
                 format!("is the number {number}, without a unit"),
                 format!("write a string with a unit, such as \"{number}s\""),
             )),
-            (Self::Text | Self::Duration { .. }, DeValue::String(text)) => self.scalar(&text),
+            (Self::Text | Self::Choice(_) | Self::Duration { .. }, DeValue::String(text)) => self.scalar(&text),
             (Self::Shards(_), DeValue::String(text)) if text == "auto" => Ok(Value::Auto),
             (_, other) => Err(Wrong::new(format!("is {}", kind_of(&other)), self.advice())),
         }
@@ -88,7 +88,7 @@ impl Kind {
     /// Reads the text of an environment variable or of a default; a list's elements are split by commas.
     pub(super) fn read_text(self, text: &str, place: &Place) -> Result<Value, Wrong> {
         match self {
-            Self::List => Ok(Value::List(
+            Self::List | Self::Choices(_) => Ok(Value::List(
                 text.split(',')
                     .map(str::trim)
                     .filter(|element| !element.is_empty())
@@ -102,7 +102,7 @@ impl Kind {
                 "false" => Ok(Value::Boolean(false)),
                 _ => Err(Wrong::new("is neither true nor false", self.advice())),
             },
-            Self::Text | Self::Duration { .. } => self.scalar(text),
+            Self::Text | Self::Choice(_) | Self::Duration { .. } => self.scalar(text),
         }
     }
 
@@ -145,7 +145,9 @@ impl Kind {
     fn expected(self) -> String {
         match self {
             Self::Text => "a string in double quotes".to_owned(),
+            Self::Choice(choices) => listed(choices, "or"),
             Self::List => "a list of strings, such as [\"a\", \"b\"]".to_owned(),
+            Self::Choices(choices) => format!("a list of strings among {}", listed(choices, "and")),
             Self::Integer(least, most) => format!("a whole number from {least} to {most}"),
             Self::Boolean => "true or false".to_owned(),
             Self::Duration { .. } => "a duration with a unit, such as \"35s\"".to_owned(),
@@ -156,8 +158,8 @@ impl Kind {
     /// The kind's short name, for the reference, in Markdown.
     pub(super) fn name(self) -> String {
         match self {
-            Self::Text => "string".to_owned(),
-            Self::List => "list of strings".to_owned(),
+            Self::Text | Self::Choice(_) => "string".to_owned(),
+            Self::List | Self::Choices(_) => "list of strings".to_owned(),
             Self::Integer(least, most) => format!("{least} to {most}"),
             Self::Boolean => "`true` or `false`".to_owned(),
             Self::Duration { zero: true } => "duration".to_owned(),
@@ -171,13 +173,22 @@ impl Kind {
         match self {
             Self::Integer(..) | Self::Boolean => text.to_owned(),
             Self::Shards(_) if text != "auto" => text.to_owned(),
-            Self::Text | Self::Duration { .. } | Self::Shards(_) => format!("\"{text}\""),
-            Self::List if text.is_empty() => "[]".to_owned(),
-            Self::List => {
+            Self::Text | Self::Choice(_) | Self::Duration { .. } | Self::Shards(_) => format!("\"{text}\""),
+            Self::List | Self::Choices(_) if text.is_empty() => "[]".to_owned(),
+            Self::List | Self::Choices(_) => {
                 let elements: Vec<String> = text.split(',').map(|element| format!("\"{element}\"")).collect();
                 format!("[{}]", elements.join(", "))
             }
         }
+    }
+}
+
+/// `"a", "b" or "c"`.
+fn listed(choices: &[&str], conjunction: &str) -> String {
+    let quoted: Vec<String> = choices.iter().map(|choice| format!("\"{choice}\"")).collect();
+    match quoted.split_last() {
+        Some((last, before)) if !before.is_empty() => format!("{} {conjunction} {last}", before.join(", ")),
+        _ => quoted.concat(),
     }
 }
 

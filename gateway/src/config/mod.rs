@@ -21,9 +21,11 @@ mod problem;
 mod process;
 mod reference;
 mod reload;
+mod schema;
 mod statement;
 mod tls;
 mod token;
+mod trace;
 mod value;
 
 #[cfg(test)]
@@ -37,7 +39,8 @@ pub use audit::read_audit_key;
 pub use duration::{duration_text, parse_duration};
 pub use problem::{Place, Problem, Problems};
 pub use process::{Policy, Process, User};
-pub use reference::reference;
+pub use reference::{SMALLEST, reference};
+pub use schema::schema;
 pub use tls::{ClientCertificates, Loaded, Stamp, Tls, TlsFileError, provider};
 pub use token::Token;
 pub use value::{

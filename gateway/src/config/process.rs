@@ -9,6 +9,7 @@ use super::kind::Wrong;
 use super::token::Token;
 use super::value::{HardserverAddress, Listen, Machine};
 use crate::access::token::KeySource;
+use crate::trace;
 
 /// `[process]`: what the process takes away from itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +55,12 @@ fn policy(text: &str) -> Result<Policy, Wrong> {
     }
 }
 
+/// Parts of the configuration that connect somewhere, where they are there.
+pub(super) struct PortsOf<'c> {
+    pub(super) token: Option<&'c Token>,
+    pub(super) trace: Option<&'c trace::Settings>,
+}
+
 impl Build<'_> {
     /// The other parts are looked at for the ports that they need; `None` where something is wrong with them.
     pub(super) fn process(
@@ -61,7 +68,7 @@ impl Build<'_> {
         section: &Section,
         machines: Option<&[Machine]>,
         listen: Option<&Listen>,
-        token: Option<&Option<Token>>,
+        others: &PortsOf<'_>,
     ) -> Option<Process> {
         let sandbox = self.text(section, "sandbox", policy);
         let lock_memory = self.text(section, "lock_memory", policy);
@@ -70,7 +77,7 @@ impl Build<'_> {
             None => Some(None),
         };
         let connect_ports = match section.given("connect_ports") {
-            Some(_) => self.connect_ports(section, machines, listen, token.and_then(Option::as_ref)).map(Some),
+            Some(_) => self.connect_ports(section, machines, listen, others).map(Some),
             None => Some(None),
         };
         Some(Process { sandbox: sandbox?, lock_memory: lock_memory?, user: user?, connect_ports: connect_ports? })
@@ -82,7 +89,7 @@ impl Build<'_> {
         section: &Section,
         machines: Option<&[Machine]>,
         listen: Option<&Listen>,
-        token: Option<&Token>,
+        others: &PortsOf<'_>,
     ) -> Option<Vec<u16>> {
         let list = section.list("connect_ports")?;
         let mut ports = Vec::new();
@@ -101,13 +108,14 @@ impl Build<'_> {
             HardserverAddress::Tcp(address) => Some(address.port()),
             HardserverAddress::Unix(_) | HardserverAddress::Tls(_) => None,
         });
-        let of_keys = token.and_then(|token| match &token.keys {
+        let of_keys = others.token.and_then(|token| match &token.keys {
             KeySource::Url(url) => {
                 Some(url.port_u16().unwrap_or(if url.scheme_str() == Some("http") { 80 } else { 443 }))
             }
             KeySource::File(_) => None,
         });
-        let needed: BTreeSet<u16> = of_machines.chain(of_hardserver).chain(of_keys).collect();
+        let of_trace = others.trace.map(|trace| trace.endpoint.port);
+        let needed: BTreeSet<u16> = of_machines.chain(of_hardserver).chain(of_keys).chain(of_trace).collect();
         for port in needed.iter().filter(|port| !ports.contains(*port)) {
             let what = format!("lacks the port {port}, which this configuration connects to");
             self.gathered.add(&list.place, section.path("connect_ports"), what, format!("add \"{port}\""));

@@ -19,9 +19,15 @@ const INTRODUCTION: &str = "\
   `SEEWAY_LIMITS__HOLD=0s`. The tables that may stand many times are counted from 0: `SEEWAY_MACHINE__0__ADDRESS` is the address of
   the first `[[machine]]`. A list's elements are split by commas. A variable changes a section that the file has; it adds none.
 
+- `seeway config example` prints a file with every key. `seeway config schema > seeway.schema.json` writes a schema for editors: those that
+  use taplo (Even Better TOML) complete and check the file whose first line is `#:schema ./seeway.schema.json`.
+
 The smallest file that works:
 
-```toml
+";
+
+/// The smallest file that works: one machine, one world.
+pub const SMALLEST: &str = "\
 [[machine]]
 name     = \"hsm-a\"
 address  = \"hsm-a.example:22\"
@@ -31,12 +37,11 @@ host_key = \"ssh-ed25519 AAAA…\"
 [[world]]
 name     = \"signer\"
 machines = [\"hsm-a\"]
-```
 ";
 
 /// The page, in Markdown.
 pub fn reference() -> String {
-    let mut page = INTRODUCTION.to_owned();
+    let mut page = format!("{INTRODUCTION}```toml\n{SMALLEST}```\n");
     for table in TABLES {
         write_table(&mut page, table).expect("a string takes all that is written to it");
     }

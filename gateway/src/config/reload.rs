@@ -12,6 +12,7 @@ use super::problem::Gathered;
 use super::tls::Tls;
 use super::value::{Config, Machine, World};
 use super::{Problems, environment};
+use crate::trace;
 
 /// Whether a key has the same value in both.
 type IsSame = fn(&Config, &Config) -> bool;
@@ -25,6 +26,7 @@ const FIXED: &[(&str, &str, IsSame)] = &[
     }),
     ("listen", "admin", |new, running| new.listen.admin == running.listen.admin),
     ("listen", "management", |new, running| new.listen.management == running.listen.management),
+    ("listen", "handover", |new, running| new.listen.handover == running.listen.handover),
     ("tls", "certificate", |new, running| new.tls.is_some() == running.tls.is_some()),
     ("tls", "handshakes", |new, running| same_of(new.tls.as_ref(), running.tls.as_ref(), |tls| tls.handshakes)),
     ("tls", "peer_handshakes", |new, running| {
@@ -57,7 +59,21 @@ const FIXED: &[(&str, &str, IsSame)] = &[
     ("audit", "job_digest", |new, running| same(new, running, |audit| &audit.job_digest)),
     ("audit", "rotate_bytes", |new, running| same(new, running, |audit| &audit.rotate_bytes)),
     ("audit", "key", |new, running| same(new, running, |audit| &audit.key_file)),
+    ("trace", "endpoint", |new, running| {
+        new.trace.as_ref().map(|trace| &trace.endpoint) == running.trace.as_ref().map(|trace| &trace.endpoint)
+    }),
+    ("trace", "service_name", |new, running| same_trace(new, running, |trace| &trace.service_name)),
+    ("trace", "ca", |new, running| same_trace(new, running, |trace| &trace.ca)),
+    ("trace", "authorization", |new, running| same_trace(new, running, |trace| &trace.authorization)),
+    ("trace", "timeout", |new, running| same_trace(new, running, |trace| &trace.timeout)),
+    ("trace", "interval", |new, running| same_trace(new, running, |trace| &trace.interval)),
+    ("trace", "queue", |new, running| same_trace(new, running, |trace| &trace.queue)),
 ];
+
+/// Whether both have the same traces, as far as `of` says. Traces that begin or end are told by `endpoint`.
+fn same_trace<T: PartialEq>(new: &Config, running: &Config, of: fn(&trace::Settings) -> &T) -> bool {
+    new.trace.as_ref().zip(running.trace.as_ref()).is_none_or(|(new, running)| of(new) == of(running))
+}
 
 /// Whether both have the same value, where both have one.
 fn same_of<T: PartialEq>(new: Option<&Tls>, running: Option<&Tls>, value: fn(&Tls) -> T) -> bool {

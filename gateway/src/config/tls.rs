@@ -169,8 +169,9 @@ impl Tls {
         let path = &self.key;
         is_file("key", path)?;
         let file = std::fs::File::open(path).map_err(|error| unreadable("key", path, &error))?;
-        let mode = file.metadata().map_err(|error| unreadable("key", path, &error))?.permissions().mode() & 0o7777;
-        if mode & 0o077 != 0 {
+        let metadata = file.metadata().map_err(|error| unreadable("key", path, &error))?;
+        let mode = metadata.permissions().mode() & 0o7777;
+        if is_open_to_others(mode, metadata.uid(), rustix::process::geteuid().as_raw()) {
             return Err(TlsFileError {
                 key: "key",
                 what: format!("the private key {} can be read or written by others (mode {mode:04o})", path.display()),
@@ -184,6 +185,13 @@ impl Tls {
             fix: "name the file of the certificate's private key; `seeway keygen DIR --tls` makes one".to_owned(),
         })
     }
+}
+
+/// Whether others than the gateway's user can read or write a private key. Where root hands a key to a service, as Kubernetes does with a mounted secret,
+/// the file stays root's, and the service reads it as a member of the file's group.
+fn is_open_to_others(mode: u32, owner: u32, user: u32) -> bool {
+    let tolerated = if owner == 0 && user != 0 { 0o040 } else { 0 };
+    mode & 0o077 & !tolerated != 0
 }
 
 fn roots(authorities: &Path) -> Result<RootCertStore, TlsFileError> {
@@ -251,6 +259,22 @@ fn wrong(key: &'static str, path: &Path, error: &dyn fmt::Display, fix: &str) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_is_its_owners_alone_unless_root_hands_it_to_a_group() {
+        for (mode, owner, user, is_open) in [
+            (0o600, 1000, 1000, false),
+            (0o400, 0, 0, false),
+            (0o440, 0, 65532, false),
+            (0o640, 0, 65532, false),
+            (0o440, 1000, 1000, true),
+            (0o440, 0, 0, true),
+            (0o460, 0, 65532, true),
+            (0o444, 0, 65532, true),
+        ] {
+            assert_eq!(is_open_to_others(mode, owner, user), is_open, "{mode:04o}, of {owner}, for {user}");
+        }
+    }
 
     #[test]
     fn what_is_no_file_is_not_waited_for() {

@@ -18,6 +18,7 @@ use super::token::Token;
 use crate::access::Rules;
 use crate::audit;
 use crate::schedule::Affinity;
+use crate::trace;
 
 /// One `seeway.toml`, checked.
 #[derive(Clone, Debug)]
@@ -50,6 +51,8 @@ pub struct Config {
     pub wire: Wire,
     /// `[audit]`: what is recorded of jobs and operators; `None`: nothing.
     pub audit: Option<audit::Settings>,
+    /// `[trace]`: where spans go; `None`: there are none.
+    pub trace: Option<trace::Settings>,
     /// `[token]`: whose tokens are taken; `None`: nobody's.
     pub token: Option<Token>,
     /// `[process]`: what the process takes away from itself.
@@ -88,6 +91,8 @@ pub struct Listen {
     pub admin: Option<SocketAddr>,
     /// `listen.management`: where changes come in, a Unix socket or TLS; `None`: at `admin`.
     pub management: Option<HardserverAddress>,
+    /// `listen.handover`: the Unix socket where another gateway asks to take over; `None`: nobody can.
+    pub handover: Option<PathBuf>,
     /// `listen.socket_mode`: the permission bits of every Unix socket, 0 to 0o777.
     pub socket_mode: u32,
     /// `listen.socket_group`: the numeric group that owns every Unix socket; `None`: the process's own.
@@ -194,6 +199,8 @@ pub struct Runtime {
     pub shards: usize,
     /// `runtime.drain_timeout`: how long a drain waits for jobs that are still out; zero does not wait.
     pub drain_timeout: Duration,
+    /// `runtime.handover_timeout`: how long what can not move is served after another gateway has taken over.
+    pub handover_timeout: Duration,
 }
 
 /// `[limits]`: how much of everything. None is zero, except [`Limits::hold`].

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use nix::libc;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    apply_filter_all_threads,
+    apply_filter, apply_filter_all_threads,
 };
 
 use super::HardenError;
@@ -26,6 +26,12 @@ pub(super) fn restrict() -> Result<(), HardenError> {
         apply_filter_all_threads(&filter).map_err(failed)?;
     }
     Ok(())
+}
+
+/// Whether the kernel takes a filter: one that lets all pass, for this thread only.
+pub(super) fn trial() -> Result<(), HardenError> {
+    let filter = program(Rules::new(), SeccompAction::Allow, errno(libc::EPERM))?;
+    apply_filter(&filter).map_err(failed)
 }
 
 fn failed(error: impl std::fmt::Display) -> HardenError {

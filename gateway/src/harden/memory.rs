@@ -38,6 +38,12 @@ pub(super) fn lock(keeps_its_user: bool) -> Result<(), HardenError> {
     mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT).map_err(refused)
 }
 
+/// Whether [`lock`] could do it: by privilege, or because the system sets no limit.
+pub(super) fn may_lock() -> bool {
+    let is_privileged = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));
+    is_privileged || getrlimit(Resource::Memlock).maximum.is_none()
+}
+
 fn refused(error: Errno) -> HardenError {
     HardenError::Memory(error.to_string())
 }

@@ -104,6 +104,28 @@ pub fn lock_memory(process: &Process) -> Result<(), HardenError> {
     }
 }
 
+/// Whether this system has swap space; `true` where it does not say. For `seeway doctor`.
+pub fn has_swap() -> bool {
+    memory::has_swap()
+}
+
+/// Whether this process may keep all of its memory out of swap space. Nothing is locked. For `seeway doctor`.
+pub fn may_lock_memory() -> bool {
+    memory::may_lock()
+}
+
+/// Tries on a thread that ends then what this kernel can take away: files and ports, and system calls. The process keeps all that it
+/// has. For `seeway doctor`.
+pub fn trial() -> (Result<Restricted, String>, Result<(), String>) {
+    let tried = std::thread::spawn(|| {
+        let calls = calls::trial().map_err(|error| error.to_string());
+        let files = files::restrict(&Paths::default(), None).map_err(|error| error.to_string());
+        (files, calls)
+    });
+    let lost = || "the thread that tried it has ended".to_owned();
+    tried.join().unwrap_or_else(|_| (Err(lost()), Err(lost())))
+}
+
 /// What [`confine`] has taken away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Confined {

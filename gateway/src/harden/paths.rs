@@ -58,7 +58,8 @@ impl Paths {
             paths.read.insert("/etc".into());
             paths.read.extend(NAME_SERVICE.iter().filter(|path| !path.starts_with("/etc")).map(PathBuf::from));
         }
-        if config.token.is_some() {
+        let reads_roots = config.trace.as_ref().is_some_and(|trace| trace.endpoint.is_tls && trace.ca.is_none());
+        if config.token.is_some() || reads_roots {
             match std::env::var_os("SSL_CERT_FILE") {
                 Some(file) => paths.add_folder_of(Path::new(&file)),
                 None => SYSTEM_ROOTS.iter().for_each(|file| paths.add_folder_of(Path::new(file))),
@@ -69,6 +70,7 @@ impl Paths {
             HardserverAddress::Unix(path) => folder_of(path),
             HardserverAddress::Tcp(_) | HardserverAddress::Tls(_) => None,
         }));
+        paths.remove.extend(config.listen.handover.iter().filter_map(|path| folder_of(path)));
         // Its files are opened anew when they are rotated.
         if let Some(audit::Settings { to: audit::Target::File(path), .. }) = &config.audit {
             paths.write.extend(folder_of(path));

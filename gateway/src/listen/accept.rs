@@ -4,21 +4,27 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::hardserver;
+use super::inherited::{Inherited, InheritedSocket, Name, Role};
 use super::tls::Terminator;
 use crate::access::{Identity, Users};
 use crate::audit::Audit;
 use crate::config::HardserverAddress;
+use crate::handover::{Arrived, Held};
 use crate::places::{Peer, Places};
+use crate::seldom::{Seldom, Tell};
 use crate::shard::{Accepted, CallerCount, Handed, ShardEnded, ShardHandle, Way, prepared};
 
 /// How long an acceptor waits after the system refused it a connection, for want of file descriptors as a rule.
@@ -28,7 +34,7 @@ const AFTER_ERROR: Duration = Duration::from_millis(100);
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// The system refuses.
-    #[error("can not listen on {address}: {error}")]
+    #[error("can not listen on {address}: {error}; {}", listen_advice(.error))]
     System {
         /// Where.
         address: String,
@@ -36,7 +42,7 @@ pub enum BindError {
         error: io::Error,
     },
     /// Another process answers on the Unix socket.
-    #[error("can not listen on unix:{}: another process is listening there; stop it, or choose another path", .path.display())]
+    #[error("can not listen on unix:{}: another process is listening there; stop it, choose another path, or, if it is a gateway with listen.handover, take over from it: seeway serve --take-over", .path.display())]
     InUse {
         /// The socket.
         path: PathBuf,
@@ -49,6 +55,16 @@ pub enum BindError {
     },
 }
 
+/// What to do where the system lets nobody listen.
+fn listen_advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "stop who listens there (ss -ltnp), or choose another address",
+        io::ErrorKind::AddrNotAvailable => "write an address that this computer has (ip address)",
+        io::ErrorKind::PermissionDenied => "let this user write to the socket's folder, or choose a port above 1023",
+        _ => "choose another address",
+    }
+}
+
 /// A listening socket of a front end.
 pub enum Listener {
     /// gRPC over TCP, with TLS where that is on.
@@ -59,11 +75,15 @@ pub enum Listener {
     LegacyUnix(UnixSocket),
 }
 
-/// A listening Unix socket; its file is removed when it is dropped.
+/// A listening Unix socket; its file is removed when it is dropped, unless it is somebody else's.
 pub struct UnixSocket {
     listener: UnixListener,
     path: PathBuf,
     inode: u64,
+    /// Whether its file is never this gateway's.
+    is_lent: bool,
+    /// Whether it is another gateway's now, or still.
+    is_given: Arc<AtomicBool>,
 }
 
 impl UnixSocket {
@@ -71,12 +91,35 @@ impl UnixSocket {
     pub async fn accept(&self) -> io::Result<UnixStream> {
         Ok(self.listener.accept().await?.0)
     }
+
+    /// One that is bound already.
+    fn inherited(inherited: InheritedSocket, path: &Path) -> io::Result<Self> {
+        let listener = UnixListener::from_std(inherited.socket.into())?;
+        let inode = std::fs::symlink_metadata(path).map_or(0, |file| file.ino());
+        let is_given = Arc::new(AtomicBool::new(true));
+        Ok(Self { listener, path: path.to_owned(), inode, is_lent: inherited.is_lent, is_given })
+    }
+
+    /// Whoever had it leaves it to this gateway, which removes its file at the end.
+    pub fn claim(&self) {
+        self.is_given.store(self.is_lent, Ordering::Relaxed);
+    }
+
+    /// A second handle to it, for another gateway.
+    fn held(&self, role: Role) -> io::Result<Held> {
+        let name = Name::of(&HardserverAddress::Unix(self.path.clone()));
+        let is_lent = self.is_lent;
+        let socket = self.listener.as_fd().try_clone_to_owned()?;
+        Ok(Held { role, name, socket, is_lent, is_given: self.is_given.clone() })
+    }
 }
 
 impl Drop for UnixSocket {
     fn drop(&mut self) {
-        // Another gateway may have taken the name meanwhile.
-        if std::fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode) {
+        // Another gateway may have the socket now, or may have taken the name meanwhile.
+        if !self.is_given.load(Ordering::Relaxed)
+            && std::fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode)
+        {
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -91,29 +134,84 @@ pub struct SocketAccess {
     pub group: Option<u32>,
 }
 
-/// Begins to listen for legacy callers; returns also where, since the system may have chosen the port. `tls` is for `tls:` addresses.
-pub async fn bind_hardserver(
-    address: &HardserverAddress,
-    access: SocketAccess,
-    tls: Option<&Arc<Terminator>>,
-) -> Result<(Listener, HardserverAddress), BindError> {
-    match address {
-        HardserverAddress::Tcp(address) => {
-            let (listener, address) = bind_tcp(*address).await?;
-            Ok((Listener::LegacyTcp(listener, None), HardserverAddress::Tcp(address)))
+/// Makes listeners: of sockets that somebody else has bound, and where there is none for an address, of new ones.
+pub struct Binder {
+    /// The sockets that are there already.
+    pub inherited: Inherited,
+    /// Who may connect to Unix sockets.
+    pub access: SocketAccess,
+    /// Second handles to what was bound, for another gateway to take over; `None` where nobody can.
+    pub held: Option<Vec<Held>>,
+}
+
+impl Binder {
+    /// Begins to listen for legacy callers; returns also where, since the system may have chosen the port. `tls` is for `tls:` addresses.
+    ///
+    /// # Errors
+    /// The address can not be used.
+    pub async fn hardserver(
+        &mut self,
+        address: &HardserverAddress,
+        tls: Option<&Arc<Terminator>>,
+    ) -> Result<(Listener, HardserverAddress), BindError> {
+        match address {
+            HardserverAddress::Tcp(address) => {
+                let (listener, address) = self.tcp(Role::Hardserver, *address).await?;
+                Ok((Listener::LegacyTcp(listener, None), HardserverAddress::Tcp(address)))
+            }
+            HardserverAddress::Tls(address) => {
+                let (listener, address) = self.tcp(Role::Hardserver, *address).await?;
+                Ok((Listener::LegacyTcp(listener, tls.cloned()), HardserverAddress::Tls(address)))
+            }
+            HardserverAddress::Unix(path) => {
+                Ok((Listener::LegacyUnix(self.unix(Role::Hardserver, path)?), HardserverAddress::Unix(path.clone())))
+            }
         }
-        HardserverAddress::Tls(address) => {
-            let (listener, address) = bind_tcp(*address).await?;
-            Ok((Listener::LegacyTcp(listener, tls.cloned()), HardserverAddress::Tls(address)))
+    }
+
+    /// Begins to listen on a TCP address.
+    ///
+    /// # Errors
+    /// The address can not be used.
+    pub async fn tcp(&mut self, role: Role, address: SocketAddr) -> Result<(TcpListener, SocketAddr), BindError> {
+        let configured = HardserverAddress::Tcp(address);
+        let system = |error| BindError::System { address: address.to_string(), error };
+        let inherited = self.inherited.take(role, &configured);
+        let is_lent = inherited.as_ref().is_some_and(|inherited| inherited.is_lent);
+        let (listener, bound) = match inherited {
+            Some(inherited) => {
+                let listener = TcpListener::from_std(inherited.socket.into()).map_err(system)?;
+                let bound = listener.local_addr().map_err(system)?;
+                (listener, bound)
+            }
+            None => bind_tcp(address).await?,
+        };
+        if let Some(held) = &mut self.held {
+            let socket = listener.as_fd().try_clone_to_owned().map_err(system)?;
+            held.push(Held { role, name: Name::of(&configured), socket, is_lent, is_given: Arc::default() });
         }
-        HardserverAddress::Unix(path) => {
-            Ok((Listener::LegacyUnix(bind_unix(path, access)?), HardserverAddress::Unix(path.clone())))
+        Ok((listener, bound))
+    }
+
+    /// Begins to listen on a Unix socket.
+    ///
+    /// # Errors
+    /// The path can not be used.
+    pub fn unix(&mut self, role: Role, path: &Path) -> Result<UnixSocket, BindError> {
+        let system = |error| BindError::System { address: format!("unix:{}", path.display()), error };
+        let socket = match self.inherited.take(role, &HardserverAddress::Unix(path.to_owned())) {
+            Some(inherited) => UnixSocket::inherited(inherited, path).map_err(system)?,
+            None => bind_unix(path, self.access)?,
+        };
+        if let Some(held) = &mut self.held {
+            held.push(socket.held(role).map_err(system)?);
         }
+        Ok(socket)
     }
 }
 
 /// Begins to listen on a TCP address.
-pub async fn bind_tcp(address: SocketAddr) -> Result<(TcpListener, SocketAddr), BindError> {
+async fn bind_tcp(address: SocketAddr) -> Result<(TcpListener, SocketAddr), BindError> {
     let system = |error| BindError::System { address: address.to_string(), error };
     let listener = TcpListener::bind(address).await.map_err(system)?;
     let bound = listener.local_addr().map_err(system)?;
@@ -122,7 +220,7 @@ pub async fn bind_tcp(address: SocketAddr) -> Result<(TcpListener, SocketAddr), 
 
 /// The socket is made under another name, given its mode and group, and then renamed: nobody ever sees it with other
 /// permissions than it is to have. A name that a gateway left behind when it was killed is taken over.
-pub fn bind_unix(path: &Path, access: SocketAccess) -> Result<UnixSocket, BindError> {
+fn bind_unix(path: &Path, access: SocketAccess) -> Result<UnixSocket, BindError> {
     match std::fs::symlink_metadata(path) {
         Ok(file) if !file.file_type().is_socket() => return Err(BindError::NotASocket { path: path.to_owned() }),
         Ok(_) if StdUnixStream::connect(path).is_ok() => return Err(BindError::InUse { path: path.to_owned() }),
@@ -138,7 +236,7 @@ pub fn bind_unix(path: &Path, access: SocketAccess) -> Result<UnixSocket, BindEr
         }
         let inode = std::fs::symlink_metadata(&unfinished)?.ino();
         std::fs::rename(&unfinished, path)?;
-        Ok(UnixSocket { listener, path: path.to_owned(), inode })
+        Ok(UnixSocket { listener, path: path.to_owned(), inode, is_lent: false, is_given: Arc::default() })
     };
     bind().map_err(|error| {
         let _ = std::fs::remove_file(&unfinished);
@@ -159,12 +257,12 @@ impl Refused {
         Self { count: AtomicU64::new(0), audit }
     }
 
-    /// One more; returns how many there were before.
-    fn add(&self) -> u64 {
+    /// One more.
+    fn add(&self) {
         if let Some(audit) = &self.audit {
             audit.refused_caller();
         }
-        self.count.fetch_add(1, Ordering::Relaxed)
+        self.count.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How many there were.
@@ -184,6 +282,8 @@ pub struct Acceptor {
     pub refused: Arc<Refused>,
     /// Who is behind a Unix socket.
     pub users: Users,
+    /// Becomes true when no other connection is to be accepted.
+    pub stopped: watch::Receiver<bool>,
 }
 
 /// A connection as the system gives it.
@@ -203,14 +303,15 @@ impl Incoming {
 }
 
 impl Acceptor {
-    /// Accepts connections and hands them to the shards, until it is dropped or the shards have ended. One past the limit, which all
-    /// front ends share, is closed at once.
-    pub async fn accept(self, listener: Listener) -> Result<(), ShardEnded> {
+    /// Accepts connections and hands them to the shards, until it is stopped, or dropped, or the shards have ended. One that is stopped
+    /// first finishes with those that it has. One past the limit, which all front ends share, is closed at once.
+    pub async fn accept(mut self, listener: Listener) -> Result<(), ShardEnded> {
         // Those that are not known yet: they agree on TLS, or their user's name is looked up. Each has a place among the callers.
         let mut unknown: JoinSet<Result<(), ShardEnded>> = JoinSet::new();
         loop {
             let incoming = tokio::select! {
                 incoming = next(&listener) => incoming,
+                _ = self.stopped.wait_for(|is_stopped| *is_stopped) => break,
                 Some(ended) = unknown.join_next() => {
                     // One that panicked has closed its own connection.
                     ended.unwrap_or(Ok(()))?;
@@ -220,7 +321,10 @@ impl Acceptor {
             let incoming = match incoming {
                 Ok(incoming) => incoming,
                 Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    static NOT_ACCEPTED: Seldom = Seldom::new("a connection could not be accepted");
+                    if let Some(Tell { untold }) = NOT_ACCEPTED.tell("") {
+                        tracing::warn!(%error, untold, "a connection could not be accepted");
+                    }
                     tokio::time::sleep(AFTER_ERROR).await;
                     continue;
                 }
@@ -237,7 +341,7 @@ impl Acceptor {
                         let accepted = secured(&tls, stream).await.map(|(stream, identity)| (way(stream), identity));
                         drop(permit);
                         let Some((way, identity)) = accepted else { return Ok(()) };
-                        shards[shard].hand(Handed::Caller(Accepted { way, identity }, count)).await
+                        shards[shard].hand(Handed::Caller(Accepted { way, identity, carried: None }, count)).await
                     });
                 }
                 (Incoming::Tcp(stream, _), _) => {
@@ -261,23 +365,67 @@ impl Acceptor {
                 }
             }
         }
+        drop(listener);
+        while let Some(ended) = unknown.join_next().await {
+            ended.unwrap_or(Ok(()))?;
+        }
+        Ok(())
+    }
+
+    /// Hands a connection to a shard that another gateway had. It has a place whatever the limits are: it was let in before.
+    ///
+    /// # Errors
+    /// The shards have ended.
+    pub async fn take_over(&self, arrived: Arrived) -> Result<(), ShardEnded> {
+        let Arrived { socket, carried } = arrived;
+        let (way, peer) = match socket {
+            hardserver::Socket::Tcp(stream) => {
+                let Ok(peer) = stream.peer_addr() else { return Ok(()) };
+                (Way::LegacyTcp(stream), Peer::from(peer.ip()))
+            }
+            hardserver::Socket::Unix(stream) => {
+                let Ok(peer) = rustix::net::sockopt::socket_peercred(&stream) else { return Ok(()) };
+                (Way::LegacyUnix(stream), Peer::User(peer.uid.as_raw()))
+            }
+        };
+        let identity = match &way {
+            Way::LegacyUnix(stream) => {
+                let Ok(peer) = rustix::net::sockopt::socket_peercred(stream) else { return Ok(()) };
+                self.users.identity(peer.uid.as_raw(), peer.gid.as_raw()).await
+            }
+            _ => Identity::anonymous(),
+        };
+        let (index, shard) = self.emptiest()?;
+        let count = shard.reserve_in_any_case(&self.limit, peer);
+        let accepted = Accepted { way, identity, carried: Some(carried) };
+        self.shards[index].hand(Handed::Caller(accepted, count)).await
+    }
+
+    fn emptiest(&self) -> Result<(usize, &ShardHandle), ShardEnded> {
+        self.shards.iter().enumerate().min_by_key(|(_, shard)| shard.callers()).ok_or(ShardEnded)
     }
 
     async fn hand(&self, shard: usize, way: Way, identity: Identity, count: CallerCount) -> Result<(), ShardEnded> {
-        self.shards[shard].hand(Handed::Caller(Accepted { way, identity }, count)).await
+        self.shards[shard].hand(Handed::Caller(Accepted { way, identity, carried: None }, count)).await
     }
 
     /// A place on the shard with the least to do, if there is one.
     fn place(&self, peer: Peer) -> Result<Option<(usize, CallerCount)>, ShardEnded> {
-        let shards = self.shards.iter().enumerate();
-        let (index, shard) = shards.min_by_key(|(_, shard)| shard.callers()).ok_or(ShardEnded)?;
+        static TOO_MANY: Seldom =
+            Seldom::new("a connection was closed: `limits.callers` or `limits.peer_callers` is reached");
+        let (index, shard) = self.emptiest()?;
         let place = shard.reserve(&self.limit, peer).map(|count| (index, count));
-        // Said once for the first of many; the metric has the rest.
-        if place.is_none() && self.refused.add() == 0 {
+        if place.is_none() {
+            self.refused.add();
+        }
+        if place.is_none()
+            && let Some(Tell { untold }) = TOO_MANY.tell("")
+        {
             let limit = self.limit.limit();
             tracing::warn!(
                 limit,
                 ?peer,
+                untold,
                 "a connection was closed: `limits.callers` is reached, or this peer's `limits.peer_callers`"
             );
         }
@@ -355,6 +503,7 @@ mod tests {
             limit: limit.clone(),
             refused: refused.clone(),
             users: Users::default(),
+            stopped: watch::channel(false).1,
         };
         for kind in [Listener::Grpc, Listener::LegacyTcp] {
             let (listener, address) = bind_tcp("127.0.0.1:0".parse().expect("an address")).await.expect("bound");

@@ -5,5 +5,6 @@
 pub mod accept;
 pub mod grpc;
 pub mod hardserver;
+pub mod inherited;
 pub mod stream;
 pub mod tls;

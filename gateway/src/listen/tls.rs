@@ -15,6 +15,7 @@ use super::stream;
 use crate::access::{Identity, certificate};
 use crate::config::{Loaded, Stamp, Tls, TlsFileError};
 use crate::places::{Peer, Place, Places};
+use crate::seldom::{Seldom, Tell};
 use certified::{Certified, Shown};
 
 /// How often the files are looked at.
@@ -123,6 +124,11 @@ impl Terminator {
         }
     }
 
+    /// How many handshakes there are now, and how many there may be.
+    pub fn handshakes(&self) -> (usize, usize) {
+        (self.places.taken(), self.places.limit())
+    }
+
     /// How much of `handshakes` is used, 0 to 1.
     pub fn used(&self) -> f64 {
         let (taken, limit) = (self.places.taken(), self.places.limit().max(1));
@@ -133,12 +139,18 @@ impl Terminator {
 
     /// A place for one more handshake, if there is one.
     pub fn place(&self, peer: Peer) -> Option<Place> {
+        static TOO_MANY: Seldom = Seldom::new("a connection was closed: `handshakes` or `peer_handshakes` is reached");
         let place = self.places.take(peer);
-        if place.is_none() && self.counts.refused.fetch_add(1, Ordering::Relaxed) == 0 {
-            // Said once for the first of many; the metric has the rest.
+        if place.is_none() {
+            self.counts.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        if place.is_none()
+            && let Some(Tell { untold }) = TOO_MANY.tell(self.listener)
+        {
             tracing::warn!(
                 listener = self.listener,
                 ?peer,
+                untold,
                 "a connection was closed: as many as `handshakes` are agreeing on TLS, or as `peer_handshakes` of this peer's"
             );
         }

@@ -9,7 +9,7 @@ use seeway_proto::wire::ReplyBody;
 use super::group::GroupId;
 use super::job::Place;
 use super::scheduler::Scheduler;
-use super::{Abandoned, CallerId, Concluded, Effects, JobId, MachineId, NewJob};
+use super::{Abandoned, Attempt, CallerId, Concluded, Effects, JobId, MachineId, NewJob};
 
 impl Scheduler {
     /// A job has been answered with an error, or with more than the limit allows: then its machine is well.
@@ -67,6 +67,7 @@ impl Scheduler {
             world: job.world,
             machine,
             size: job.size,
+            sent: job.staged.map(|(_, at)| at),
             // What was withdrawn is staged nowhere.
             may_have_run: job.staged.is_some() || job.earlier.is_some(),
         };
@@ -103,6 +104,10 @@ impl Scheduler {
                 if world.retries.spend(&self.retry) {
                     world.counts.retries += 1;
                     job.earlier = Some(reason);
+                    if let Some((machine, sent)) = job.staged {
+                        let (caller, ticket) = (job.caller, job.ticket);
+                        effects.sent_again(Attempt { caller, ticket, machine, sent, lost: now, reason });
+                    }
                     self.requeue(now, id, bytes, effects);
                     return;
                 }
@@ -138,9 +143,10 @@ impl Scheduler {
         }
         // A reply is a reply, whatever became of earlier attempts.
         let outcome = if let Outcome::Replied(_) = outcome { outcome } else { job.honest(outcome) };
-        let (left_queue, mut machine) = match job.staged {
-            Some((machine, at)) => (at, Some(&mut self.machines.all[machine.0])),
-            None => (now, None),
+        // Asked once.
+        let (left_queue, machine_id, mut machine) = match job.staged {
+            Some((id, at)) => (at, Some(id), Some(&mut self.machines.all[id.0])),
+            None => (now, None, None),
         };
         let machine_time = self.stopwatch.between(left_queue, now);
         let (mut recovered, mut is_answered) = (None, false);
@@ -153,14 +159,14 @@ impl Scheduler {
                     is_answered = true;
                     machine.reply_time.record(now, machine_time.seconds);
                     if machine.circuit.succeeded(left_queue) {
-                        recovered = job.staged.map(|(machine, _)| machine);
+                        recovered = machine_id;
                     }
                 }
                 Outcome::MachineStatus { .. } => is_answered = true,
                 Outcome::Rejected(_) | Outcome::NotSent(_) | Outcome::Unknown(_) => {}
             }
         }
-        let counts = self.tally.of(job.world, of_caller.front_end, job.staged.map(|(machine, _)| machine));
+        let counts = self.tally.of(job.world, of_caller.front_end, machine_id);
         counts.ended(&outcome, job.size);
         // Most jobs do not wait, and are answered: one time is all of theirs.
         let queue_time = if is_answered && left_queue == job.admitted {
@@ -178,7 +184,7 @@ impl Scheduler {
             caller: job.caller,
             ticket: job.ticket,
             world: job.world,
-            machine: job.staged.map(|(machine, _)| machine),
+            machine: machine_id,
             size: job.size,
             queue_time,
             machine_time: machine_time.duration,

@@ -83,6 +83,7 @@ impl Scheduler {
     #[cold]
     pub(super) fn machine_recovered(&mut self, now: Instant, id: MachineId, effects: &mut impl Effects) {
         self.begin_slow_start(now, id);
+        effects.machine_trusted(id);
         self.machines_changed(now, effects);
     }
 
@@ -122,6 +123,7 @@ impl Scheduler {
         machine.circuit.eject(now, &self.circuit);
         machine.stats.ejections += 1;
         machine.slow_start = None;
+        effects.machine_ejected(id);
         self.withdraw_from(now, id, effects);
         self.machines_changed(now, effects);
     }

@@ -12,7 +12,7 @@ use super::fair::InLine;
 use super::group::GroupId;
 use super::spare::SpareBuffers;
 use super::table::{NOWHERE, Table};
-use super::{CallerId, CallerQuota, ChannelId, FrontEnd, JobId, MachineId, NewJob, Priority, WorldId};
+use super::{CallerId, CallerLoad, CallerQuota, ChannelId, FrontEnd, JobId, MachineId, NewJob, Priority, WorldId};
 
 /// A job that has been admitted and has no outcome yet. Its bytes are elsewhere: [`Jobs::keep`].
 #[derive(Clone, Copy, Debug)]
@@ -105,6 +105,8 @@ pub(super) struct Caller {
     /// Where its last job is, from which the others are found.
     first: u32,
     pub(super) jobs: usize,
+    /// Jobs that were admitted since somebody last looked.
+    pub(super) admitted: u64,
     pub(super) queued: usize,
     pub(super) in_flight: usize,
     /// Of its jobs in hand.
@@ -121,7 +123,8 @@ const ENOUGH: usize = 16;
 impl Caller {
     fn new(front_end: FrontEnd) -> Self {
         let (is_parked, waits_for_room) = (false, false);
-        Self { front_end, first: NOWHERE, jobs: 0, queued: 0, in_flight: 0, bytes: 0, is_parked, waits_for_room }
+        let (first, admitted) = (NOWHERE, 0);
+        Self { front_end, first, jobs: 0, admitted, queued: 0, in_flight: 0, bytes: 0, is_parked, waits_for_room }
     }
 
     /// Whether it may hand over one more job of up to `size` bytes that has to wait.
@@ -204,6 +207,18 @@ impl Jobs {
         self.callers.len()
     }
 
+    /// What each caller has in hand, and how much it has handed over since the last time.
+    pub(super) fn loads(&mut self) -> Vec<CallerLoad> {
+        let load = |(caller, of): (CallerId, &mut Caller)| CallerLoad {
+            caller,
+            jobs: of.jobs,
+            queued: of.queued,
+            bytes: of.bytes,
+            admitted: std::mem::take(&mut of.admitted),
+        };
+        self.callers.iter_mut().map(load).collect()
+    }
+
     pub(super) fn callers_waiting(&self) -> usize {
         self.callers.values().filter(|caller| caller.waits_for_room).count()
     }
@@ -246,6 +261,7 @@ impl Jobs {
         }
         caller.first = place;
         caller.jobs += 1;
+        caller.admitted += 1;
         caller.bytes += new.bytes.len();
         let job = Job {
             caller: of,

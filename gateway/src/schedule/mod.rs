@@ -38,7 +38,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use seeway_proto::outcome::Outcome;
+use seeway_proto::outcome::{Outcome, Unknown};
 use seeway_proto::wire::{Limits, Profile};
 use slotmap::new_key_type;
 
@@ -262,6 +262,21 @@ impl MachineState {
     }
 }
 
+/// What a caller has in hand.
+#[derive(Clone, Copy, Debug)]
+pub struct CallerLoad {
+    /// Who.
+    pub caller: CallerId,
+    /// Jobs in hand.
+    pub jobs: usize,
+    /// Of these, those that wait.
+    pub queued: usize,
+    /// Their bytes.
+    pub bytes: usize,
+    /// Jobs that were admitted since somebody last looked.
+    pub admitted: u64,
+}
+
 /// A job's end.
 #[derive(Clone, Copy, Debug)]
 pub struct Concluded<'a> {
@@ -296,8 +311,27 @@ pub struct Abandoned {
     pub machine: Option<MachineId>,
     /// The job's bytes.
     pub size: usize,
+    /// When it was last staged on a channel, where it was.
+    pub sent: Option<Instant>,
     /// Whether it had left, so that it may have run, or may still run.
     pub may_have_run: bool,
+}
+
+/// An attempt whose outcome is unknown, and after which the job is sent again.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt {
+    /// Who handed the job over.
+    pub caller: CallerId,
+    /// The caller's own name for it.
+    pub ticket: u64,
+    /// The machine that it was sent to.
+    pub machine: MachineId,
+    /// When it was staged on a channel.
+    pub sent: Instant,
+    /// When it was given up.
+    pub lost: Instant,
+    /// Why nobody knows.
+    pub reason: Unknown,
 }
 
 /// What the scheduler wants done, told while it is called. The shard notes it down and acts after the call.
@@ -307,6 +341,8 @@ pub trait Effects {
     /// A job has ended that was cancelled or left behind by its caller. Told exactly once for each of those: with
     /// [`concluded`](Self::concluded), for every job that was submitted.
     fn abandoned(&mut self, abandoned: Abandoned);
+    /// A job goes back to the queue, to be sent again. Nobody has to do anything about it.
+    fn sent_again(&mut self, _: Attempt) {}
     /// A channel that had nothing to write now has.
     fn output_staged(&mut self, channel: ChannelId);
     /// A world can take jobs now, or no longer can: it has gained its first machine that is up, or lost its last.
@@ -315,4 +351,8 @@ pub trait Effects {
     fn caller_has_room(&mut self, caller: CallerId);
     /// A large job went over one of a machine's channels for small ones, for want of a channel of its own.
     fn bulk_wanted(&mut self, machine: MachineId);
+    /// A machine was ejected: it failed jobs, or was silent. Whoever keeps no history need not listen.
+    fn machine_ejected(&mut self, _machine: MachineId) {}
+    /// A machine that was ejected is trusted again.
+    fn machine_trusted(&mut self, _machine: MachineId) {}
 }

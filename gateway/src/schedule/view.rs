@@ -6,7 +6,7 @@ use super::chance::{rendezvous_weight, stable_hash};
 use super::scheduler::Scheduler;
 use super::stats::{MachineStats, WorldStats};
 use super::world::World;
-use super::{Affinity, MachineId, MachineState, WorldId};
+use super::{Affinity, CallerLoad, MachineId, MachineState, WorldId};
 
 impl Scheduler {
     /// Whether no job is in hand.
@@ -38,6 +38,11 @@ impl Scheduler {
     /// Callers that have been told that they have no room.
     pub fn callers_waiting(&self) -> usize {
         self.jobs.callers_waiting()
+    }
+
+    /// What each caller has in hand, and how many jobs of its were admitted since this was last asked.
+    pub fn caller_loads(&mut self) -> Vec<CallerLoad> {
+        self.jobs.loads()
     }
 
     /// How many worlds there are, retired ones among them.

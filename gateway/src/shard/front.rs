@@ -18,17 +18,19 @@ use slotmap::SecondaryMap;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::finished::{Failure, Finished};
+use super::history::{History, What};
 use super::passage::Passed;
-use super::report::{Broken, Late};
+use super::report::Late;
 use super::thread::WorldChange;
 use crate::access::{Access, Identity, Quota, Standing, Standings};
-use crate::audit::Recorder;
+use crate::audit::Actor;
 use crate::config::Config;
-use crate::schedule::{Abandoned, CallerId, ChannelId, Concluded, Effects, MachineId, WorldId};
+use crate::schedule::{Abandoned, Attempt, CallerId, ChannelId, Concluded, Effects, MachineId, WorldId};
 
 use standing::OpenPipe;
 
 pub use legacy::{AnswerSink, LegacyPort, StrayReply, Written};
+pub use recording::Recording;
 
 /// The callers and the channels of one shard.
 pub struct Front {
@@ -55,11 +57,15 @@ pub struct Front {
     /// Whose message took too long to come.
     pub late: Late,
     /// Whose messages were none.
-    pub broken: Broken,
+    pub broken: u64,
     /// Commands that were passed on to the hardserver and have ended.
     pub passed: Passed,
-    /// Where there is an audit log.
-    recorder: Option<Box<Recorder>>,
+    /// Where there is an audit log, or traces.
+    recording: Option<Box<Recording>>,
+    /// Who each caller is and how it came, for whoever looks.
+    actors: SecondaryMap<CallerId, Arc<Actor>>,
+    /// By [`MachineId`]; shorter where nothing has happened yet.
+    pub(super) histories: Vec<History>,
 }
 
 /// Where a caller's outcomes go.
@@ -134,9 +140,11 @@ impl Front {
             world_changes,
             rejected: 0,
             late: Late::default(),
-            broken: Broken::default(),
+            broken: 0,
             passed: Passed::default(),
-            recorder: None,
+            recording: None,
+            actors: SecondaryMap::new(),
+            histories: Vec::new(),
             config: config.clone(),
         };
         front.reconfigure(now, config);
@@ -269,8 +277,9 @@ impl Front {
     /// A caller has gone, and its jobs have been given up.
     pub fn forget(&mut self, caller: CallerId) {
         self.standing_of.remove(caller);
-        if let Some(recorder) = &mut self.recorder {
-            recorder.left(caller);
+        self.actors.remove(caller);
+        if let Some(recording) = &mut self.recording {
+            recording.left(caller);
         }
     }
 
@@ -311,6 +320,11 @@ impl Front {
     pub fn count(&self) -> (usize, usize) {
         let legacy = self.ports.values().filter(|port| matches!(port, Port::Legacy(_))).count();
         (legacy, self.ports.len() - legacy)
+    }
+
+    /// How many callers another gateway does not take: legacy connections, gRPC streams, and connections with calls that run.
+    pub fn remaining(&self) -> usize {
+        self.ports.values().filter(|port| !matches!(port, Port::Calls(calls) if calls.is_empty())).count()
     }
 
     /// How many legacy connections and how many gRPC streams are not read from now, because one of the caller's limits is
@@ -390,16 +404,22 @@ impl Effects for Front {
     #[allow(clippy::inline_always)] // See `tell`.
     fn concluded(&mut self, concluded: Concluded<'_>) {
         self.uncount(concluded.caller, concluded.ticket);
-        if let Some(recorder) = &mut self.recorder {
-            recorder.concluded(&concluded);
+        if let Some(recording) = &mut self.recording {
+            recording.concluded(&concluded);
         }
         self.tell(&concluded);
     }
 
     fn abandoned(&mut self, abandoned: Abandoned) {
         self.uncount(abandoned.caller, abandoned.ticket);
-        if let Some(recorder) = &mut self.recorder {
-            recorder.abandoned(&abandoned);
+        if let Some(recording) = &mut self.recording {
+            recording.abandoned(&abandoned);
+        }
+    }
+
+    fn sent_again(&mut self, attempt: Attempt) {
+        if let Some(recording) = &mut self.recording {
+            recording.sent_again(&attempt);
         }
     }
 
@@ -425,6 +445,14 @@ impl Effects for Front {
 
     fn bulk_wanted(&mut self, machine: MachineId) {
         self.bulk_wanted[machine.0].send_if_modified(|is_wanted| !std::mem::replace(is_wanted, true));
+    }
+
+    fn machine_ejected(&mut self, machine: MachineId) {
+        self.happened(machine, What::Ejected, "it failed jobs, or answered none for too long");
+    }
+
+    fn machine_trusted(&mut self, machine: MachineId) {
+        self.happened(machine, What::Trusted, "");
     }
 }
 

@@ -14,6 +14,9 @@
 //! A reply may also have the number among its data by chance. That costs no more than the third rule says; the numbers are
 //! drawn for each connection from where small numbers and text do not lie, so that it is rare.
 
+use seeway_proto::wiped::WipedBuffer;
+
+use crate::handover::Carried;
 use crate::schedule::WorldId;
 
 /// The first handle of a connection that has no hardserver behind it. Any number would do; this one is easy to recognise in
@@ -69,6 +72,25 @@ impl Handles {
         let choices = u64::from((0xff00_0000 - 0x8000_0000_u32).saturating_sub(room).max(1));
         let first = 0x8000_0000 + u32::try_from(drawn % choices).expect("below a 32-bit number");
         Self { first, room, places: Vec::new() }
+    }
+
+    /// Those that another gateway gave. Where a world is none here, its number means nothing any more: a job that names it is refused, and
+    /// goes neither to another world nor to a hardserver.
+    pub(super) fn brought(carried: &Carried, find: impl Fn(&str) -> Option<WorldId>) -> Self {
+        let place = |world: &Option<String>| world.as_deref().and_then(&find).map_or(Place::Ambiguous, Place::Given);
+        let room = carried.room.min(u32::MAX - carried.first_handle);
+        let places = carried.worlds.iter().take(room as usize).map(place).collect();
+        Self { first: carried.first_handle, room, places }
+    }
+
+    /// The same for another gateway. What is not a world's for certain is nobody's there.
+    pub(super) fn to_carry(&self, name: impl Fn(WorldId) -> String) -> Carried {
+        let world = |place: &Place| match place {
+            Place::Given(world) => Some(name(*world)),
+            Place::Free | Place::Theirs | Place::Ambiguous => None,
+        };
+        let worlds = self.places.iter().map(world).collect();
+        Carried { first_handle: self.first, room: self.room, worlds, unread: WipedBuffer::new() }
     }
 
     /// What a handle stands for on this connection.
@@ -150,6 +172,24 @@ mod tests {
         for never_given in [0, 0x5ee0_0000, 0x5ee0_0003, u32::MAX] {
             assert_eq!(handles.meaning(never_given), Meaning::NotGiven);
         }
+    }
+
+    #[test]
+    fn handles_mean_the_same_at_the_next_gateway_or_nothing() {
+        let mut handles = beside(5);
+        let given: Vec<_> = (0..3).map(|world| handles.give(WorldId(world)).expect("there is room")).collect();
+        handles.came_by([given[2], given[2] + 1].into_iter());
+        let carried = handles.to_carry(|world| ["signer", "gone", "lost"][world.0].to_owned());
+        assert_eq!(carried.worlds, [Some("signer".to_owned()), Some("gone".to_owned()), None, None]);
+        let mut brought = Handles::brought(&carried, |name| (name == "signer").then_some(WorldId(4)));
+        let meanings: Vec<_> = given.iter().map(|handle| brought.meaning(*handle)).collect();
+        assert_eq!(meanings, [Meaning::World(WorldId(4)), Meaning::Ambiguous, Meaning::Ambiguous]);
+        assert_eq!(brought.give(WorldId(4)), Some(given[0]), "the same one");
+        assert_eq!(brought.give(WorldId(0)), Some(given[2] + 2), "one that nobody has");
+        // Somebody else's numbers are not believed to be small.
+        let wild =
+            Carried { first_handle: u32::MAX - 1, room: u32::MAX, worlds: vec![None; 9], unread: WipedBuffer::new() };
+        assert_eq!(Handles::brought(&wild, |_| None).give(WorldId(0)), None);
     }
 
     #[test]

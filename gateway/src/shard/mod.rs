@@ -9,6 +9,8 @@
 mod finished;
 mod front;
 mod handles;
+mod history;
+mod look;
 mod passage;
 mod pool;
 mod report;
@@ -20,7 +22,6 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use crate::access::Access;
-use crate::audit::Recorder;
 use crate::config::{self, Config};
 use crate::schedule::{
     Budget, CallerId, CallerQuota, ChannelId, CircuitSettings, JobId, MachineId, MachineSettings, NewJob,
@@ -28,11 +29,13 @@ use crate::schedule::{
 };
 
 pub use finished::{Failure, Finished};
-pub use front::{AnswerSink, Answered, Front, LegacyPort, StrayReply, Written};
+pub use front::{AnswerSink, Answered, Front, LegacyPort, Recording, StrayReply, Written};
 pub use handles::Meaning;
+pub use history::{Happening, History, KEPT, What};
+pub use look::{BUSIEST, CallerLook, Look, MachineLook};
 pub use passage::{PassageWakes, Passed};
 pub use pool::{Pool, PoolCounts, TunnelState};
-pub use report::{Broken, Late, MachineReport, Report, WorldReport};
+pub use report::{Late, MachineReport, Report, WorldReport};
 pub use thread::{Accepted, CallerCount, Handed, ShardEnded, ShardHandle, Way, WorldChange, prepared, spawn};
 
 /// A shard, for everything that runs on it.
@@ -105,6 +108,8 @@ pub struct State {
     /// The tunnels of each machine, by [`MachineId`].
     pub pools: Vec<Pool>,
     armed: Option<Instant>,
+    /// When somebody last looked.
+    looked: Instant,
 }
 
 impl Shard {
@@ -123,6 +128,7 @@ impl Shard {
             front: Front::new(now, config.clone(), access, world_changes),
             pools,
             armed: None,
+            looked: now,
         };
         let config = RwLock::new(config);
         Self { shared: Arc::new(Shared { config, state: Mutex::new(state), timer: Notify::new() }) }
@@ -130,10 +136,8 @@ impl Shard {
 
     /// The same shard, with what happens on it recorded. To be called before anything does.
     #[must_use]
-    pub fn recorded_by(self, recorder: Option<Recorder>) -> Self {
-        if let Some(recorder) = recorder {
-            self.lock().front.record_with(recorder);
-        }
+    pub fn recorded_by(self, recording: Option<Recording>) -> Self {
+        self.lock().front.record_with(recording);
         self
     }
 
@@ -245,12 +249,15 @@ impl State {
         // First the names of what the scheduler then speaks about.
         self.front.reconfigure(now, config.clone());
         self.scheduler.reconfigure(now, settings(config, budgets), &mut self.front);
+        for (index, _) in config.machines.iter().enumerate().filter(|(_, machine)| !machine.is_retired) {
+            self.front.happened(MachineId(index), What::Reloaded, "");
+        }
     }
 
     /// Hands a job to the scheduler, if its caller may submit it and it can be recorded. All jobs come this way.
     #[inline]
     pub fn submit(&mut self, now: Instant, caller: CallerId, job: NewJob<'_>) -> Option<JobId> {
-        if !self.front.can_record(caller, &job) {
+        if !self.front.can_record(now, caller, &job) {
             return None;
         }
         match self.front.admit(now, caller, &job) {

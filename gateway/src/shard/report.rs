@@ -1,7 +1,5 @@
 //! What a shard tells the control plane when somebody wants to see metrics.
 
-use std::time::Instant;
-
 use crate::schedule::{Histogram, MachineId, MachineState, WorldId, WorldStats};
 
 use super::{Passed, PoolCounts, State, TunnelState};
@@ -44,15 +42,6 @@ pub struct Late {
     pub legacy: u64,
     /// gRPC connections that were closed for it, and calls that failed.
     pub grpc: u64,
-}
-
-/// Legacy connections that were closed because what came could not be followed.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Broken {
-    /// How many.
-    pub count: u64,
-    /// When that was last told in the log.
-    pub said: Option<Instant>,
 }
 
 /// A world's part of a [`Report`].
@@ -129,7 +118,7 @@ impl State {
             tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks(),
             rejected: front.rejected,
             late: front.late,
-            broken: front.broken.count,
+            broken: front.broken,
             hardserver_connections: front.hardserver_connections(),
             passed: front.passed,
         }

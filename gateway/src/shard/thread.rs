@@ -12,14 +12,16 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Budgets, Report, Shard};
+use super::{Budgets, Happening, History, Look, Recording, Report, Shard, State, What};
 use crate::access::{Access, Identity};
-use crate::audit::{Actor, ListenerKind, Recorder};
+use crate::audit::{Actor, ListenerKind};
 use crate::config::Config;
+use crate::handover::{Carried, Leaving};
 use crate::listen::stream::{Stream, Tls};
 use crate::listen::{grpc, hardserver};
 use crate::places::{Peer, Place, Places};
-use crate::schedule::{MachineId, WorldId};
+use crate::schedule::{MachineId, MachineState, WorldId};
+use crate::seldom::{Seldom, Tell};
 use crate::upstream;
 
 /// Told when a world gains its first channel on a shard or loses its last. Called under the shard's lock: must not block.
@@ -34,6 +36,8 @@ pub struct Accepted {
     pub way: Way,
     /// Who is at its other end.
     pub identity: Identity,
+    /// What a legacy connection brings along that another gateway had.
+    pub carried: Option<Carried>,
 }
 
 /// The front end that a connection came to, and its socket.
@@ -82,12 +86,21 @@ pub enum Handed {
     Caller(Accepted, CallerCount),
     /// Somebody wants to see the numbers.
     Report(oneshot::Sender<Report>),
+    /// Somebody looks at everything, every second.
+    Look(oneshot::Sender<Look>),
+    /// Somebody wants to know what has happened to a machine.
+    History(MachineId, oneshot::Sender<Vec<Happening>>),
     /// The configuration has changed: [`Shard::reconfigure`], and the pools follow.
     Reload(Arc<Config>, Budgets, oneshot::Sender<()>),
     /// Take no more jobs from now on and go on living, or take jobs again. Answered with the jobs in hand.
     SetDraining(bool, oneshot::Sender<usize>),
     /// Send no more jobs to a machine, or send it jobs again. Answered with the jobs that it has in flight.
     SetMachineDraining(MachineId, bool, oneshot::Sender<usize>),
+    /// Another gateway takes the callers: legacy connections go there as soon as nothing of them is outstanding, and gRPC callers are told
+    /// to connect anew. Everything goes on meanwhile.
+    HandOver(mpsc::UnboundedSender<Option<Leaving>>),
+    /// Answered with what there is after [`HandOver`](Self::HandOver) that has to end here: callers and jobs.
+    Remaining(oneshot::Sender<usize>),
     /// Take no more jobs; finish those in hand, at most until the configured time-out; then end. Answered at the end.
     Drain(oneshot::Sender<()>),
 }
@@ -122,11 +135,27 @@ impl ShardHandle {
         Some(CallerCount { of_shard: self.callers.clone(), _place: place })
     }
 
+    /// A place for a connection that was let in elsewhere.
+    pub fn reserve_in_any_case(&self, places: &Arc<Places>, peer: Peer) -> CallerCount {
+        self.callers.fetch_add(1, Ordering::Relaxed);
+        CallerCount { of_shard: self.callers.clone(), _place: places.take_in_any_case(peer) }
+    }
+
     /// The shard's numbers; the last ones where it was drained and has ended, so that no count ever falls. `None` where it has
     /// ended unasked.
     pub async fn report(&self) -> Option<Report> {
         let answer = self.ask(Handed::Report).await.ok();
         answer.or_else(|| self.last_report.get().cloned())
+    }
+
+    /// The shard at this moment; `None` where it drains to its end, or has ended.
+    pub async fn look(&self) -> Option<Look> {
+        self.ask(Handed::Look).await.ok()
+    }
+
+    /// What has happened to a machine on this shard, the oldest first; `None` where the shard drains to its end, or has ended.
+    pub async fn history(&self, machine: MachineId) -> Option<Vec<Happening>> {
+        self.ask(|wanted| Handed::History(machine, wanted)).await.ok()
     }
 
     /// Hands the shard an aligned configuration and the reconfigured budgets; returns when it goes by them.
@@ -142,6 +171,16 @@ impl ShardHandle {
     /// Has the shard send no more jobs to a machine, or send them again; returns how many the machine has in flight.
     pub async fn set_machine_draining(&self, machine: MachineId, is_draining: bool) -> Result<usize, ShardEnded> {
         self.ask(|done| Handed::SetMachineDraining(machine, is_draining, done)).await
+    }
+
+    /// Has legacy connections sent to `leaving` as soon as they can move, and gRPC callers told to go.
+    pub async fn hand_over(&self, leaving: mpsc::UnboundedSender<Option<Leaving>>) -> Result<(), ShardEnded> {
+        self.hand(Handed::HandOver(leaving)).await
+    }
+
+    /// How many callers and jobs there are that have to end here.
+    pub async fn remaining(&self) -> Result<usize, ShardEnded> {
+        self.ask(Handed::Remaining).await
     }
 
     async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Handed) -> Result<T, ShardEnded> {
@@ -189,7 +228,7 @@ pub fn spawn(
     access: Arc<Access>,
     world_changes: Arc<dyn WorldChange>,
     common: grpc::Common,
-    recorder: Option<Recorder>,
+    recording: Option<Recording>,
 ) -> io::Result<ShardHandle> {
     let (inbox, messages) = mpsc::channel(INBOX);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -201,7 +240,7 @@ pub fn spawn(
     let last = last_report.clone();
     std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
         runtime.block_on(async move {
-            let shard = Shard::new(config, &budgets, access, world_changes).recorded_by(recorder);
+            let shard = Shard::new(config, &budgets, access, world_changes).recorded_by(recording);
             run(shard, poller, messages, common, &last).await;
         });
         // Whatever still runs is dropped with the runtime, and not waited for.
@@ -220,16 +259,21 @@ async fn run(
     let timer = shard.clone();
     tokio::spawn(async move { timer.run_timer().await });
     let mut keepers = upstream::start(&shard);
-    let grpc = grpc::Server::start(&shard, common);
+    let mut grpc = grpc::Server::start(&shard, common);
     let legacy = hardserver::Callers::start(&shard, poller);
     while let Some(handed) = inbox.recv().await {
         match handed {
             Handed::Caller(accepted, count) => {
                 if let Err(error) = serve(&legacy, &grpc, accepted, count).await {
-                    tracing::warn!(%error, "a connection was lost before it was served");
+                    static LOST: Seldom = Seldom::new("a connection was lost before it was served");
+                    if let Some(Tell { untold }) = LOST.tell("") {
+                        tracing::warn!(%error, untold, "a connection was lost before it was served");
+                    }
                 }
             }
             Handed::Report(wanted) => report(&shard, wanted),
+            Handed::Look(wanted) => look(&shard, wanted),
+            Handed::History(machine, wanted) => history(&shard, machine, wanted),
             Handed::Reload(config, budgets, done) => {
                 shard.reconfigure(&config, &budgets);
                 keepers.reconfigure(&shard);
@@ -241,6 +285,13 @@ async fn run(
             }
             Handed::SetMachineDraining(machine, is_draining, done) => {
                 let _ = done.send(set_machine_draining(&shard, machine, is_draining));
+            }
+            Handed::HandOver(leaving) => {
+                legacy.leave(leaving);
+                grpc.send_away().await;
+            }
+            Handed::Remaining(wanted) => {
+                let _ = wanted.send(remaining(&shard));
             }
             Handed::Drain(done) => {
                 answer_while(&shard, &mut inbox, drain(&shard, keepers, grpc)).await;
@@ -261,17 +312,19 @@ async fn serve(
     accepted: Accepted,
     count: CallerCount,
 ) -> io::Result<()> {
-    let Accepted { way, identity } = accepted;
+    let Accepted { way, identity, carried } = accepted;
     let actor = Arc::new(Actor::new(identity, way.listener(), way.from().as_deref()));
     match way {
-        Way::LegacyTcp(stream) => legacy.adopt(hardserver::Socket::Tcp(prepared(stream)?), &actor, Some(count)),
+        Way::LegacyTcp(stream) => {
+            legacy.adopt(hardserver::Socket::Tcp(prepared(stream)?), &actor, Some(count), carried)
+        }
         Way::LegacyUnix(stream) => {
             stream.set_nonblocking(true)?;
-            legacy.adopt(hardserver::Socket::Unix(stream), &actor, Some(count))
+            legacy.adopt(hardserver::Socket::Unix(stream), &actor, Some(count), carried)
         }
         Way::LegacyTls(mut stream) => {
             stream.arrive()?;
-            legacy.adopt(hardserver::unsealed(*stream, count)?, &actor, None)
+            legacy.adopt(hardserver::unsealed(*stream, count)?, &actor, None, None)
         }
         Way::Grpc(stream) => {
             grpc.serve(Stream::Plain(TcpStream::from_std(prepared(stream)?)?), actor, count).await;
@@ -290,6 +343,19 @@ fn report(shard: &Shard, wanted: oneshot::Sender<Report>) {
     let _ = wanted.send(shard.with(|state, _| state.report()));
 }
 
+fn remaining(shard: &Shard) -> usize {
+    shard.with(|state, _| state.front.remaining() + state.scheduler.jobs())
+}
+
+fn look(shard: &Shard, wanted: oneshot::Sender<Look>) {
+    let _ = wanted.send(shard.with(State::look));
+}
+
+fn history(shard: &Shard, machine: MachineId, wanted: oneshot::Sender<Vec<Happening>>) {
+    let last = |history: &History| history.last().cloned().collect();
+    let _ = wanted.send(shard.with(|state, _| state.front.history(machine).map(last).unwrap_or_default()));
+}
+
 /// Waits for the end of a drain. An operator can watch it meanwhile; connections that were accepted before it are closed.
 async fn answer_while(shard: &Shard, inbox: &mut mpsc::Receiver<Handed>, draining: impl Future<Output = ()>) {
     let mut draining = pin!(draining);
@@ -298,11 +364,15 @@ async fn answer_while(shard: &Shard, inbox: &mut mpsc::Receiver<Handed>, drainin
             () = &mut draining => return,
             Some(handed) = inbox.recv() => match handed {
                 Handed::Report(wanted) => report(shard, wanted),
+                Handed::Remaining(wanted) => _ = wanted.send(remaining(shard)),
+                Handed::Look(wanted) => look(shard, wanted),
+                Handed::History(machine, wanted) => history(shard, machine, wanted),
                 // Other wishes are not answered any more: whoever has one sees the shard end.
                 Handed::Caller(..)
                 | Handed::Reload(..)
                 | Handed::SetDraining(..)
                 | Handed::SetMachineDraining(..)
+                | Handed::HandOver(_)
                 | Handed::Drain(_) => {}
             },
         }
@@ -324,6 +394,10 @@ fn set_draining(shard: &Shard, is_draining: bool) -> usize {
 
 fn set_machine_draining(shard: &Shard, machine: MachineId, is_draining: bool) -> usize {
     shard.with(|state, now| {
+        let was_draining = state.scheduler.machine_state(machine) == MachineState::Draining;
+        if is_draining != was_draining {
+            state.front.happened(machine, if is_draining { What::Drained } else { What::Resumed }, "");
+        }
         if is_draining {
             state.scheduler.begin_machine_drain(now, machine, &mut state.front);
         } else {

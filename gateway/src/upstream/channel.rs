@@ -13,20 +13,23 @@ use super::backoff::{Backoff, chance};
 use super::keeper::{Orders, reloaded};
 use crate::config::{Config, Ssh};
 use crate::schedule::{ChannelId, MachineId, PACKET_BYTES, SizeClass};
-use crate::shard::Shard;
+use crate::seldom::{Seldom, Tell};
+use crate::shard::{Shard, What};
 
 /// Why a channel could not be used.
 #[derive(Debug, thiserror::Error)]
 enum Unusable {
     #[error(transparent)]
     Tunnel(#[from] TunnelError),
-    #[error("the port does not answer a NoOp within {0:?}: is a CodeSafe machine with SEEJobs enabled behind it?")]
+    #[error(
+        "the port does not answer a NoOp within {0:?}; check seejobs_port, and that a CodeSafe machine with SEEJobs enabled is behind it"
+    )]
     Silent(Duration),
-    #[error("the port answers a NoOp with something else ({0}): is it the machine's SEEJobs port?")]
+    #[error("the port answers a NoOp with something else ({0}); check that seejobs_port is the machine's SEEJobs port")]
     NotSeeJobs(Broken),
-    #[error("the machine refuses a NoOp")]
+    #[error("the machine refuses a NoOp; check wire.profile, and the machine's own log")]
     NoOpRefused,
-    #[error("the machine closed the channel before it answered a NoOp")]
+    #[error("the machine closed the channel before it answered a NoOp; check seejobs_port, and that the machine runs")]
     Closed,
 }
 
@@ -91,19 +94,30 @@ impl Keeper {
     }
 
     fn refused(&self, unusable: &Unusable, backoff: &mut Backoff) -> Duration {
+        static NONE: Seldom = Seldom::new("no channel");
+        static FORBIDDEN: Seldom = Seldom::new("the machine's SSH server forbids the channel");
         let machine = &*self.name;
         if matches!(unusable, Unusable::Tunnel(error) if error.is_permanent()) {
             let refused_retry = self.orders.borrow().config.ssh.refused_retry;
-            self.shard.with(|state, _| state.pools[self.machine.0].prohibited());
-            tracing::error!(
-                machine,
-                error = %unusable,
-                retry_in = ?refused_retry,
-                "the machine's SSH server forbids the channel: none until that is mended"
-            );
+            self.shard.with(|state, _| {
+                state.pools[self.machine.0].prohibited();
+                state.front.happened(self.machine, What::ChannelForbidden, unusable);
+            });
+            if let Some(Tell { untold }) = FORBIDDEN.tell(machine) {
+                tracing::error!(
+                    machine,
+                    error = %unusable,
+                    retry_in = ?refused_retry,
+                    untold,
+                    "the machine's SSH server forbids the channel: none until that is mended"
+                );
+            }
             return refused_retry;
         }
-        tracing::warn!(machine, error = %unusable, "no channel");
+        if let Some(Tell { untold }) = NONE.tell(machine) {
+            tracing::warn!(machine, error = %unusable, untold, "no channel");
+        }
+        self.shard.with(|state, _| state.front.happened(self.machine, What::ChannelFailed, unusable));
         self.limit(backoff);
         backoff.wait(chance())
     }
@@ -174,9 +188,17 @@ struct Pump<'a> {
 impl<'a> Pump<'a> {
     fn start(keeper: &'a Keeper) -> Self {
         let wake = Arc::new(Notify::new());
-        let channel =
-            keeper.shard.with(|state, now| state.channel_opened(now, keeper.machine, keeper.class, wake.clone()));
+        let channel = keeper.shard.with(|state, now| {
+            state.front.is_well(keeper.machine);
+            state.channel_opened(now, keeper.machine, keeper.class, wake.clone())
+        });
         Self { keeper, channel, wake }
+    }
+
+    /// The channel is lost, for this reason.
+    fn happened(&self, why: &dyn std::fmt::Display) {
+        let Keeper { shard, machine, .. } = self.keeper;
+        shard.with(|state, _| state.front.happened(*machine, What::ChannelLost, why));
     }
 
     async fn run(self, read: ReadHalf, write: WriteHalf) -> End {
@@ -188,15 +210,31 @@ impl<'a> Pump<'a> {
             // it now.
             () = self.drained() => return End::Drained,
             lost = self.send(write) => {
-                tracing::warn!(machine, error = %lost, "a channel is lost");
+                static LOST: Seldom = Seldom::new("a channel is lost");
+                if let Some(Tell { untold }) = LOST.tell(machine) {
+                    tracing::warn!(machine, error = %lost, untold, "a channel is lost");
+                }
+                self.happened(&lost);
                 // What has come before it was lost is delivered; there is not much, and nothing more to wait for.
                 tokio::time::timeout(LAST_REPLIES, receive).await.unwrap_or(Ok(()))
             }
         };
         match received {
-            Ok(()) => tracing::warn!(machine, "a channel has ended"),
+            Ok(()) => {
+                static ENDED: Seldom = Seldom::new("a channel has ended");
+                if let Some(Tell { untold }) = ENDED.tell(machine) {
+                    tracing::warn!(machine, untold, "a channel has ended");
+                }
+                if !self.keeper.tunnel.is_closed() {
+                    self.happened(&"the machine closed it");
+                }
+            }
             Err(broken) => {
-                tracing::error!(machine, error = %broken, "a channel is closed: the machine broke the protocol");
+                static BROKEN: Seldom = Seldom::new("a channel is closed: the machine broke the protocol");
+                if let Some(Tell { untold }) = BROKEN.tell(machine) {
+                    tracing::error!(machine, error = %broken, untold, "a channel is closed: the machine broke the protocol");
+                }
+                self.happened(&broken);
             }
         }
         End::Lost

@@ -16,7 +16,8 @@ use super::pacer;
 use super::serving::{Recorded, Serving};
 use crate::config::Config;
 use crate::schedule::{MachineId, SizeClass};
-use crate::shard::Shard;
+use crate::seldom::{Seldom, Tell};
+use crate::shard::{Shard, What};
 
 /// What a keeper and those that it keeps are told.
 #[derive(Clone, Debug)]
@@ -269,18 +270,28 @@ async fn connect(
 
 fn failed(shard: &Shard, id: MachineId, machine: &str, life: &mut Recorded, error: &TunnelError) -> Option<Duration> {
     let is_refused = error.is_permanent();
-    shard.with(|state, _| state.pools[id.0].failed(is_refused));
+    shard.with(|state, _| {
+        state.pools[id.0].failed(is_refused);
+        state.front.happened(id, if is_refused { What::Refused } else { What::ConnectFailed }, error);
+    });
     let wait = life.on(if is_refused { Event::Refused } else { Event::Failed });
     let retry_in = wait.unwrap_or_default();
     if is_refused {
-        tracing::error!(
-            machine,
-            %error,
-            ?retry_in,
-            "the machine's SSH server refused, or is not the one that is pinned: no tunnel until that is mended"
-        );
+        static REFUSED: Seldom = Seldom::new("the machine's SSH server refused: no tunnel");
+        if let Some(Tell { untold }) = REFUSED.tell(machine) {
+            tracing::error!(
+                machine,
+                %error,
+                ?retry_in,
+                untold,
+                "the machine's SSH server refused, or is not the one that is pinned: no tunnel until that is mended"
+            );
+        }
     } else {
-        tracing::warn!(machine, %error, ?retry_in, "no tunnel");
+        static NONE: Seldom = Seldom::new("no tunnel");
+        if let Some(Tell { untold }) = NONE.tell(machine) {
+            tracing::warn!(machine, %error, ?retry_in, untold, "no tunnel");
+        }
     }
     wait
 }

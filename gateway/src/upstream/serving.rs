@@ -13,7 +13,8 @@ use super::channel;
 use super::keeper::Orders;
 use super::life::{Event, Life, Waits};
 use crate::schedule::{MachineId, SizeClass};
-use crate::shard::{Shard, TunnelState};
+use crate::seldom::{Seldom, Tell};
+use crate::shard::{Shard, TunnelState, What};
 
 /// A tunnel's life, of which every change is shown in its pool's numbers.
 pub(super) struct Recorded {
@@ -81,22 +82,31 @@ const LEAST_AGE: f64 = 0.9;
 impl Serving {
     /// Opens the channels of a tunnel that has just been made.
     pub(super) fn start(mut life: Recorded, tunnel: Tunnel, class: SizeClass, orders: watch::Receiver<Orders>) -> Self {
+        static UP: Seldom = Seldom::up_to(64, "tunnel up");
         life.on(Event::Connected);
         let (shard, id) = (life.shard.clone(), life.machine);
         let Orders { config, version, .. } = orders.borrow().clone();
         let machine = &config.machines[id.0];
         let agreed = tunnel.negotiated();
-        tracing::info!(
-            machine = machine.name,
-            server = tunnel.server(),
-            version = tunnel.server_version(),
-            key_exchange = agreed.map(|agreed| agreed.key_exchange.as_str()),
-            host_key = agreed.map(|agreed| agreed.host_key.as_str()),
-            cipher = agreed.map(|agreed| agreed.cipher.as_str()),
-            "tunnel up"
-        );
+        if let Some(Tell { untold }) = UP.tell(&machine.name) {
+            tracing::info!(
+                machine = machine.name,
+                server = tunnel.server(),
+                version = tunnel.server_version(),
+                key_exchange = agreed.map(|agreed| agreed.key_exchange.as_str()),
+                host_key = agreed.map(|agreed| agreed.host_key.as_str()),
+                cipher = agreed.map(|agreed| agreed.cipher.as_str()),
+                untold,
+                "tunnel up"
+            );
+        }
         let tunnel = Arc::new(tunnel);
-        shard.with(|state, _| state.pools[id.0].made(&tunnel));
+        let which = if class == SizeClass::Bulk { ", for large jobs" } else { "" };
+        shard.with(|state, _| {
+            state.pools[id.0].made(&tunnel);
+            let (server, version) = (tunnel.server(), tunnel.server_version());
+            state.front.happened(id, What::TunnelUp, format_args!("{server}, {version}{which}"));
+        });
         let (is_draining, draining) = watch::channel(false);
         let up = Arc::new(watch::Sender::new(0));
         let mut channels = JoinSet::new();
@@ -145,9 +155,15 @@ impl Serving {
 
     /// Waits until it is lost.
     pub(super) async fn lost(&self) {
+        static LOST: Seldom = Seldom::new("tunnel lost");
         let lost = self.tunnel.closed().await;
         let config = self.orders.borrow().config.clone();
-        tracing::warn!(machine = config.machines[self.life.machine.0].name, %lost, "tunnel lost");
+        let machine = &config.machines[self.life.machine.0].name;
+        if let Some(Tell { untold }) = LOST.tell(machine) {
+            tracing::warn!(machine, %lost, untold, "tunnel lost");
+        }
+        let id = self.life.machine;
+        self.life.shard.with(|state, _| state.front.happened(id, What::TunnelLost, &lost));
     }
 
     /// Waits until it can take over from `other`: all its channels are up, or, where some do not come up in time, at least as many
@@ -187,6 +203,8 @@ impl Serving {
         let config = self.orders.borrow().config.clone();
         let machine = &config.machines[self.life.machine.0].name;
         tracing::info!(machine, age = ?self.since.elapsed(), "a tunnel drains");
+        let (id, age) = (self.life.machine, self.since.elapsed().as_secs());
+        self.life.shard.with(|state, _| state.front.happened(id, What::TunnelDrains, format_args!("after {age} s")));
         self.is_draining.send_replace(true);
         while self.channels.join_next().await.is_some() {}
         self.close().await;

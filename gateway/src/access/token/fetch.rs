@@ -72,7 +72,7 @@ pub enum FetchError {
 }
 
 /// Whether a host, as an address has it, is this computer.
-pub(super) fn is_loopback(host: &str) -> bool {
+pub(crate) fn is_loopback(host: &str) -> bool {
     let bare = bare(host);
     bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }

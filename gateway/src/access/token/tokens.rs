@@ -11,6 +11,7 @@ use super::cache::{self, Cache};
 use super::{KeySource, Keys, SourceError, TokenError, Verified, Verifier};
 
 use crate::config::Token;
+use crate::seldom::{Seldom, Tell};
 
 /// How long is waited for what.
 #[derive(Clone, Copy, Debug)]
@@ -263,14 +264,16 @@ impl Tokens {
                 *state = Arc::new(State::On { token: token.clone(), verifier, read, cache });
             }
             Err(error) => {
+                static NOT_READ: Seldom = Seldom::new("the token keys could not be read");
                 counts.failed_reads.fetch_add(1, Ordering::Relaxed);
+                let Some(Tell { untold }) = NOT_READ.tell("") else { return };
                 match &**state {
                     State::On { read, .. } => {
                         let age = read.elapsed();
-                        tracing::warn!(%source, %error, ?age, stale = ?token.stale, "the token keys could not be read; the last ones stay in use until they are stale");
+                        tracing::warn!(%source, %error, ?age, untold, stale = ?token.stale, "the token keys could not be read; the last ones stay in use until they are stale");
                     }
                     State::Off | State::Waiting(_) => {
-                        tracing::warn!(%source, %error, "the token keys could not be read; all tokens are refused until they are");
+                        tracing::warn!(%source, %error, untold, "the token keys could not be read; all tokens are refused until they are");
                     }
                 }
             }

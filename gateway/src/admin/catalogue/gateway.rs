@@ -1,7 +1,9 @@
 //! What is shown of the gateway itself: its limits, who is let in, its audit log, its process.
 
 use super::Metric;
-use super::labels::{HANDSHAKE, LIMIT, LIMIT_SECONDS, NEAR, READ, RECORDED, TAKEN, TLS_LISTENER, VERSION};
+use super::labels::{
+    HANDED_OVER, HANDSHAKE, LIMIT, LIMIT_SECONDS, NEAR, READ, RECORDED, SPANS, TAKEN, TLS_LISTENER, VERSION,
+};
 
 pub(super) const LIMITS: &[Metric] = &[
     Metric::gauge(
@@ -67,6 +69,12 @@ pub(super) const WAYS_IN: &[Metric] = &[
 ];
 
 pub(super) const AUDIT: &[Metric] = &[
+    Metric::counter(
+        "seeway_spans_total",
+        &[SPANS],
+        "[Spans](tracing.md) of sampled jobs: sent to the collector, dropped for want of room, or lost because it refused them or was away",
+        "`failed`: the collector in `[trace]` is away or refuses; `dropped`: it is too slow, or `trace.sample_ratio` too large. No job suffers",
+    ),
     Metric::counter(
         "seeway_audit_records_total",
         &[RECORDED],
@@ -141,6 +149,18 @@ pub(super) const GATEWAY: &[Metric] = &[
         &[TAKEN],
         "Reloads, by whether the file was taken, or refused and changed nothing",
         "`refused`: the file has problems, or needs a restart; the log names line and key",
+    ),
+    Metric::counter(
+        "seeway_handovers_total",
+        &[READ],
+        "Takings-over: `ok`, this gateway from the one before it; `failed`, another one that wanted to take over from this one",
+        "`failed`: an upgrade has not come about, and this gateway goes on; the new one's log says why",
+    ),
+    Metric::counter(
+        "seeway_handed_over_total",
+        &[HANDED_OVER],
+        "What this gateway got from the one before it: listening sockets and legacy connections",
+        "to see what an upgrade has moved",
     ),
     Metric::gauge(
         "seeway_config_loaded_timestamp_seconds",

@@ -66,4 +66,10 @@ pub(super) const TAKEN: Label = fixed("result", || vec!["ok", "refused"]);
 
 pub(super) const READ: Label = fixed("result", || vec!["ok", "failed"]);
 
+/// What one gateway gets from another.
+pub(super) const HANDED_OVER: Label = fixed("kind", || vec!["listener", "caller"]);
+
+/// What becomes of a job's span.
+pub(super) const SPANS: Label = fixed("result", || vec!["exported", "dropped", "failed"]);
+
 pub(super) const RECORDED: Label = fixed("result", || vec!["written", "dropped"]);

@@ -110,7 +110,8 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     if trials.iter().all(Trial::passed) { Ok(()) } else { Err(Failure::Said) }
 }
 
-fn counted(count: usize, what: &str) -> String {
+/// `1 problem`, `2 problems`.
+pub(super) fn counted(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 

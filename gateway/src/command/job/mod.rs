@@ -201,8 +201,9 @@ fn read_job(input: &Input) -> Result<Bytes, Failure> {
         from_hex(text).map_err(|why| Failure::Misused(format!("--hex {why}")))?
     } else if let Some(path) = &input.file {
         let name = path.display().to_string();
-        let file =
-            File::open(path).map_err(|error| Failure::Failed(format!("the job {name} can not be read: {error}")))?;
+        let file = File::open(path).map_err(|error| {
+            Failure::Failed(format!("the job {name} can not be read: {error}; name a file that this user may read"))
+        })?;
         read_all(file, &name)?
     } else if input.stdin.is_some() {
         read_all(io::stdin().lock(), "on stdin")?
@@ -215,9 +216,13 @@ fn read_job(input: &Input) -> Result<Bytes, Failure> {
 fn read_all(source: impl io::Read, name: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let mut job = Zeroizing::new(Vec::new());
     let read = source.take(JOB_LIMIT + 1).read_to_end(&mut job);
-    let read = read.map_err(|error| Failure::Failed(format!("the job {name} can not be read: {error}")))?;
+    let read = read.map_err(|error| {
+        Failure::Failed(format!("the job {name} can not be read: {error}; name a file that this user may read"))
+    })?;
     if read as u64 > JOB_LIMIT {
-        return Err(Failure::Failed(format!("the job {name} has more than {JOB_LIMIT} bytes, which no machine takes")));
+        return Err(Failure::Failed(format!(
+            "the job {name} has more than {JOB_LIMIT} bytes, which no machine takes; send a smaller one"
+        )));
     }
     Ok(job)
 }

@@ -74,7 +74,10 @@ impl Plan {
             Self::Hardserver { address, world, options, timeout } => {
                 let hardserver = Hardserver::connect(&address, options).await.map_err(|error| failed(&error))?;
                 let world = hardserver.world(&world).await.map_err(|error| {
-                    Failure::Failed(format!("the world {world:?} can not be used: {}", JobFailed::from(error)))
+                    Failure::Failed(format!(
+                        "the world {world:?} can not be used: {}; see which there are with: seeway check",
+                        JobFailed::from(error)
+                    ))
                 })?;
                 Ok(Way::Hardserver { world, timeout })
             }
@@ -91,7 +94,10 @@ fn stream_options(args: &Args) -> Result<stream::Options, Failure> {
         None => Profile::open_1(),
         Some(file) => {
             let unusable = |why: &dyn fmt::Display| {
-                Failure::Failed(format!("the profile {} can not be used: {why}", file.display()))
+                Failure::Failed(format!(
+                    "the profile {} can not be used: {why}; name a file in the form of proto/src/wire/open-1.toml",
+                    file.display()
+                ))
             };
             let text = std::fs::read_to_string(file).map_err(|error| unusable(&error))?;
             Profile::from_toml(&text).map_err(|error| unusable(&error))?.into()

@@ -125,7 +125,9 @@ pub(super) fn client_name(text: &str) -> Result<String, String> {
 }
 
 fn failed(error: &dyn std::fmt::Display) -> Failure {
-    Failure::Failed(format!("no certificate could be made: {error}"))
+    Failure::Failed(format!(
+        "no certificate could be made: {error}; check the names that it is to have (--server-name, --client)"
+    ))
 }
 
 fn spiffe(name: &str) -> Result<SanType, Failure> {
@@ -140,7 +142,9 @@ fn server_names(names: &[String]) -> Result<Vec<SanType>, Failure> {
     let name = |name: &String| match name.parse::<IpAddr>() {
         Ok(address) => Ok(SanType::IpAddress(address)),
         Err(_) => Ia5String::try_from(name.clone()).map(SanType::DnsName).map_err(|_| {
-            Failure::Misused(format!("--server-name: `{name}` is neither a host's name nor an IP address"))
+            Failure::Misused(format!(
+                "--server-name: `{name}` is neither a host's name nor an IP address; write one that callers connect to"
+            ))
         }),
     };
     names.iter().map(name).collect()
@@ -167,13 +171,20 @@ impl Authority {
             });
         }
         let unreadable = |file: &Path, error: &dyn std::fmt::Display| {
-            Failure::Failed(format!("{} can not be read: {error}", file.display()))
+            Failure::Failed(format!(
+                "{} can not be read: {error}; let this user read it, or choose another directory",
+                file.display()
+            ))
         };
         let certificate = CertificateDer::from_pem_file(&files.0).map_err(|error| unreadable(&files.0, &error))?;
         let key = std::fs::read_to_string(&files.1).map(Zeroizing::new);
         let key = key.map_err(|error| unreadable(&files.1, &error))?;
-        let key = KeyPair::from_pem(&key)
-            .map_err(|_| Failure::Failed(format!("{} is not a private key in PEM form", files.1.display())))?;
+        let key = KeyPair::from_pem(&key).map_err(|_| {
+            Failure::Failed(format!(
+                "{} is not a private key in PEM form; bring the right one back, or choose another directory",
+                files.1.display()
+            ))
+        })?;
         // Its name is not read from it but known; `issue` finds out where it is another one.
         Ok(Self { file: files.0.clone(), certificate, issuer: Issuer::new(Self::parameters(name), key) })
     }

@@ -1,6 +1,6 @@
 //! Who comes in, where, and what they may do.
 
-use super::Kind::{Duration, Integer, List, Text};
+use super::Kind::{Choice, Choices, Duration, Integer, List, Text};
 use super::Unset::{Default, Optional, Required};
 use super::{Key, Table, key};
 
@@ -27,7 +27,7 @@ const TLS_KEYS: &[Key] = &[
     ),
     key(
         "client_certificates",
-        Text,
+        Choice(&["required", "optional"]),
         Default("required"),
         "With `client_ca`: `\"required\"` lets nobody in without a certificate, `\"optional\"` lets them in as `anonymous`.",
     ),
@@ -40,7 +40,7 @@ const TLS_KEYS: &[Key] = &[
     ),
     key(
         "expired_crl",
-        Text,
+        Choice(&["refuse", "accept"]),
         Default("refuse"),
         "What becomes of an authority's certificates when its list is past its next update: `\"refuse\"` or `\"accept\"`.",
     ),
@@ -102,6 +102,7 @@ pub(super) const LISTEN: Table = Table {
             Text,
             Default("127.0.0.1:9464"),
             "Where `/metrics`, `/healthz` and `/readyz` are, and where `seeway reload`, `drain` and `resume` come in; written like `grpc`. \
+             A loopback address, unless `management` is set: then there are only pages to read, and probes and Prometheus may come from elsewhere. \
              `\"\"` switches them off.",
         ),
         key(
@@ -110,6 +111,13 @@ pub(super) const LISTEN: Table = Table {
             Optional("changes come in at `admin`"),
             "Where `seeway reload`, `drain` and `resume` come in instead of at `admin`: `unix:/path`, or `tls:host:port` with what \
              `[management_tls]` says. Who may ask for them is said by a `[[permission]]` with `admin`.",
+        ),
+        key(
+            "handover",
+            Text,
+            Optional("nobody can take over"),
+            "`unix:/path`: where a gateway that is started with `seeway serve --take-over` asks this one for its listeners and \
+             callers ([upgrades](operations.md#upgrade)). Only the gateway's own user and root are answered.",
         ),
         key(
             "socket_mode",
@@ -168,7 +176,7 @@ pub(super) const PERMISSION: Table = Table {
         ),
         key(
             "may",
-            List,
+            Choices(&["submit", "pipe", "hardserver", "admin"]),
             Required,
             "What they may do: `submit` jobs, `pipe` bytes to a machine's port, send other commands to the `hardserver` behind; or \
              `admin`: reload, drain and resume, in a rule of its own.",

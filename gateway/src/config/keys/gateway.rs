@@ -1,6 +1,6 @@
 //! The gateway's own: threads, limits, the audit log, the process.
 
-use super::Kind::{Boolean, Duration, Integer, List, Shards, Text};
+use super::Kind::{Boolean, Choice, Duration, Integer, List, Shards, Text};
 use super::Unset::{Default, Optional};
 use super::{Table, key};
 
@@ -27,6 +27,13 @@ pub(super) const RUNTIME: Table = Table {
             Duration { zero: true },
             Default("30s"),
             "How long the gateway, told to end, waits for jobs that are still out. `\"0s\"` does not wait.",
+        ),
+        key(
+            "handover_timeout",
+            Duration { zero: true },
+            Default("5m"),
+            "How long a gateway that another one has taken over from goes on serving the streams, pipes and connections that can not \
+             move; then it drains.",
         ),
     ],
 };
@@ -144,14 +151,14 @@ pub(super) const AUDIT: Table = Table {
         ),
         key(
             "when_full",
-            Text,
+            Choice(&["stop", "drop"]),
             Default("stop"),
             "What a full disk, or a server that takes no records, means to jobs: `\"stop\"` refuses new ones (not sent, NotAvailable) \
              until records can be written again; `\"drop\"` lets them run, and drops and counts records that `buffer` has no room for.",
         ),
         key(
             "sync",
-            Text,
+            Choice(&["batch", "never"]),
             Default("batch"),
             "Whether each batch of records is synced to the disk (`\"batch\"`), so that a power cut costs no more than the last few \
              milliseconds, or that is left to the system (`\"never\"`). No job waits for it.",
@@ -193,7 +200,7 @@ pub(super) const PROCESS: Table = Table {
     keys: &[
         key(
             "sandbox",
-            Text,
+            Choice(&["prefer", "require", "off"]),
             Default("prefer"),
             "Takes away files, ports (Landlock) and system calls (seccomp) that a running gateway does not need. `\"prefer\"`: as far \
              as the kernel can, with a warning where it can't. `\"require\"`: else it does not start. `\"off\"`: nothing. New files \
@@ -201,7 +208,7 @@ pub(super) const PROCESS: Table = Table {
         ),
         key(
             "lock_memory",
-            Text,
+            Choice(&["prefer", "require", "off"]),
             Default("prefer"),
             "Keeps memory, in which keys and jobs are, out of swap space; needs `LimitMEMLOCK=infinity`. `\"prefer\"`: where there \
              is swap space, with a warning where it can't. `\"require\"`: else it does not start. `\"off\"`: never.",
@@ -218,7 +225,7 @@ pub(super) const PROCESS: Table = Table {
             List,
             Optional("any"),
             "The only TCP ports that the gateway may connect to, besides 53 for names: those of the machines' SSH servers, of \
-             `listen.upstream_hardserver` and of `token.jwks`. Machines that a reload adds must be at these ports too.",
+             `listen.upstream_hardserver`, of `token.jwks` and of `trace.endpoint`. Machines that a reload adds must be at these ports too.",
         ),
     ],
 };

@@ -1,6 +1,6 @@
 //! What jobs are sent to: machines, worlds, and how they are reached and judged.
 
-use super::Kind::{Boolean, Duration, Integer, List, Text};
+use super::Kind::{Boolean, Choice, Duration, Integer, List, Text};
 use super::Unset::{Default, Optional, Required};
 use super::{Table, key};
 
@@ -110,7 +110,7 @@ pub(super) const WORLD: Table = Table {
         ),
         key(
             "affinity",
-            Text,
+            Choice(&["prefer", "strict"]),
             Default("prefer"),
             "What becomes of a job with an `affinity_key` whose machine is down: `\"prefer\"` sends it to the key's next machine, \
              `\"strict\"` fails it (NotAvailable).",
@@ -170,7 +170,7 @@ pub(super) const SSH: Table = Table {
         key("rekey_after", Duration { zero: false }, Default("1h"), "New SSH keys are agreed on after this time."),
         key(
             "algorithms",
-            Text,
+            Choice(&["modern", "fips"]),
             Default("modern"),
             "What tunnels may be made with: `\"modern\"`, or `\"fips\"`, what the FIPS publications approve of it. \
              `seeway check --algorithms` lists both.",

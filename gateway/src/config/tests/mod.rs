@@ -4,6 +4,7 @@ mod audit;
 mod problems;
 mod reload;
 mod token;
+mod trace;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

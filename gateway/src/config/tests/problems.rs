@@ -139,7 +139,7 @@ fn each_problem_has_its_line_its_key_and_what_to_do() {
         (
             with("admin = \"\"", "admin = \"192.0.2.1:1\""),
             "4: listen.admin: 192.0.2.1:1 is not a loopback",
-            "or with TLS",
+            "set listen.management",
         ),
         (
             with("admin = \"\"", "admin = \"localhost:65536\""),

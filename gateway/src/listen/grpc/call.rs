@@ -21,6 +21,7 @@ use super::priority;
 use super::somebody::Somebody;
 use crate::schedule::{JobId, NewJob};
 use crate::shard::{Finished, Shard};
+use crate::trace;
 
 /// A job whose outcome is waited for. Dropping it cancels the job, as far as it has not left.
 struct Call<'a> {
@@ -37,6 +38,7 @@ pub(super) async fn submit(
     somebody: Somebody,
     mut messages: Messages,
     deadline: Option<Instant>,
+    context: Option<trace::Context>,
 ) -> Result<Answer, Status> {
     if let Err(status) = messages.only().await {
         shard.with(|state, _| state.front.late.grpc += u64::from(messages.was_late()));
@@ -45,10 +47,10 @@ pub(super) async fn submit(
     let caller = somebody.caller().clone();
     let mut held = Held::none(caller.holding().clone());
     let mut call = Call { shard, ticket: caller.ticket(), caller, job: None, has_ended: false };
-    let mut outcome = None;
+    let (mut outcome, mut context) = (None, context);
     messages.take(|message| {
         if outcome.is_none() {
-            outcome = Some(call.begin(&Submit::decode(message)?, &somebody, deadline));
+            outcome = Some(call.begin(&Submit::decode(message)?, &somebody, deadline, context.take()));
         }
         Ok(true)
     })?;
@@ -73,6 +75,7 @@ impl Call<'_> {
         request: &Submit<'_>,
         somebody: &Somebody,
         deadline: Option<Instant>,
+        context: Option<trace::Context>,
     ) -> Result<oneshot::Receiver<Finished>, Status> {
         check_affinity_key(self.shard, somebody, request.world, request.affinity_key)?;
         let default_timeout = self.shard.config().limits.default_timeout;
@@ -93,6 +96,7 @@ impl Call<'_> {
                 priority: priority(request.priority),
                 affinity_key: request.affinity_key.as_bytes(),
             };
+            state.front.trace_next(self.caller.id(), context);
             self.job = state.submit(now, self.caller.id(), new);
             Ok(outcome)
         })

@@ -7,7 +7,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{self, Poll};
 use std::time::Instant;
 
 use http::header::CONTENT_TYPE;
@@ -24,6 +24,7 @@ use super::somebody::Somebody;
 use super::{call, deadline, stream};
 use crate::access::token::Tokens;
 use crate::shard::Shard;
+use crate::trace::Context;
 
 const SUBMIT: &str = "/seeway.v1.SeeJobService/Submit";
 const STREAM: &str = "/seeway.v1.SeeJobService/Stream";
@@ -38,6 +39,8 @@ pub(super) struct Direct {
     limit: usize,
     pipes: SeeJobServiceServer<super::Service>,
     others: Routes,
+    /// Whether spans are made of sampled jobs.
+    traces: bool,
 }
 
 type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
@@ -50,11 +53,17 @@ impl Direct {
         pipes: SeeJobServiceServer<super::Service>,
         others: Routes,
     ) -> Self {
-        Self { shard, tokens, limit, pipes, others }
+        let traces = shard.config().trace.is_some();
+        Self { shard, tokens, limit, pipes, others, traces }
     }
 
     fn somebody(&self, request: &Request<Body>) -> Result<Somebody, Status> {
         Somebody::of(&self.shard, &self.tokens, request.headers(), request.extensions())
+    }
+
+    /// The trace that a call belongs to, where spans are made and its caller names one.
+    fn context(&self, request: &Request<Body>) -> Option<Context> {
+        if self.traces { Context::of(request.headers()) } else { None }
     }
 
     fn messages(&self, request: Request<Body>, caller: &Caller, deadline: Option<Instant>) -> Messages {
@@ -68,11 +77,11 @@ impl Direct {
     fn submit(&self, request: Request<Body>) -> Answer {
         let deadline = deadline::of_call(Instant::now(), request.headers());
         let shard = self.shard.clone();
-        let asked = self.somebody(&request);
+        let (asked, context) = (self.somebody(&request), self.context(&request));
         let asked = asked.map(|somebody| (self.messages(request, somebody.caller(), deadline), somebody));
         Box::pin(async move {
             let answer = match asked {
-                Ok((messages, somebody)) => call::submit(&shard, somebody, messages, deadline).await,
+                Ok((messages, somebody)) => call::submit(&shard, somebody, messages, deadline, context).await,
                 Err(status) => Err(status),
             };
             Ok(match answer {
@@ -84,10 +93,11 @@ impl Direct {
 
     fn stream(&self, request: Request<Body>) -> Answer {
         let deadline = deadline::of_call(Instant::now(), request.headers());
+        let context = self.context(&request);
         let response = match self.somebody(&request) {
             Ok(somebody) => {
                 let messages = self.messages(request, somebody.caller(), None);
-                response(Body::new(stream::Answering::start(&self.shard, messages, &somebody, deadline)))
+                response(Body::new(stream::Answering::start(&self.shard, messages, &somebody, deadline, context)))
             }
             Err(status) => status.into_http(),
         };
@@ -100,7 +110,7 @@ impl Service<Request<Body>> for Direct {
     type Error = Infallible;
     type Future = Answer;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Infallible>> {
         Service::<Request<Body>>::poll_ready(&mut self.others, cx)
     }
 

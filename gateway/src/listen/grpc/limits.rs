@@ -49,6 +49,11 @@ impl Pipes {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
+    /// How many may be open.
+    pub fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
+    }
+
     /// How many are open.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)

@@ -26,6 +26,7 @@ use tonic::service::Routes;
 use crate::access::token::Tokens;
 use crate::audit::Actor;
 use crate::listen::stream::Stream;
+use crate::seldom::{Seldom, Tell};
 use crate::shard::{CallerCount, Shard};
 use connection::Connection;
 use direct::Direct;
@@ -82,7 +83,8 @@ pub struct Common {
 pub struct Server {
     shard: Shard,
     connections: mpsc::Sender<Result<Connection, std::io::Error>>,
-    stop: oneshot::Sender<()>,
+    /// Until it was told to stop.
+    stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
 
@@ -131,14 +133,31 @@ impl Server {
                 tracing::error!(%error, "the gRPC server has failed");
             }
         });
-        Self { shard: shard.clone(), connections, stop, task }
+        Self { shard: shard.clone(), connections, stop: Some(stop), task }
     }
 
     /// Serves a connection until its caller goes away.
     pub async fn serve(&self, stream: Stream, actor: Arc<Actor>, count: CallerCount) {
         let connection = Connection::new(&self.shard, stream, actor, count);
         if self.connections.send(Ok(connection)).await.is_err() {
-            tracing::error!("the gRPC server has ended; a connection is closed");
+            static ENDED: Seldom = Seldom::new("the gRPC server has ended; a connection is closed");
+            if let Some(Tell { untold }) = ENDED.tell("") {
+                tracing::error!(untold, "the gRPC server has ended; a connection is closed");
+            }
+        }
+    }
+
+    /// Tells callers to connect anew, which another gateway then takes, once they have finished what they have here. Connections that
+    /// were handed over before are served like the others.
+    pub async fn send_away(&mut self) {
+        // What waits there would be dropped unserved.
+        while self.connections.capacity() < BACKLOG && !self.task.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        tokio::task::yield_now().await;
+        if let Some(stop) = self.stop.take() {
+            // It may have failed.
+            let _ = stop.send(());
         }
     }
 
@@ -146,7 +165,9 @@ impl Server {
     pub async fn stop(self, timeout: Duration) {
         let Self { stop, mut task, connections, .. } = self;
         drop(connections);
-        let _ = stop.send(());
+        if let Some(stop) = stop {
+            let _ = stop.send(());
+        }
         if tokio::time::timeout(timeout, &mut task).await.is_err() {
             task.abort();
         }

@@ -24,6 +24,7 @@ use super::limits::{PipePlace, Pipes, check_affinity_key};
 use super::somebody::Somebody;
 use crate::audit::Event;
 use crate::schedule::WorldId;
+use crate::seldom::{Seldom, Tell};
 use crate::shard::{Failure, Shard};
 use crate::upstream::{self, PipeError};
 
@@ -179,7 +180,13 @@ async fn send(mut requests: Streaming<PipeRequest>, mut write: WriteHalf) {
                 }
             }
             Some(Message::Open(_)) | None => {
-                tracing::warn!("a pipe's caller sent a second `open`, or an empty message; its direction is ended");
+                static SECOND: Seldom = Seldom::new("a pipe's caller sent a second `open`, or an empty message");
+                if let Some(Tell { untold }) = SECOND.tell("") {
+                    tracing::warn!(
+                        untold,
+                        "a pipe's caller sent a second `open`, or an empty message; its direction is ended"
+                    );
+                }
                 break;
             }
         }

@@ -28,6 +28,7 @@ use super::priority;
 use super::somebody::Somebody;
 use crate::schedule::{CallerId, FrontEnd, NewJob};
 use crate::shard::{Answered, Shard, State};
+use crate::trace;
 
 /// How many jobs are handed over in one call, and about how many bytes of them: a packet of the tunnel's. What is more comes
 /// [`TURNS`] later. A caller's whole depth in one part would be handled by one process after the other, each waiting for the
@@ -109,12 +110,14 @@ impl Answering {
         requests: Messages,
         somebody: &Somebody,
         call_deadline: Option<Instant>,
+        context: Option<trace::Context>,
     ) -> Self {
         let room = Arc::new(Notify::new());
         let caller = shard.with(|state, now| {
             let caller = state.scheduler.caller_joined(FrontEnd::Grpc);
             state.front.add_stream(now, caller, somebody.identity(), room.clone());
             state.front.introduce_over(caller, somebody.caller().id(), somebody.identity());
+            state.front.trace_all(caller, context);
             caller
         });
         let expires = somebody.expires();

@@ -43,6 +43,14 @@ impl Socket {
         Ok(retry_on_intr(|| recv(self, &mut *into, RecvFlags::empty()))?.0)
     }
 
+    /// A second handle to the same socket.
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(stream) => stream.try_clone().map(Self::Tcp),
+            Self::Unix(stream) => stream.try_clone().map(Self::Unix),
+        }
+    }
+
     fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         Ok(retry_on_intr(|| send(self, bytes, WRITE_FLAGS))?)
     }

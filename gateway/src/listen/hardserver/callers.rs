@@ -3,22 +3,27 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token};
 use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc::UnboundedSender;
 
 use super::caller::{Caller, Socket};
 use super::chores::{Chore, Chores};
 use super::connection::{Connection, End, READ_BYTES, Turn};
 use crate::audit::Actor;
+use crate::handover::{Carried, Leaving};
 use crate::shard::{CallerCount, Shard, Written};
 
 /// How many connections are served in one call of the shard at most. What they say is dated with the call's beginning; with
 /// this many it lasts some 100 µs.
 const MOST_IN_A_TURN: usize = 64;
+
+/// How soon one looks again whether connections can leave. It is done once in a gateway's life, for some seconds as a rule.
+const BETWEEN_LEAVES: Duration = Duration::from_millis(5);
 
 /// What tells which connections have something to read: one wait for all of them.
 pub struct Poller {
@@ -53,6 +58,8 @@ struct Shared {
     chores: Arc<Chores>,
     /// Used by the shard's thread alone, so that the lock is never waited for.
     connections: Mutex<Connections>,
+    /// Where connections go from which nothing is outstanding; `None`: nowhere.
+    leaving: OnceLock<UnboundedSender<Option<Leaving>>>,
 }
 
 /// The connections by place. A place is used again when its connection has ended.
@@ -67,27 +74,45 @@ impl Callers {
     pub fn start(shard: &Shard, poller: Poller) -> Self {
         let Poller { poll, registry } = poller;
         let (shard, chores, connections) = (shard.clone(), Arc::default(), Mutex::default());
-        let callers = Self { shared: Arc::new(Shared { shard, registry, chores, connections }) };
+        let shared = Shared { shard, registry, chores, connections, leaving: OnceLock::new() };
+        let callers = Self { shared: Arc::new(shared) };
         let server = Server {
             shared: callers.shared.clone(),
             buffer: vec![0; READ_BYTES],
             unread: Vec::new(),
             ended: Vec::new(),
             next_look: None,
+            next_leave: None,
         };
         tokio::spawn(server.run(poll));
         callers
     }
 
-    /// Serves a connection until its caller goes away. The socket does not block. `count` is `None` where somebody else counts it.
-    pub fn adopt(&self, socket: Socket, actor: &Arc<Actor>, count: Option<CallerCount>) -> io::Result<()> {
+    /// Serves a connection until its caller goes away. The socket does not block. `count` is `None` where somebody else counts it;
+    /// `carried` is what another gateway knew of it.
+    pub fn adopt(
+        &self,
+        socket: Socket,
+        actor: &Arc<Actor>,
+        count: Option<CallerCount>,
+        carried: Option<Carried>,
+    ) -> io::Result<()> {
         let Shared { shard, registry, chores, .. } = &*self.shared;
         let mut connections = self.shared.connections();
         let place = connections.next_place();
         registry.register(&mut SourceFd(&socket.as_fd().as_raw_fd()), Token(place), Interest::READABLE)?;
         let caller = Arc::new(Caller { socket, place, chores: chores.clone() });
-        connections.add(place, Connection::new(shard, caller, actor, count));
+        connections.add(place, Connection::new(shard, caller, actor, count, carried));
         Ok(())
+    }
+
+    /// From now on each connection goes to `leaving` as soon as nothing of it is outstanding and every answer has been written. Those that
+    /// can not move stay.
+    pub fn leave(&self, leaving: UnboundedSender<Option<Leaving>>) {
+        // Said once in a gateway's life.
+        if self.shared.leaving.set(leaving).is_ok() {
+            self.shared.chores.wake();
+        }
     }
 }
 
@@ -102,6 +127,8 @@ struct Server {
     ended: Vec<(usize, End)>,
     /// When to look for messages that take too long to come; `None` where none has begun.
     next_look: Option<Instant>,
+    /// When to look again for connections that can leave for another gateway.
+    next_leave: Option<Instant>,
 }
 
 impl Server {
@@ -113,6 +140,9 @@ impl Server {
             if self.next_look.is_some_and(|look| look <= Instant::now()) {
                 self.look();
             }
+            if shared.leaving.get().is_some() && self.next_leave.is_none_or(|leave| leave <= Instant::now()) {
+                self.let_leave();
+            }
             if has_more || !self.unread.is_empty() || !shared.chores.is_empty() {
                 // Others first: a large job is many reads, and a large reply many writes.
                 tokio::task::yield_now().await;
@@ -121,6 +151,7 @@ impl Server {
                     biased;
                     () = shared.chores.noted() => {}
                     () = reached(self.next_look) => continue,
+                    () = reached(self.next_leave) => continue,
                     // It fails where the runtime ends, and with it this task. What comes after this is told anew.
                     ready = poll.readable_mut() => match ready {
                         Ok(mut ready) => ready.clear_ready(),
@@ -141,7 +172,7 @@ impl Server {
 
     /// Takes in what connections have to say, in one call of the shard; returns how many events there were.
     fn turn(&mut self, events: &Events) -> usize {
-        let Self { shared, buffer, unread, ended, next_look } = self;
+        let Self { shared, buffer, unread, ended, next_look, .. } = self;
         if events.is_empty() && unread.is_empty() && shared.chores.is_empty() {
             return 0;
         }
@@ -190,6 +221,34 @@ impl Server {
         // In a call of its own: what they were answered has been written when the first one was over.
         end_all(shared, connections, buffer, ended);
         count
+    }
+
+    /// Sends those away of which nothing is outstanding, and looks again soon. Where nobody takes them any more they stay.
+    fn let_leave(&mut self) {
+        let Self { shared, next_leave, unread, .. } = self;
+        let Some(leaving) = shared.leaving.get() else { return };
+        *next_leave = Some(Instant::now() + BETWEEN_LEAVES);
+        let connections = &mut *shared.connections();
+        for place in 0..connections.places.len() {
+            let Some(connection) = connections.at(place) else { continue };
+            if leaving.is_closed() {
+                if connection.stay() {
+                    unread.push(place);
+                    shared.chores.note(place, Chore::Resume);
+                }
+                continue;
+            }
+            if !shared.shard.with(|state, _| connection.may_leave(state)) {
+                continue;
+            }
+            let Some(connection) = connections.remove(place) else { continue };
+            // It was registered when it came, and its descriptor is closed here in any case.
+            let _ = shared.registry.deregister(&mut SourceFd(&connection.socket().as_fd().as_raw_fd()));
+            if let Some(gone) = shared.shard.with(|state, now| connection.leave(state, now)) {
+                // Whoever takes them may end at this moment. Nothing of it is outstanding, so that it may be closed.
+                let _ = leaving.send(Some(gone));
+            }
+        }
     }
 
     /// Closes the connections of which a message takes too long to come.

@@ -26,6 +26,11 @@ impl Chores {
         self.wake.notify_one();
     }
 
+    /// Has whoever waits for chores look for other things, too.
+    pub(super) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
     /// Waits until there are some.
     pub(super) async fn noted(&self) {
         self.wake.notified().await;

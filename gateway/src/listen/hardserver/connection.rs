@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use seeway_proto::mux::{Incoming, Received, UnknownCommands};
 use seeway_proto::outcome::{Outcome, Rejected};
@@ -12,19 +12,19 @@ use tokio::task::AbortHandle;
 use zeroize::Zeroize;
 
 use super::caller::{Caller, Socket};
+use super::chores::Chore;
 use super::pass::Passing;
 use super::socket::{KEPT_BYTES, decode_partial};
 use crate::audit::Actor;
 use crate::config::Config;
-use crate::schedule::{CallerId, FrontEnd, NewJob, Priority};
+use crate::handover::{Carried, Leaving};
+use crate::schedule::{CallerId, FrontEnd, NewJob, Priority, WorldId};
+use crate::seldom::{Seldom, Tell};
 use crate::shard::{CallerCount, LegacyPort, Meaning, Shard, State, Written};
 
 /// What one read takes at most: enough for a few hundred small jobs, small enough to stay in a core's cache, and for a large job
 /// not to keep the others waiting.
 pub(super) const READ_BYTES: usize = 64 * 1024;
-
-/// How often a connection that was closed for what it sent is told of.
-const BETWEEN_WARNINGS: Duration = Duration::from_secs(1);
 
 /// Why a connection ended.
 #[derive(Debug)]
@@ -65,18 +65,27 @@ pub(super) struct Connection {
     partial: WipedBuffer,
     told: Told,
     is_paused: bool,
+    /// It is about to leave for another gateway, and is not read from.
+    is_held: bool,
     /// Since when a message has begun and not come to its end, by no fault of the gateway's.
     unfinished: Option<Instant>,
     /// Whether the socket is watched for taking more.
     pub(super) is_watched_for_room: bool,
     /// What carries commands to the hardserver behind; `None` where those that are not Seeway's are refused.
     passing: Option<AbortHandle>,
-    _count: Option<CallerCount>,
+    /// `None` where somebody else counts it.
+    count: Option<CallerCount>,
 }
 
 impl Connection {
-    /// Joins the shard's callers.
-    pub(super) fn new(shard: &Shard, caller: Arc<Caller>, actor: &Arc<Actor>, count: Option<CallerCount>) -> Self {
+    /// Joins the shard's callers; with what another gateway knew of it.
+    pub(super) fn new(
+        shard: &Shard,
+        caller: Arc<Caller>,
+        actor: &Arc<Actor>,
+        count: Option<CallerCount>,
+        carried: Option<Carried>,
+    ) -> Self {
         let config = shard.config();
         let large_buffers = shard.with(|state, _| state.scheduler.large_buffers().clone());
         let incoming = Incoming::new(config.wire.profile.clone(), config.wire_limits(), config.limits.caller_jobs);
@@ -84,6 +93,15 @@ impl Connection {
         let passing = config.listen.upstream_hardserver.clone().map(Passing::to);
         if let Some(passing) = &passing {
             port = port.beside_hardserver(config.worlds.len(), passing.wakes.clone());
+        }
+        let partial = carried.map_or_else(WipedBuffer::new, |carried| {
+            port.bring_handles(&carried, |name| config.worlds.iter().position(|world| world.name == name).map(WorldId));
+            carried.unread
+        });
+        let is_paused = !partial.is_empty();
+        if is_paused {
+            // What it has said already is served like that of a connection that has waited for room.
+            caller.chores.note(caller.place, Chore::Resume);
         }
         let caller_id = shard.with(|state, now| {
             let caller = state.scheduler.caller_joined(FrontEnd::Hardserver);
@@ -95,14 +113,47 @@ impl Connection {
         Self {
             caller_id,
             caller,
-            partial: WipedBuffer::new(),
+            partial,
             told: Told::default(),
-            is_paused: false,
+            is_paused,
+            is_held: false,
             unfinished: None,
             is_watched_for_room: false,
             passing,
-            _count: count,
+            count,
         }
+    }
+
+    /// Whether it can leave for another gateway now: nothing of it is outstanding. From the first time that this is asked it is not read
+    /// from any more. Never, where something belongs to it that can not move: what TLS has agreed on, or a connection to the
+    /// hardserver behind.
+    pub(super) fn may_leave(&mut self, state: &mut State) -> bool {
+        let port = state.front.legacy(self.caller_id);
+        if self.count.is_none() || port.has_hardserver() {
+            return false;
+        }
+        // The rest of a command that is too large is read and dropped first.
+        self.is_held |= !port.incoming.is_skipping();
+        self.is_held && port.is_quiet()
+    }
+
+    /// Nobody takes it: it is read from again. Returns whether it was not.
+    pub(super) fn stay(&mut self) -> bool {
+        std::mem::take(&mut self.is_held)
+    }
+
+    /// Leaves for another gateway. `None` where the system has no descriptor for that: the caller sees its connection end.
+    pub(super) fn leave(mut self, state: &mut State, now: Instant) -> Option<Leaving> {
+        if let Some(passing) = &self.passing {
+            passing.abort();
+        }
+        let config = state.front.config().clone();
+        let mut carried = state.front.legacy(self.caller_id).take_handles(|world| config.worlds[world.0].name.clone());
+        carried.unread = std::mem::take(&mut self.partial);
+        state.caller_left(now, self.caller_id);
+        let socket = self.caller.socket.try_clone();
+        let socket = socket.inspect_err(|error| tracing::error!(%error, "a connection can not be handed over")).ok()?;
+        Some(Leaving { socket, carried, count: self.count? })
     }
 
     pub(super) fn socket(&self) -> &Socket {
@@ -127,7 +178,7 @@ impl Connection {
 
     /// Whether [`read`](Self::read) would find something to do.
     pub(super) fn wants_turn(&self) -> bool {
-        self.told.is_readable && !self.is_paused
+        self.told.is_readable && !self.is_paused && !self.is_held
     }
 
     /// Reads once, if there is something to read and room for it, and hands every whole command to whom it is for.
@@ -203,7 +254,7 @@ impl Connection {
 
     /// Goes on with what was read and not decoded for want of room, where there is some now.
     pub(super) fn resume(&mut self, turn: &mut Turn<'_>) -> Result<(), End> {
-        if !std::mem::take(&mut self.is_paused) {
+        if self.is_held || !std::mem::take(&mut self.is_paused) {
             return Ok(());
         }
         self.decode_kept(turn)
@@ -369,12 +420,11 @@ impl Connection {
                 tracing::debug!(peer = self.caller.socket.peer(), %error, "a legacy connection was lost");
             }
             End::Broken(error) => {
-                let (peer, broken) = (self.caller.socket.peer(), &mut turn.state.front.broken);
-                broken.count += 1;
-                // Whoever sends garbage must not be able to fill the log; a metric has them all.
-                if broken.said.is_none_or(|said| turn.now.saturating_duration_since(said) >= BETWEEN_WARNINGS) {
-                    broken.said = Some(turn.now);
-                    tracing::warn!(peer, %error, "a legacy connection was closed; more within the next second are not told");
+                static BROKEN: Seldom = Seldom::new("a legacy connection was closed: what it sent was no message");
+                turn.state.front.broken += 1;
+                let peer = self.caller.socket.peer();
+                if let Some(Tell { untold }) = BROKEN.tell("") {
+                    tracing::warn!(peer, %error, untold, "a legacy connection was closed");
                 } else {
                     tracing::debug!(peer, %error, "a legacy connection was closed");
                 }

@@ -18,6 +18,7 @@ use tokio::task::AbortHandle;
 use super::socket::{Reader, Socket, Writer, decode_partial};
 use crate::config::HardserverAddress;
 use crate::schedule::CallerId;
+use crate::seldom::{Seldom, Tell};
 use crate::shard::{LegacyPort, PassageWakes, Shard, StrayReply};
 
 /// How long a connect may take. It is to the same host.
@@ -94,8 +95,11 @@ impl Carrier {
             });
             // A caller that asks again and again does not fill the log.
             if was_reached || !matches!(lost, Lost::NotReached(_)) {
+                static LOST: Seldom = Seldom::new("a caller has lost the hardserver");
                 let (peer, hardserver) = (&*self.peer, &passing.address);
-                tracing::warn!(peer, %hardserver, error = %lost, "a caller has lost the hardserver");
+                if let Some(Tell { untold }) = LOST.tell("") {
+                    tracing::warn!(peer, %hardserver, error = %lost, untold, "a caller has lost the hardserver");
+                }
             }
             was_reached = !matches!(lost, Lost::NotReached(_));
         }

@@ -8,7 +8,9 @@ use seeway_proto::mux::{Incoming, Received};
 use seeway_proto::outcome::{NotSent, Outcome, Unknown};
 use seeway_proto::wire::{Command, OpaqueReply, Profile};
 
+use crate::handover::Carried;
 use crate::schedule::WorldId;
+use crate::seldom::{Seldom, Tell};
 use crate::shard::handles::{Handles, Meaning};
 use crate::shard::passage::{Loss, Passage, PassageWakes, Passed};
 
@@ -78,6 +80,26 @@ impl LegacyPort {
         self.handles = Handles::beside_hardserver(worlds, getrandom::u64().unwrap_or(1));
         self.passage = Some(Box::new(Passage::new(wakes)));
         self
+    }
+
+    /// The caller has handles that another gateway gave it. One for a world that is none here, by `find`, is refused.
+    pub fn bring_handles(&mut self, carried: &Carried, find: impl Fn(&str) -> Option<WorldId>) {
+        self.handles = Handles::brought(carried, find);
+    }
+
+    /// The handles that the caller has, for another gateway; `name` is a world's.
+    pub fn take_handles(&self, name: impl Fn(WorldId) -> String) -> Carried {
+        self.handles.to_carry(name)
+    }
+
+    /// Whether the caller has a connection to the hardserver behind, or is about to.
+    pub fn has_hardserver(&self) -> bool {
+        self.passage.as_ref().is_some_and(|passage| passage.is_connected || passage.outstanding() > 0)
+    }
+
+    /// Whether nothing is outstanding, and every answer has been written.
+    pub fn is_quiet(&self) -> bool {
+        self.incoming.outstanding() == 0 && self.owes_nothing()
     }
 
     /// The reader waits until an answer has made room.
@@ -216,10 +238,14 @@ impl LegacyPort {
         if asked.may_bring_handles {
             let lost = self.handles.came_by(reply.words());
             if lost > 0 {
-                tracing::warn!(
-                    handles = lost,
-                    "the hardserver gave a number that was a world's handle: ask for the world again"
-                );
+                static AMBIGUOUS: Seldom = Seldom::new("the hardserver gave a number that was a world's handle");
+                if let Some(Tell { untold }) = AMBIGUOUS.tell("") {
+                    tracing::warn!(
+                        handles = lost,
+                        untold,
+                        "the hardserver gave a number that was a world's handle: ask for the world again"
+                    );
+                }
             }
         }
         self.incoming.answer_with(reply.tag, message);

@@ -1,0 +1,550 @@
+//! One gateway takes over from another while callers go on: none of them sees a failed job, and nothing runs twice.
+
+use std::{
+    collections::HashMap,
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    os::unix::net::{UnixDatagram, UnixStream},
+    path::Path,
+    process::{Command, ExitStatus, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use rustix::process::Signal;
+use seeway_bench::{CallerError, Target, wire::WireCaller};
+use seeway_client::grpc::{Gateway as GrpcGateway, SubmitOptions};
+use seeway_proto::wire::ReplyBody;
+use seeway_tests::{
+    Config, Gateway, Identity, Machine, Sshd,
+    audit::AuditLog,
+    authority::Authority,
+    callers::{self, Told},
+    machine::seeway,
+    process::Process,
+    turn::Turn,
+    wait,
+};
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+
+const BOUND: Duration = wait::BOUND;
+
+/// A world `echo` on a machine that journals, and a gateway that can be taken over from.
+struct Estate {
+    _identity: Identity,
+    _sshd: Sshd,
+    machine: Machine,
+    config: Config,
+}
+
+impl Estate {
+    fn new(app: &str) -> Self {
+        let identity = Identity::generate();
+        let sshd = Sshd::start(&identity);
+        let machine = Machine::start(app);
+        let config = Config::of_one(&sshd, &machine, &identity, "echo")
+            .line("listen", "handover = \"unix:handover\"")
+            .line("runtime", "handover_timeout = \"60s\"");
+        Self { _identity: identity, _sshd: sshd, machine, config }
+    }
+}
+
+/// Counts of callers who go on through everything.
+#[derive(Default)]
+struct Ledger {
+    stop: AtomicBool,
+    replied: AtomicU64,
+    connects: AtomicU64,
+}
+
+impl Ledger {
+    fn goes_on(&self) -> bool {
+        !self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// The job's bytes, which the journal has as its id: `caller/number`.
+fn job(caller: u64, number: u64) -> Vec<u8> {
+    format!("{caller}/{number}").into_bytes()
+}
+
+/// One legacy connection for all of the test: whatever happens to the gateway, it never ends, and each job on it is replied to.
+async fn legacy(caller: u64, target: Target, ledger: Arc<Ledger>) {
+    let mut sent = 0;
+    let next = || {
+        ledger.goes_on().then(|| {
+            sent += 1;
+            (sent, job(caller, sent))
+        })
+    };
+    let on_answer = |number, told: Told<'_>| match told {
+        Told::Replied(bytes) => {
+            assert_eq!(bytes, job(caller, number));
+            ledger.replied.fetch_add(1, Ordering::Relaxed);
+        }
+        Told::Failed { reason, .. } => panic!("job {number} of caller {caller} on {target}: {reason}"),
+    };
+    ledger.connects.fetch_add(1, Ordering::Relaxed);
+    callers::run(&target, "echo", 8, next, on_answer).await.unwrap_or_else(|error| panic!("{target}: {error}"));
+}
+
+/// One gRPC stream after the other, of a few hundred jobs each.
+async fn streams(caller: u64, target: Target, ledger: Arc<Ledger>) {
+    let mut sent = 0;
+    while ledger.goes_on() {
+        let last = sent + 300;
+        let next = || {
+            (sent < last).then(|| {
+                sent += 1;
+                (sent, job(caller, sent))
+            })
+        };
+        let on_answer = |number, told: Told<'_>| match told {
+            Told::Replied(bytes) => {
+                assert_eq!(bytes, job(caller, number));
+                ledger.replied.fetch_add(1, Ordering::Relaxed);
+            }
+            Told::Failed { reason, .. } => panic!("job {number} of stream {caller}: {reason}"),
+        };
+        ledger.connects.fetch_add(1, Ordering::Relaxed);
+        let ran: Result<(), CallerError> = callers::run(&target, "echo", 8, next, on_answer).await;
+        ran.unwrap_or_else(|error| panic!("stream {caller}: {error}"));
+    }
+}
+
+/// Unary calls on one client, which connects anew when it is told to.
+async fn calls(caller: u64, address: String, ledger: Arc<Ledger>) {
+    let client = GrpcGateway::connect(&address).await.unwrap_or_else(|error| panic!("{address}: {error}"));
+    ledger.connects.fetch_add(1, Ordering::Relaxed);
+    let mut sent = 0;
+    while ledger.goes_on() {
+        sent += 1;
+        let options = SubmitOptions { timeout: Some(BOUND), ..SubmitOptions::default() };
+        let done = client.submit("echo", job(caller, sent), &options).await;
+        let done = done.unwrap_or_else(|error| panic!("call {sent} of caller {caller}: {} {error}", error.reason()));
+        assert_eq!(done.reply.as_bytes(), job(caller, sent));
+        ledger.replied.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn succeeded(mut old: Process) {
+    let status: ExitStatus = old.exit(BOUND);
+    assert_eq!(status.code(), Some(0), "{}", old.log());
+    assert!(old.log().contains("everything has been handed over"), "{}", old.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_job_fails_and_none_runs_twice_while_one_gateway_after_the_other_takes_over() {
+    let _turn = Turn::alone();
+    let estate = Estate::new("echo");
+    let mut gateway = Gateway::ready(&estate.config);
+    let ledger = Arc::new(Ledger::default());
+    let mut all = JoinSet::new();
+    let Target::Grpc(address) = gateway.grpc() else { panic!("gRPC") };
+    for caller in 0..8 {
+        let target = [gateway.unix(), gateway.tcp4(), gateway.tcp6()][caller as usize % 3].clone();
+        all.spawn(legacy(caller, target, ledger.clone()));
+    }
+    for caller in 8..11 {
+        all.spawn(streams(caller, gateway.grpc(), ledger.clone()));
+    }
+    for caller in 11..15 {
+        all.spawn(calls(caller, address.clone(), ledger.clone()));
+    }
+    for round in 0..3 {
+        let before = ledger.replied.load(Ordering::Relaxed);
+        let flows = || async { (ledger.replied.load(Ordering::Relaxed) > before + 2_000).then_some(()) };
+        wait::until_async("jobs flow", BOUND, flows).await;
+        let old = gateway.upgrade();
+        let old_log = tokio::task::spawn_blocking(move || succeeded(old));
+        old_log.await.unwrap_or_else(|error| panic!("round {round}: {error}"));
+        let metrics = gateway.metrics();
+        assert!((metrics.sum("seeway_handovers_total") - 1.0).abs() < 0.5, "it has taken over once");
+        assert!(
+            (metrics.sum_where("seeway_handed_over_total", "kind=\"caller\"") - 8.0).abs() < 0.5,
+            "all legacy connections have moved: {}",
+            gateway.log()
+        );
+    }
+    let before = ledger.replied.load(Ordering::Relaxed);
+    let flows = || async { (ledger.replied.load(Ordering::Relaxed) > before + 2_000).then_some(()) };
+    wait::until_async("jobs flow through the last one", BOUND, flows).await;
+    ledger.stop.store(true, Ordering::Relaxed);
+    while let Some(ended) = all.join_next().await {
+        ended.unwrap_or_else(|error| panic!("a caller has failed: {error}\n{}", gateway.log()));
+    }
+    let runs = estate.machine.journal().runs();
+    assert_eq!(runs.len() as u64, ledger.replied.load(Ordering::Relaxed), "each job has run");
+    let twice: Vec<_> = runs.iter().filter(|(_, times)| **times != 1).collect();
+    assert!(twice.is_empty(), "{twice:?}");
+    gateway.terminate();
+    assert_eq!(gateway.exit(BOUND).code(), Some(0), "{}", gateway.log());
+    assert!(!gateway.folder().join("nserver").exists(), "the last one removes the socket's file");
+    assert!(!gateway.folder().join("handover").exists());
+}
+
+/// What a legacy caller says is in its own hands: a command is cut in two, and the gateway is replaced between the halves.
+#[test]
+fn half_a_command_and_the_handles_move_with_their_connection() {
+    let _turn = Turn::beside_others();
+    let estate = Estate::new("echo");
+    let mut gateway = Gateway::ready(&estate.config);
+    let Target::Unix(path) = gateway.unix() else { panic!("a Unix socket") };
+    let mut half = UnixStream::connect(&path).expect("it listens");
+    half.set_read_timeout(Some(BOUND)).expect("set");
+    half.write_all(&open_world(1, b"echo")).expect("sent");
+    let handle = object(&mut half, 1);
+    let command = see_job(2, handle, b"cut in two");
+    half.write_all(&command[..9]).expect("sent");
+    // A second one says nothing at all.
+    let Target::Tcp(address) = gateway.tcp4() else { panic!("TCP") };
+    let mut idle = TcpStream::connect(address).expect("it listens");
+    idle.set_read_timeout(Some(BOUND)).expect("set");
+    idle.write_all(&open_world(1, b"echo")).expect("sent");
+    let idle_handle = object(&mut idle, 1);
+
+    succeeded(gateway.upgrade());
+    half.write_all(&command[9..]).expect("sent");
+    assert_eq!(reply(&mut half, 2), b"cut in two");
+    idle.write_all(&see_job(7, idle_handle, b"after a while")).expect("sent");
+    assert_eq!(reply(&mut idle, 7), b"after a while");
+
+    // A world that the next gateway has not is none on a handle of before, and none other either.
+    let other = estate.config.text("nserver").replace("name = \"echo\"", "name = \"other\"");
+    gateway.rewrite_as(&other);
+    succeeded(gateway.upgrade());
+    idle.write_all(&see_job(8, idle_handle, b"whose?")).expect("sent");
+    assert_eq!(status(&mut idle, 8), 4, "UnknownID: it has not run");
+    assert!(!estate.machine.journal().runs().contains_key("whose?"));
+    idle.write_all(&open_world(9, b"other")).expect("sent");
+    let new_handle = object(&mut idle, 9);
+    assert_ne!(new_handle, idle_handle);
+    idle.write_all(&see_job(10, new_handle, b"theirs")).expect("sent");
+    assert_eq!(reply(&mut idle, 10), b"theirs");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_that_take_long_are_answered_by_the_gateway_that_took_them() {
+    let _turn = Turn::beside_others();
+    let estate = Estate::new("slow:3000");
+    let mut gateway = Gateway::ready(&estate.config);
+    let mut caller: WireCaller<u64> =
+        WireCaller::connect(&gateway.unix(), 10).await.unwrap_or_else(|error| panic!("{error}"));
+    let world = caller.open_world("echo", 0).await.unwrap_or_else(|error| panic!("{error}"));
+    for number in 0..5 {
+        caller.stage(world, b"slow", number).expect("there is room");
+    }
+    let mut answers = HashMap::new();
+    let mut take = |number: u64, reply: ReplyBody<'_>| {
+        assert!(matches!(reply, ReplyBody::Job(_)), "job {number}: {reply:?}");
+        assert!(answers.insert(number, ()).is_none());
+    };
+    // What is staged is written with the first exchange, which waits for answers.
+    let exchanged = tokio::time::timeout(Duration::from_millis(500), caller.exchange(&mut take)).await;
+    assert!(exchanged.is_err(), "they take three seconds");
+    let in_flight = || (gateway.metrics().sum("seeway_jobs_in_flight") > 4.5).then_some(());
+    wait::until("all are in flight", BOUND, in_flight);
+    let old = gateway.upgrade();
+    // One that comes meanwhile waits in the socket until the connection has moved.
+    caller.stage(world, b"later", 5).expect("there is room");
+    while caller.in_flight() > 0 {
+        caller.exchange(&mut take).await.unwrap_or_else(|error| panic!("{error}"));
+    }
+    assert_eq!(answers.len(), 6);
+    succeeded(old);
+}
+
+/// A gateway that can't do what the running one does takes nothing from it.
+#[test]
+fn a_gateway_that_does_not_start_leaves_the_running_one_as_it_was() {
+    let _turn = Turn::beside_others();
+    let estate = Estate::new("echo");
+    let gateway = Gateway::ready(&estate.config);
+    let good = fs::read_to_string(gateway.config_file()).expect("written before");
+    let asked = |also: &str| {
+        let output = seeway().args(["upgrade", "--config"]).arg(gateway.config_file()).output().expect("it runs");
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(also), "{also}: {said}");
+        let job = seeway().args(["job", &gateway.unix().to_string(), "--world", "echo", "--data", "still"]).output();
+        assert_eq!(job.expect("it runs").stdout, b"still", "the running one goes on");
+    };
+    gateway.rewrite_as(&format!("{good}\n[limit]\n"));
+    asked("limit");
+    // An address that is taken, by somebody else.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+    let port = taken.local_addr().expect("bound").port();
+    gateway.rewrite_as(&good.replace("grpc = \"127.0.0.1:0\"", &format!("grpc = \"127.0.0.1:{port}\"")));
+    asked("did not take over");
+    // A machine that lets nobody in: the world would be worse off.
+    let stranger = Identity::generate();
+    let private = stranger.private().display().to_string();
+    let line = good.lines().find(|line| line.trim_start().starts_with("identity")).expect("it has an identity");
+    gateway.rewrite_as(&good.replace(line, &format!("identity = \"{private}\"")));
+    asked("no machine of echo is up");
+    gateway.rewrite_as(&good.replace("handover = \"unix:handover\"", ""));
+    asked("listen.handover");
+    gateway.rewrite_as(&good.replace("unix:handover", "unix:elsewhere"));
+    asked("no gateway answers");
+    gateway.rewrite_as(&good);
+    let log = gateway.log();
+    assert!(log.contains("this one goes on"), "{log}");
+    assert!(gateway.metrics().sum_where("seeway_handovers_total", "failed") > 1.5);
+}
+
+#[test]
+fn the_command_upgrades_and_where_the_file_is_the_same_it_reloads() {
+    let _turn = Turn::beside_others();
+    let estate = Estate::new("echo");
+    let mut gateway = Gateway::ready(&estate.config);
+    // The new gateway logs to where this command's errors go, for as long as it lives.
+    let errors = gateway.folder().join("errors");
+    let upgrade = |further: &[&str]| {
+        let mut command = seeway();
+        command.arg("upgrade").args(further).arg("--config").arg(gateway.config_file());
+        command.stderr(fs::File::create(&errors).expect("the temporary folder can be written"));
+        let output = command.stdout(Stdio::piped()).spawn().expect("it runs").wait_with_output().expect("it ends");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{said}{}", fs::read_to_string(&errors).unwrap_or_default());
+        said
+    };
+    assert!(upgrade(&["--if-replaced"]).contains("it reloads"));
+    let reloaded = || (gateway.metrics().sum_where("seeway_reloads_total", "ok") > 0.5).then_some(());
+    wait::until("it has reloaded", BOUND, reloaded);
+    let said = upgrade(&[]);
+    assert!(said.contains(&format!("(process {})", gateway.id())), "{said}");
+    let new: u32 = said
+        .split("(process ")
+        .nth(1)
+        .and_then(|rest| rest.split(')').next())
+        .expect("named")
+        .parse()
+        .expect("a number");
+    assert_eq!(gateway.exit(BOUND).code(), Some(0), "{}", gateway.log());
+    let job = seeway().args(["job", &gateway.unix().to_string(), "--world", "echo", "--data", "still"]).output();
+    assert_eq!(job.expect("it runs").stdout, b"still");
+    seeway_bench::family::send(new, Signal::TERM);
+    wait::until("the new one has ended", BOUND, || {
+        (!Path::new(&format!("/proc/{new}/exe")).exists() || fs::read_link(format!("/proc/{new}/exe")).is_err())
+            .then_some(())
+    });
+}
+
+/// TLS has keys that can not move: such a connection is served where it is until it ends.
+#[test]
+fn a_legacy_caller_over_tls_stays_until_it_goes() {
+    let _turn = Turn::beside_others();
+    let authority = Authority::new("callers");
+    let server = authority.server();
+    let identity = Identity::generate();
+    let machine = Machine::start_with_ssh("echo", &identity, "127.0.0.1:0");
+    let config = Config::new()
+        .machine("hsm", machine.door(), machine.seejobs(), &identity, "")
+        .world("echo", &["hsm"], "")
+        .tls_listener()
+        .line("tls", &authority.tls(&server))
+        .line("listen", "handover = \"unix:handover\"")
+        .line("runtime", "handover_timeout = \"60s\"");
+    let mut gateway = Gateway::ready(&config);
+    let client = authority.client("spiffe://seeway/one");
+    let mut openssl = Command::new("openssl");
+    openssl
+        .args(["s_client", "-quiet", "-no_ign_eof", "-connect", gateway.tls(), "-CAfile"])
+        .arg(authority.certificate());
+    openssl.arg("-cert").arg(&client.certificate).arg("-key").arg(&client.key);
+    openssl.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut openssl = openssl.spawn().expect("openssl is there");
+    let (mut to, mut from) = (openssl.stdin.take().expect("piped"), openssl.stdout.take().expect("piped"));
+    to.write_all(&open_world(1, b"echo")).expect("sent");
+    let handle = object(&mut from, 1);
+    let mut old = gateway.upgrade();
+    for number in 2..5 {
+        to.write_all(&see_job(number, handle, b"sealed")).expect("sent");
+        assert_eq!(reply(&mut from, number), b"sealed", "the old one serves it");
+        assert!(old.try_exit().is_none(), "{}", old.log());
+    }
+    drop(to);
+    openssl.wait().expect("it ends");
+    succeeded(old);
+}
+
+#[test]
+fn both_halves_of_an_audit_log_hold() {
+    let _turn = Turn::beside_others();
+    let estate = Estate::new("echo");
+    let folder = TempDir::new().expect("the temporary folder can be written");
+    let log = folder.path().join("audit.log");
+    let config = estate.config.line("audit", &format!("to = \"file:{}\"", log.display()));
+    let mut gateway = Gateway::ready(&config);
+    send(&gateway, "one");
+    send(&gateway, "two");
+    let old = gateway.upgrade();
+    send(&gateway, "three");
+    succeeded(old);
+    gateway.terminate();
+    assert_eq!(gateway.exit(BOUND).code(), Some(0), "{}", gateway.log());
+    let files: Vec<_> =
+        fs::read_dir(folder.path()).expect("readable").map(|file| file.expect("readable").path()).collect();
+    assert_eq!(files.len(), 2, "{files:?}");
+    let first = files.iter().find(|file| **file != log).expect("the old one's");
+    assert!(first.display().to_string().contains("handed-over"), "{}", first.display());
+    for (file, jobs, event) in [(first, 2, "handed_over"), (&log, 1, "gateway_started")] {
+        let log = AuditLog::of(&[file]);
+        assert_eq!(log.of_event("job").len(), jobs, "{}", file.display());
+        assert!(!log.of_event(event).is_empty(), "{}", file.display());
+        log.verified();
+    }
+}
+
+fn send(gateway: &Gateway, what: &str) {
+    let job = seeway().args(["job", &gateway.unix().to_string(), "--world", "echo", "--data", what]).output();
+    assert_eq!(job.expect("it runs").stdout, what.as_bytes());
+}
+
+/// systemd's own program for it passes the sockets, as a socket unit does.
+#[test]
+fn sockets_that_systemd_has_bound_are_served_and_stay() {
+    let _turn = Turn::beside_others();
+    let estate = Estate::new("echo");
+    let folder = TempDir::new().expect("the temporary folder can be written");
+    let (file, socket) = (folder.path().join("seeway.toml"), folder.path().join("nserver"));
+    let port = seeway_tests::ports::free(std::net::Ipv4Addr::LOCALHOST.into());
+    let text = estate.config.text(&socket.to_string_lossy());
+    fs::write(&file, text.replace("grpc = \"127.0.0.1:0\"", &format!("grpc = \"127.0.0.1:{port}\""))).expect("written");
+    let activated = |listen: &[String]| {
+        let mut command = Command::new("systemd-socket-activate");
+        for address in listen {
+            command.args(["--listen", address]);
+        }
+        command.arg(seeway().get_program()).args(["serve", "--config"]).arg(&file);
+        Process::start("systemd-socket-activate", &mut command)
+    };
+    let mut gateway = activated(&[socket.to_string_lossy().into_owned(), format!("127.0.0.1:{port}")]);
+    // The first caller starts it, and waits meanwhile.
+    let job = |way: &str| {
+        let output = seeway().args(["job", way, "--world", "echo", "--data", "hello"]).output().expect("it runs");
+        assert_eq!(output.stdout, b"hello", "{way}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    wait::until("systemd listens", BOUND, || socket.exists().then_some(()));
+    job(&format!("unix:{}", socket.display()));
+    job(&format!("grpc://127.0.0.1:{port}"));
+    gateway.line("ready ");
+    gateway.signal(Signal::TERM);
+    assert_eq!(gateway.exit(BOUND).code(), Some(0), "{}", gateway.log());
+    assert!(socket.exists(), "the socket's file is systemd's");
+
+    fs::remove_file(&socket).expect("it is there");
+    let other = folder.path().join("other");
+    let mut gateway = activated(&[other.to_string_lossy().into_owned()]);
+    wait::until("systemd listens", BOUND, || UnixStream::connect(&other).ok());
+    assert_eq!(gateway.exit(BOUND).code(), Some(1));
+    let said = gateway.log();
+    assert!(said.contains("was passed by LISTEN_FDS") && said.contains("other"), "{said}");
+}
+
+/// What a service manager is told: that it is ready, again and again that it is well, that another process is the main one now, and that
+/// it ends.
+#[test]
+fn a_service_manager_hears_of_everything() {
+    let _turn = Turn::beside_others();
+    let estate = Estate::new("echo");
+    let folder = TempDir::new().expect("the temporary folder can be written");
+    let manager = folder.path().join("notify");
+    let heard = UnixDatagram::bind(&manager).expect("bound");
+    heard.set_read_timeout(Some(BOUND)).expect("set");
+    let until_heard = |wanted: &str| {
+        let mut said = Vec::new();
+        loop {
+            let mut bytes = [0; 4096];
+            let count =
+                heard.recv(&mut bytes).unwrap_or_else(|error| panic!("{wanted} is not said: {error}; {said:?}"));
+            let text = String::from_utf8_lossy(&bytes[..count]).into_owned();
+            if text.lines().any(|line| line.starts_with(wanted)) {
+                return text;
+            }
+            said.push(text);
+        }
+    };
+    let (file, socket) = (folder.path().join("seeway.toml"), folder.path().join("nserver"));
+    fs::write(&file, estate.config.text(&socket.to_string_lossy())).expect("written");
+    let start = |further: &[&str]| {
+        let mut command = seeway();
+        command.arg("serve").args(further).arg("--config").arg(&file).env("NOTIFY_SOCKET", &manager);
+        // As systemd does it for the main process alone.
+        if further.is_empty() {
+            command.env("WATCHDOG_USEC", "400000");
+        }
+        Process::start("the gateway", &mut command)
+    };
+    let mut old = start(&[]);
+    let said = until_heard("READY=1");
+    assert!(said.contains("STATUS=ready grpc="), "{said}");
+    until_heard("WATCHDOG=1");
+    until_heard("WATCHDOG=1");
+    let mut new = start(&["--take-over"]);
+    let said = until_heard("MAINPID=");
+    assert!(said.contains(&format!("MAINPID={}\n", new.id())) && said.contains("READY=1"), "{said}");
+    assert_eq!(old.exit(BOUND).code(), Some(0), "{}", old.log());
+    // It was told by the one before how often that is wanted.
+    until_heard("WATCHDOG=1");
+    until_heard("WATCHDOG=1");
+    new.signal(Signal::TERM);
+    until_heard("STOPPING=1");
+    assert_eq!(new.exit(BOUND).code(), Some(0), "{}", new.log());
+}
+
+// --- the wire, as a caller that knows no library says it
+
+fn word(number: usize) -> [u8; 4] {
+    u32::try_from(number).expect("small").to_le_bytes()
+}
+
+fn command(tag: u32, command: usize, arguments: &[u8]) -> Vec<u8> {
+    let body = [&tag.to_le_bytes()[..], &word(command), &word(0), arguments].concat();
+    [&word(body.len())[..], &body].concat()
+}
+
+fn block(bytes: &[u8]) -> Vec<u8> {
+    let padding = bytes.len().next_multiple_of(4) - bytes.len();
+    [&word(bytes.len())[..], bytes, &[0; 3][..padding]].concat()
+}
+
+fn open_world(tag: u32, name: &[u8]) -> Vec<u8> {
+    command(tag, 3, &block(name))
+}
+
+fn see_job(tag: u32, handle: u32, job: &[u8]) -> Vec<u8> {
+    command(tag, 2, &[&handle.to_le_bytes()[..], &block(job)].concat())
+}
+
+/// Status and what follows the flags of the next reply, which has to be to `tag`.
+fn answer(from: &mut impl Read, tag: u32) -> (u32, Vec<u8>) {
+    let mut length = [0; 4];
+    from.read_exact(&mut length).expect("an answer");
+    let mut body = vec![0; u32::from_le_bytes(length) as usize];
+    from.read_exact(&mut body).expect("the rest of it");
+    assert_eq!(body[..4], tag.to_le_bytes());
+    (u32::from_le_bytes(body[8..12].try_into().expect("four")), body[16..].to_vec())
+}
+
+fn object(from: &mut impl Read, tag: u32) -> u32 {
+    let (status, rest) = answer(from, tag);
+    assert_eq!(status, 0);
+    u32::from_le_bytes(rest.try_into().expect("a word"))
+}
+
+fn reply(from: &mut impl Read, tag: u32) -> Vec<u8> {
+    let (status, rest) = answer(from, tag);
+    assert_eq!(status, 0);
+    let length = u32::from_le_bytes(rest[..4].try_into().expect("four")) as usize;
+    rest[4..4 + length].to_vec()
+}
+
+fn status(from: &mut impl Read, tag: u32) -> u32 {
+    answer(from, tag).0
+}
