@@ -380,14 +380,15 @@ mod claims {
         let (_, table) = page.split_once("## What tests it").expect("a section");
         let (table, _) = table.split_once("\n## ").expect("another one after it");
         let rows: Vec<_> = table.lines().filter_map(cells).collect();
+        for row in rows.iter().filter(|row| row.len() == 3) {
+            for name in in_backticks(row[2]) {
+                assert!(tests.contains(&name), "step {} names the test {name}, which is not there", row[0]);
+            }
+        }
         for step in ["1", "2", "3", "4", "5", "6", "7"] {
             assert!(page.contains(&format!("\n## {step}. ")), "there is no step {step}");
             let row = rows.iter().find(|row| row[0] == step).unwrap_or_else(|| panic!("step {step} has no row"));
-            let names = in_backticks(row[2]);
-            assert!(!names.is_empty(), "step {step} names no test");
-            for name in names {
-                assert!(tests.contains(&name), "step {step} names the test {name}, which is not there");
-            }
+            assert!(!in_backticks(row[2]).is_empty(), "step {step} names no test");
         }
     }
 }
