@@ -1,5 +1,5 @@
 //! The pages hold together: every link leads to a file and a heading that are there, every picture is there, and every page is in the
-//! book's summary. The same of the HTML that mdBook makes of them is asked by tests/python/check_book.py.
+//! book's summary. The same of the HTML that mdBook makes of them is asked by `tests/python/check_book.py`.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};

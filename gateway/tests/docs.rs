@@ -1,4 +1,4 @@
-//! The book under `docs/` says what the code says: its metrics, its dependencies, the tests that it names. Its links are in book.rs.
+//! The book under `docs/` says what the code says: its metrics, its dependencies, the tests that it names. Its links are in `book.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
