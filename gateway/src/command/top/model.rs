@@ -228,7 +228,7 @@ impl Model {
         self.said = None;
         match key {
             Key::Letter('q') => return Some(Wish::Leave),
-            Key::Letter('?' | 'h') => self.shows_help = true,
+            Key::Letter('?') => self.shows_help = true,
             Key::Letter('d') => self.ask_machine(true),
             Key::Letter('r') => self.ask_machine(false),
             Key::Letter('D') => self.ask(Change { drains: true, machine: None }),
