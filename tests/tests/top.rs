@@ -6,6 +6,8 @@ use std::{
     process::{Command, Output},
 };
 
+use rustix::process::Signal;
+use seeway_bench::family::{descendants, send};
 use seeway_tests::{Config, Gateway, Identity, Machine, load::Load, machine::seeway, ports, turn::Turn, wait};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -136,6 +138,11 @@ async fn an_operator_watches_drains_and_resumes_on_a_terminal() {
     let flowing = |screen: &str| jobs_per_second(screen).filter(|rate| *rate > 0.5);
     let first = terminal.until("jobs flow", flowing);
     terminal.until("the number changes", |screen| flowing(screen).filter(|rate| (rate - first).abs() > 0.01));
+    // The page about it has a frame.
+    if let Ok(folder) = std::env::var("SEEWAY_PICTURES") {
+        let frame = terminal.shows("payments");
+        std::fs::write(format!("{folder}/top.txt"), frame).expect("the folder can be written");
+    }
 
     // A question comes first, and no is no.
     terminal.press("d");
@@ -241,7 +248,11 @@ fn where_nothing_may_be_changed_it_says_why() {
     managing.press("y");
     managing.shows("machine hsm-a takes no new jobs");
     assert_eq!(is_draining(&gateway, "?machine=hsm-a"), true);
-    managing.press("q");
+    // A service manager, or a user who ends it from elsewhere, gets a whole terminal back, too.
+    let shell = managing.tmux(&["display-message", "-p", "#{pane_pid}"]).trim().parse().expect("a process id");
+    for process in descendants(shell) {
+        send(process, Signal::TERM);
+    }
     managing.was_left_with(0);
 }
 
@@ -254,7 +265,9 @@ fn for_scripts_there_is_one_view_as_text_and_one_as_json() {
     let once = top(&["--admin", &admin, "--once"]);
     let text = String::from_utf8(once.stdout).expect("text");
     assert!(once.status.success(), "{}", String::from_utf8_lossy(&once.stderr));
-    for part in ["● ready", "Worlds\n", "payments", "Machines\n", "hsm-a", "hsm-b", "Callers\n", "Limits\n", "open_files"] {
+    for part in
+        ["● ready", "Worlds\n", "payments", "Machines\n", "hsm-a", "hsm-b", "Callers\n", "Limits\n", "open_files"]
+    {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }
     let state = top(&["--admin", &admin, "--json"]);

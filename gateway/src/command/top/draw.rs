@@ -7,6 +7,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Clear;
 
+use super::fit::{fit, width, wrapped};
 use super::model::{Model, Page};
 use super::seen::{Plot, Series};
 use super::tables::{Row, Table, Tone, about, gateway_mark, mark, percentiles, trouble, tunnels, work};
@@ -16,7 +17,7 @@ use super::text::{NONE, moment, plot, rate, seconds};
 const FIGURE: usize = 18;
 
 /// Below how many rows only the pane that has the keys is shown.
-const ROWS_FOR_ALL: u16 = 16;
+const ROWS_FOR_ALL: u16 = 8;
 
 const HELP: [&str; 14] = [
     "Up, Down, k, j    choose a row",
@@ -76,10 +77,13 @@ impl Painter {
             return help(frame, area);
         }
         let mut rows = Rows(area);
-        // A question is shown wherever anything is.
-        let status = rows.last();
+        // A question is shown wherever anything is, and a long text in more rows than one.
+        let (text, style) = self.status(model);
+        let lines = wrapped(&text, usize::from(area.width), usize::from(area.height / 4).clamp(1, 3));
+        for line in lines.into_iter().rev() {
+            put(frame, rows.last(), Line::styled(line, style));
+        }
         let keys = (rows.0.height >= 5).then(|| rows.last()).flatten();
-        put(frame, status, self.status(model));
         put(frame, keys, Line::styled(keys_of(model), self.faint()));
         self.head(frame, &mut rows, model);
         match (&model.page, &model.tables) {
@@ -107,22 +111,24 @@ impl Painter {
     }
 
     /// The line at the bottom: a question, what came of it, that nothing is heard, or what is wrong with the chosen row.
-    fn status(self, model: &Model) -> Line<'static> {
+    fn status(self, model: &Model) -> (String, Style) {
         if let Some(change) = &model.asks {
-            return Line::styled(format!("{} y/n", change.question()), Style::new().add_modifier(Modifier::BOLD));
+            return (format!("{} y/n", change.question()), Style::new().add_modifier(Modifier::BOLD));
         }
         if let Some(said) = &model.said {
-            let style = if said.is_bad { self.colour(Tone::Bad) } else { Style::new() };
-            return Line::styled(if said.is_bad { format!("! {}", said.text) } else { said.text.clone() }, style);
+            return match said.is_bad {
+                true => (format!("! {}", said.text), self.colour(Tone::Bad)),
+                false => (said.text.clone(), Style::new()),
+            };
         }
         if let Some(silence) = model.silence() {
-            return Line::styled(format!("! {silence}"), self.colour(Tone::Bad));
+            return (format!("! {silence}"), self.colour(Tone::Bad));
         }
         let chosen = model.chosen(model.pane).filter(|_| model.page.is_none());
         let row = chosen.and_then(|row| model.tables.as_ref()?[model.pane].rows.get(row));
         match row.and_then(|row| Some((&row.cells[0], row.why.as_ref()?))) {
-            Some((name, why)) => Line::styled(format!("{name}: {why}"), self.colour(Tone::Uneasy)),
-            None => Line::default(),
+            Some((name, why)) => (format!("{name}: {why}"), self.colour(Tone::Uneasy)),
+            None => (String::new(), Style::new()),
         }
     }
 
@@ -179,7 +185,7 @@ impl Painter {
 
     /// The tables, each in as many rows as it needs and may have.
     fn panes(self, frame: &mut Frame<'_>, mut rows: Rows, model: &Model, tables: &[Table; 4]) {
-        if rows.0.height < ROWS_FOR_ALL.min(8) {
+        if rows.0.height < ROWS_FOR_ALL {
             let all = rows.0.height;
             return self.table(frame, rows.take(all), model, tables, model.pane);
         }
@@ -344,32 +350,6 @@ fn widths(table: &Table, room: usize) -> Vec<usize> {
 fn cells<'a>(table: &Table, cells: impl Iterator<Item = &'a str>, widths: &[usize]) -> Vec<String> {
     let columns = table.columns.iter().zip(widths);
     columns.zip(cells).map(|(((_, is_number), width), cell)| fit(cell, *width, *is_number)).collect()
-}
-
-fn width(text: &str) -> usize {
-    Span::raw(text).width()
-}
-
-/// A text that is so wide, cut or filled.
-fn fit(text: &str, room: usize, to_the_right: bool) -> String {
-    let wide = width(text);
-    if wide <= room {
-        let gap = " ".repeat(room - wide);
-        return if to_the_right { format!("{gap}{text}") } else { format!("{text}{gap}") };
-    }
-    let mut cut = String::new();
-    for letter in text.chars() {
-        cut.push(letter);
-        if width(&cut) >= room {
-            cut.pop();
-            break;
-        }
-    }
-    if room > 0 {
-        cut.push('…');
-    }
-    let gap = room.saturating_sub(width(&cut));
-    cut + &" ".repeat(gap)
 }
 
 #[cfg(test)]

@@ -73,7 +73,10 @@ fn questions_answers_and_troubles_are_in_the_last_row() {
     assert_eq!(last(&model).as_deref(), Some("hsm-b: connect failed: Connection refused"));
     press(&mut model, &[Key::Letter('d')]);
     assert_eq!(last(&model).as_deref(), Some("Drain machine hsm-b? y/n"));
+    let long = "a reason that is so long that it has no room in one row of eighty columns and goes on in the next one";
     press(&mut model, &[Key::Letter('y')]);
+    model.take(Input::Changed(Err(long.into())), Instant::now());
+    assert_eq!(last(&model).as_deref(), Some("goes on in the next one"));
     let now = Instant::now();
     model.take(Input::Changed(Err("it is not there".into())), now);
     assert_eq!(last(&model).as_deref(), Some("! it is not there"));

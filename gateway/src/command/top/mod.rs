@@ -5,6 +5,7 @@
 
 mod draw;
 mod feed;
+mod fit;
 mod model;
 #[cfg(test)]
 mod sample;
