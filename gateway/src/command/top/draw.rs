@@ -116,10 +116,8 @@ impl Painter {
             return (format!("{} y/n", change.question()), Style::new().add_modifier(Modifier::BOLD));
         }
         if let Some(said) = &model.said {
-            return match said.is_bad {
-                true => (format!("! {}", said.text), self.colour(Tone::Bad)),
-                false => (said.text.clone(), Style::new()),
-            };
+            let text = if said.is_bad { format!("! {}", said.text) } else { said.text.clone() };
+            return (text, if said.is_bad { self.colour(Tone::Bad) } else { Style::new() });
         }
         if let Some(silence) = model.silence() {
             return (format!("! {silence}"), self.colour(Tone::Bad));

@@ -119,7 +119,7 @@ fn event(stream: &mut impl BufRead) -> io::Result<Option<Value>> {
 pub(super) fn serve(at: &At, wishes: &Receiver<Wish>, to: &Sender<Input>) {
     for wish in wishes {
         let input = match wish {
-            Wish::Leave => return,
+            Wish::Leave | Wish::Fail => return,
             Wish::History(machine) => {
                 let history = history(at, &machine).map_err(|failure| failure.to_string());
                 Input::Happened(machine, history)

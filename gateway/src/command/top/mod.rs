@@ -15,7 +15,7 @@ mod tables;
 mod text;
 
 use std::io::{self, IsTerminal as _, Write};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -115,14 +115,13 @@ fn watch(at: &At) -> Result<(), Failure> {
         Failure::Failed(format!("the terminal can not be used: {error}; print one view with --once instead"))
     };
     let mut screen = Screen::take().map_err(no_terminal)?;
-    // They block on what may never come, and end with the process.
-    let (to, from) = (inputs.clone(), at.clone());
-    thread::spawn(move || feed::listen(&from, &to));
-    let (to, from) = (inputs.clone(), at.clone());
-    thread::spawn(move || feed::serve(&from, &wished, &to));
-    let to = inputs.clone();
-    thread::spawn(move || screen::listen_for_signals(&to));
-    thread::spawn(move || screen::listen(&inputs));
+    let from = at.clone();
+    beside(&inputs, move |to| feed::listen(&from, to));
+    let from = at.clone();
+    beside(&inputs, move |to| feed::serve(&from, &wished, to));
+    beside(&inputs, screen::listen_for_signals);
+    beside(&inputs, screen::listen);
+    drop(inputs);
 
     let painter = Painter { has_colours: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) };
     let mut model = Model::new(at.place(), Instant::now());
@@ -137,6 +136,7 @@ fn watch(at: &At) -> Result<(), Failure> {
         for input in std::iter::once(first).chain(input.try_iter()) {
             match model.take(input, Instant::now()) {
                 Some(Wish::Leave) => return Ok(()),
+                Some(Wish::Fail) => return Err(Failure::Said),
                 // Its thread lives as long as this loop.
                 Some(wish) => wishes.send(wish).unwrap_or_default(),
                 None => {}
@@ -145,9 +145,37 @@ fn watch(at: &At) -> Result<(), Failure> {
     }
 }
 
+/// Starts a thread that brings news. It blocks on what may never come, and ends with the process; where it panics, all does.
+fn beside(to: &Sender<Input>, work: impl FnOnce(&Sender<Input>) + Send + 'static) {
+    let watched = Watched(to.clone());
+    thread::spawn(move || work(&watched.0));
+}
+
+/// A thread's way to say something, which says so where the thread panics.
+struct Watched(Sender<Input>);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            // Where nobody listens all has ended already.
+            let _ = self.0.send(Input::Broken);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_that_panics_says_so_and_one_that_ends_does_not() {
+        let (inputs, input) = mpsc::channel();
+        beside(&inputs, |_| ());
+        beside(&inputs, |_| panic!("as the test wants"));
+        drop(inputs);
+        let all: Vec<_> = input.iter().collect();
+        assert!(matches!(all.as_slice(), [Input::Broken]), "{all:?}");
+    }
 
     #[test]
     fn one_view_is_plain_text() {

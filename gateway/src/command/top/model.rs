@@ -11,7 +11,7 @@ use crate::admin::state::{Happening, Machine};
 /// After how long without news what is shown is said to be old: the gateway speaks each second.
 const OLD: Duration = Duration::from_secs(3);
 
-/// How far PageUp and PageDown go.
+/// How far the keys for a page go.
 const PAGE: usize = 10;
 
 /// A key, as far as it means something.
@@ -51,6 +51,8 @@ pub(super) enum Input {
     Tick,
     /// Somebody wants this process to end, or the terminal is gone.
     Leave,
+    /// A thread that brings news has panicked, and has said so.
+    Broken,
 }
 
 /// Draining or resuming a machine, or the gateway.
@@ -75,6 +77,8 @@ impl Change {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
     Leave,
+    /// To leave as one that has failed.
+    Fail,
     History(String),
     Change(Change),
 }
@@ -158,6 +162,7 @@ impl Model {
         match input {
             Input::Key(key) => return self.key(key),
             Input::Leave => return Some(Wish::Leave),
+            Input::Broken => return Some(Wish::Fail),
             Input::Resized | Input::Tick => {}
             Input::Seen(seen) => {
                 self.plots.push(&seen.state);
@@ -233,8 +238,8 @@ impl Model {
             Key::Letter('r') => self.ask_machine(false),
             Key::Letter('D') => self.ask(Change { drains: true, machine: None }),
             Key::Letter('R') => self.ask(Change { drains: false, machine: None }),
+            // From a machine's page it goes back.
             Key::Escape if self.page.take().is_none() => return Some(Wish::Leave),
-            Key::Escape => {}
             Key::Enter | Key::Letter('m') if self.page.is_none() => return self.open(),
             Key::Up | Key::Letter('k') => self.go(|row| row.saturating_sub(1)),
             Key::Down | Key::Letter('j') => self.go(|row| row.saturating_add(1)),
@@ -300,7 +305,6 @@ impl Model {
                 self.say(&why, true);
             }
             Some(_) => {
-                // What has the keys covers nothing that is asked.
                 self.said = None;
                 self.asks = Some(change);
             }

@@ -153,4 +153,5 @@ fn help_comes_and_goes() {
     assert!(!model.shows_help && model.asks.is_none());
     assert_eq!(press(&mut model, &[letter('q')]), [Wish::Leave]);
     assert_eq!(model.take(Input::Leave, Instant::now()), Some(Wish::Leave));
+    assert_eq!(model.take(Input::Broken, Instant::now()), Some(Wish::Fail));
 }
