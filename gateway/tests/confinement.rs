@@ -3,8 +3,8 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // A test waits for real processes.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader};
-use std::net::TcpListener;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
@@ -237,6 +237,22 @@ fn job(site: &Site) -> bool {
     ran.status.success() && ran.stdout.starts_with(b"hello")
 }
 
+/// The page of metrics of a gateway that has said that it is ready.
+fn metrics(ready: &str) -> String {
+    let admin = ready.split("admin=").nth(1).expect("an address").trim();
+    let mut stream = TcpStream::connect(admin).expect("it listens");
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n").expect("sent");
+    let mut page = String::new();
+    stream.read_to_string(&mut page).expect("text");
+    page
+}
+
+/// What a page of metrics says of the process, by the metric's name.
+fn figure(page: &str, name: &str) -> f64 {
+    let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name}: {page}")).parse().expect("a number")
+}
+
 fn threads(process: u32) -> Vec<String> {
     let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("it runs");
     tasks.map(|task| task.expect("readable").file_name().to_string_lossy().into_owned()).collect()
@@ -301,8 +317,14 @@ fn root_becomes_the_user_that_is_named_and_nobody_else_can() {
         assert!(String::from_utf8_lossy(&stderr).contains("can not become the user `nobody`"));
         return;
     }
-    let (gateway, _) = Running::start(seeway().arg("serve").arg("--config").arg(&config));
+    let (gateway, ready) = Running::start(seeway().arg("serve").arg("--config").arg(&config));
     let process = gateway.0.id();
+    let page = metrics(&ready);
+    let open = std::fs::read_dir(format!("/proc/{process}/fd")).expect("it runs").count();
+    #[allow(clippy::cast_precision_loss)] // A few files.
+    let difference = figure(&page, "process_open_fds") - open as f64;
+    assert!(difference.abs() < 10.0, "{difference} beside {open}: /proc was root's when it was opened");
+    assert!(figure(&page, "process_threads") > 1.5 && figure(&page, "process_cpu_seconds_total") > 0.0);
     let nobody = nix::unistd::User::from_name("nobody").expect("looked up").expect("there");
     for (key, number) in [("Uid", nobody.uid.as_raw()), ("Gid", nobody.gid.as_raw())] {
         assert_eq!(status(process, None, key), vec![number.to_string(); 4].join("\t"));

@@ -60,7 +60,13 @@ fn with(table: &str, many: bool, key: &str, value: Value) -> Value {
         let list = document.as_object_mut().expect("an object").entry(table).or_insert_with(|| json!([rule()]));
         list[0][key] = value;
     } else {
-        document.as_object_mut().expect("an object").entry(table).or_insert_with(|| json!({}))[key] = value;
+        // Without these, check says that they are missing and looks no further into the table.
+        let begun = match table {
+            "audit" => json!({ "to": "journald" }),
+            "tls" | "management_tls" => json!({ "certificate": "server.pem", "key": "server.key" }),
+            _ => json!({}),
+        };
+        document.as_object_mut().expect("an object").entry(table).or_insert(begun)[key] = value;
     }
     document
 }

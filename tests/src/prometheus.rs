@@ -24,25 +24,6 @@ pub fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Metrics that are to come, with their labels: docs/operations.md does not have them yet, or with fewer labels, and no gateway shows them.
-pub const TO_COME: &[(&str, &str, &[&str])] = &[
-    ("seeway_jobs_total", "counter", &["world", "machine", "listener", "outcome"]),
-    ("seeway_job_seconds", "histogram", &["world", "listener"]),
-    ("seeway_keepalive_seconds", "histogram", &["machine"]),
-    ("seeway_job_bytes_total", "counter", &["world"]),
-    ("seeway_reply_bytes_total", "counter", &["world"]),
-    ("seeway_limit_used_ratio", "gauge", &["limit"]),
-    ("seeway_handovers_total", "counter", &["result"]),
-    ("seeway_handed_over_total", "counter", &["kind"]),
-    ("process_cpu_seconds_total", "counter", &[]),
-    ("process_resident_memory_bytes", "gauge", &[]),
-    ("process_virtual_memory_bytes", "gauge", &[]),
-    ("process_open_fds", "gauge", &[]),
-    ("process_max_fds", "gauge", &[]),
-    ("process_threads", "gauge", &[]),
-    ("process_start_time_seconds", "gauge", &[]),
-];
-
 /// What Prometheus itself has, with the labels besides those of the scrape.
 const OF_PROMETHEUS: &[(&str, &[&str])] = &[("up", &[]), ("ALERTS", &["alertname", "alertstate", "severity"])];
 
@@ -60,16 +41,13 @@ pub fn documented() -> BTreeMap<String, BTreeSet<String>> {
         }
         _ => drop(metrics.insert(name.to_owned(), labels)),
     };
-    for row in read("docs/operations.md").lines() {
+    for row in read("docs/metrics.md").lines() {
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();
-        let [_, name, kind @ ("gauge" | "counter" | "histogram"), labels, ..] = cells[..] else { continue };
+        let [_, name, kind @ ("gauge" | "counter" | "histogram"), _unit, labels, ..] = cells[..] else { continue };
         add(name.trim_matches('`'), kind, labels.split('`').skip(1).step_by(2).map(str::to_owned).collect());
     }
     for (name, labels) in OF_PROMETHEUS {
         add(name, "gauge", labels.iter().map(|label| (*label).to_owned()).collect());
-    }
-    for (name, kind, labels) in TO_COME {
-        add(name, kind, labels.iter().map(|label| (*label).to_owned()).collect());
     }
     metrics
 }

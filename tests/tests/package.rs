@@ -36,37 +36,68 @@ fn build(folder: &Path, version: &str) -> PathBuf {
     package.clone()
 }
 
-#[test]
-fn the_package_is_installed_upgraded_removed_and_purged() {
-    let _turn = Turn::alone();
+/// What a copy of this machine is given: two versions of the package, the program with the emulator, and the steps.
+fn prepare(folder: &Path) -> [PathBuf; 2] {
     assert!(
         rustix::process::geteuid().is_root(),
         "this test needs root, for a copy of this machine: run tests/run as root"
     );
-    let folder = TempDir::new().expect("the temporary folder can be written");
     let version = env!("CARGO_PKG_VERSION");
-    let first = build(&folder.path().join("first"), &format!("{version}-1"));
-    let second = build(&folder.path().join("second"), &format!("{version}-2"));
+    let packages = ["1", "2"].map(|revision| build(&folder.join(revision), &format!("{version}-{revision}")));
+    let test = folder.join("test");
+    fs::create_dir(&test).expect("written");
+    for (from, to) in packages.iter().zip(["first.deb", "second.deb"]) {
+        fs::copy(from, test.join(to)).expect("copied");
+    }
+    fs::copy(seeway().get_program(), test.join("seeway")).expect("copied");
+    for file in ["common", "steps", "steps-booted"] {
+        fs::copy(scripts().join(file), test.join(file)).expect("copied");
+    }
+    fs::create_dir(folder.join("copy")).expect("written");
+    packages
+}
 
+fn scripts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("package")
+}
+
+/// Runs steps in a copy of this machine.
+fn in_a_copy(folder: &Path, namespaces: &[&str], steps: &[&str]) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--net", "--pid", "--fork", "--kill-child"]).args(namespaces).arg("sh");
+    command.arg(scripts().join("in-a-copy")).arg(folder.join("test")).arg(folder.join("copy")).args(steps);
+    command
+}
+
+#[test]
+fn the_package_is_installed_upgraded_removed_and_purged() {
+    let _turn = Turn::alone();
+    let folder = TempDir::new().expect("the temporary folder can be written");
+    let [first, _] = prepare(folder.path());
     let said = run(Command::new("lintian")
         .args(["--allow-root", "--fail-on", "error", "--tag-display-limit", "0"])
         .arg(&first));
     assert!(!said.contains("E: "), "lintian:\n{said}");
     println!("{said}");
 
-    let test = folder.path().join("test");
-    fs::create_dir(&test).expect("written");
-    for (from, to) in [(&first, "first.deb"), (&second, "second.deb")] {
-        fs::copy(from, test.join(to)).expect("copied");
-    }
-    fs::copy(seeway().get_program(), test.join("seeway")).expect("copied");
-    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("package");
-    fs::copy(scripts.join("steps"), test.join("steps")).expect("copied");
-    let copy = folder.path().join("copy");
-    fs::create_dir(&copy).expect("written");
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--net", "--pid", "--fork", "--kill-child", "sh"]);
-    let said = run(command.arg(scripts.join("in-a-copy")).arg(&test).arg(&copy));
+    let said = run(&mut in_a_copy(folder.path(), &[], &["steps"]));
     assert!(said.contains("all steps done"), "{said}");
+    println!("{said}");
+}
+
+#[test]
+fn where_systemd_runs_the_package_is_started_upgraded_under_load_and_watched_over() {
+    let _turn = Turn::alone();
+    let folder = TempDir::new().expect("the temporary folder can be written");
+    prepare(folder.path());
+    let booted = in_a_copy(folder.path(), &["--cgroup", "--ipc", "--uts"], &["steps-booted", "booted"]).output();
+    let booted = booted.unwrap_or_else(|error| panic!("unshare: {error}"));
+    let said = fs::read_to_string(folder.path().join("test/said")).unwrap_or_default();
+    assert!(
+        said.contains("all steps done"),
+        "{said}\nsystemd: {}{}",
+        String::from_utf8_lossy(&booted.stdout),
+        String::from_utf8_lossy(&booted.stderr)
+    );
     println!("{said}");
 }

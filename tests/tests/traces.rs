@@ -205,60 +205,56 @@ async fn a_job_that_is_sent_twice_has_both_attempts_in_its_span_and_one_that_fai
     let _turn = Turn::beside_others();
     let collector = Collector::start();
     let identity = Identity::generate();
-    let dying = Machine::start_with_ssh("faulty:1", &identity, "127.0.0.1:0");
+    let mut held = Machine::start_with_ssh("slow:600000", &identity, "127.0.0.1:0");
     let scene = Scene::with("echo", &endpoint(&collector, "1"), None, |config| {
-        let further = config.machine("dying", dying.door(), dying.seejobs(), &identity, "");
-        // It must not be given up before every kind of span has been seen.
-        further
-            .world("both", &["dying", "hsm"], "")
-            .world("lost", &["dying"], "")
-            .line("circuit", "failures = 0")
-            .line("retry", "max_attempts = 5\nreserve = 1000")
+        let further = config.machine("held", held.door(), held.seejobs(), &identity, "");
+        further.world("both", &["held", "hsm"], "").world("lost", &["held"], "")
     });
-    let address = scene.gateway.grpc().to_string();
-    let client = Client::connect(&address).await.unwrap_or_else(|error| panic!("{error}"));
-    let options = SubmitOptions { idempotent: true, ..SubmitOptions::default() };
-    let of = |spans: &[Value], world: &str, attempts: u64| {
-        let found = spans.iter().find(|span| {
-            let attributes = &span["attributes"];
-            let is_replied = attributes["seeway.outcome"] == "replied";
-            attributes["seeway.world"] == world
-                && attributes["seeway.attempts"] == attempts
-                && is_replied == (attempts > 1)
-        });
-        found.cloned()
+    let gateway = &scene.gateway;
+    let client = Client::connect(&gateway.grpc().to_string()).await.unwrap_or_else(|error| panic!("{error}"));
+    // Both jobs go to the machine that holds them, and one may be sent again.
+    assert_eq!(gateway.post("/drain?machine=hsm").0, 200);
+    let submit = |world: &'static str, idempotent: bool| {
+        let client = client.clone();
+        tokio::spawn(async move {
+            client.submit(world, "job", &SubmitOptions { idempotent, ..SubmitOptions::default() }).await
+        })
     };
-    let mut twice = None;
-    for _ in 0..200 {
-        // Where it comes to the machine that dies again and again it fails, after all attempts.
-        if let Ok(done) = client.submit("both", "job", &options).await {
-            assert_eq!(done.machine, "hsm");
-        }
-        scene.gateway.until_up(&["dying"]);
-        twice = of(&collector.spans(), "both", 2);
-        if twice.is_some() {
-            break;
-        }
-    }
-    let twice = twice.expect("of many jobs one is sent to the machine that dies first");
-    assert_eq!(names(&twice), ["queued", "sent", "lost", "sent", "replied"], "{twice}");
-    let machine = |event: usize| twice["events"][event]["attributes"]["seeway.machine"].as_str().unwrap_or_default();
-    assert_eq!((machine(1), machine(3)), ("dying", "hsm"), "{twice}");
-    let times: Vec<u64> =
-        twice["events"].as_array().expect("a list").iter().map(|event| nanos(&event["time"])).collect();
-    assert!(times.is_sorted(), "{twice}");
-    assert_eq!(twice["attributes"]["seeway.outcome"], "replied", "{twice}");
-    assert_eq!(twice["attributes"]["seeway.machine"], "hsm", "{twice}");
+    let (twice, once) = (submit("both", true), submit("lost", false));
+    wait::until("both are at the machine", wait::BOUND, || {
+        let in_flight = gateway.metrics().sum_where("seeway_jobs_in_flight", "machine=\"held\"");
+        (in_flight > 1.5).then_some(())
+    });
+    assert_eq!(gateway.post("/resume?machine=hsm").0, 200);
+    held.kill();
+    let done = twice.await.expect("no panic").unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(done.machine, "hsm");
+    let failed = once.await.expect("no panic").expect_err("its machine is gone");
+    assert!(failed.may_have_run());
 
-    let failed = client.submit("lost", "job", &SubmitOptions::default()).await;
-    assert!(failed.is_err_and(|error| error.may_have_run()));
-    let once = wait::until("the failure has its span", wait::BOUND, || of(&collector.spans(), "lost", 1));
-    assert_eq!(names(&once), ["queued", "sent"], "{once}");
-    assert_eq!(
-        (once["status"].as_str(), once["message"].as_str()),
-        (Some("STATUS_CODE_ERROR"), Some("OUTCOME_UNKNOWN"))
-    );
+    let spans = collector.until_spans(2, wait::BOUND);
+    let of = |world: &str| {
+        let found = spans.iter().find(|span| span["attributes"]["seeway.world"] == world);
+        found.unwrap_or_else(|| panic!("{world}: {spans:?}"))
+    };
+    let twice = of("both");
+    assert_eq!(names(twice), ["queued", "sent", "lost", "sent", "replied"], "{twice}");
+    let event = |event: usize, name: &str| &twice["events"][event]["attributes"][format!("seeway.{name}")];
+    assert_eq!((event(1, "machine"), event(3, "machine")), (&"held".into(), &"hsm".into()), "{twice}");
+    assert_eq!((event(1, "attempt"), event(3, "attempt")), (&1.into(), &2.into()), "{twice}");
+    assert_eq!(event(2, "reason"), "OUTCOME_UNKNOWN", "{twice}");
+    let events = twice["events"].as_array().expect("a list");
+    let times: Vec<u64> = events.iter().map(|event| nanos(&event["time"])).collect();
+    assert!(times.is_sorted() && times[4] == nanos(&twice["end"]), "{twice}");
+    let attributes = &twice["attributes"];
+    assert_eq!((&attributes["seeway.outcome"], &attributes["seeway.machine"]), (&"replied".into(), &"hsm".into()));
+    assert_eq!(attributes["seeway.attempts"], 2, "{twice}");
+
+    let once = of("lost");
+    assert_eq!(names(once), ["queued", "sent"], "{once}");
+    assert_eq!((&once["status"], &once["message"]), (&"STATUS_CODE_ERROR".into(), &"OUTCOME_UNKNOWN".into()), "{once}");
     assert_eq!(once["attributes"]["seeway.may_have_run"], true, "{once}");
+    assert_eq!(once["attributes"]["seeway.outcome"], "unknown_tunnel_lost", "{once}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -34,6 +34,10 @@ pub(super) async fn answer(
     leash: &Leash,
 ) -> Answer {
     let path = request.uri().path();
+    if !operator.is_near && !matches!(path, "/metrics" | "/healthz" | "/readyz") {
+        let why = "from another computer there are /metrics, /healthz and /readyz here; all else is at listen.management\n";
+        return text(StatusCode::FORBIDDEN, why.into()).map(Either::Left);
+    }
     let is_get = *request.method() == Method::GET;
     if !is_get || path != "/api/events" {
         return answer_whole(request, operator, control).await.map(Either::Left);

@@ -60,6 +60,8 @@ pub(super) struct Operator {
     pub(super) actor: Arc<Actor>,
     /// Whether changes may be asked for where it came in.
     pub(super) takes_changes: bool,
+    /// Whether it asks from this computer, or has shown who it is. Others see what probes and Prometheus need, and nothing of callers.
+    pub(super) is_near: bool,
     /// Whether it came over TLS.
     pub(super) is_tls: bool,
 }
@@ -150,7 +152,7 @@ async fn serve_connection(
                     if stream.arrive().is_ok() {
                         let from = stream.peer().map(|peer| peer.to_string());
                         let actor = Actor::new(identity, ListenerKind::Management, from.as_deref()).into();
-                        let operator = Operator { actor, takes_changes: true, is_tls: true };
+                        let operator = Operator { actor, takes_changes: true, is_near: true, is_tls: true };
                         answer_all(stream, operator, control, asked, leash).await;
                     }
                 }
@@ -158,9 +160,11 @@ async fn serve_connection(
             }
         }
         (Listener::Plain { takes_changes, .. }, Incoming::Tcp(stream)) => {
-            let from = stream.peer_addr().map(|peer| peer.to_string()).ok();
+            let peer = stream.peer_addr().ok();
+            let from = peer.map(|peer| peer.to_string());
             let actor = Actor::new(Identity::anonymous(), ListenerKind::Admin, from.as_deref()).into();
-            let operator = Operator { actor, takes_changes: *takes_changes, is_tls: false };
+            let is_near = peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback());
+            let operator = Operator { actor, takes_changes: *takes_changes, is_near, is_tls: false };
             answer_all(stream, operator, control, asked, leash).await;
         }
         (_, Incoming::Unix(stream)) => {
@@ -168,7 +172,7 @@ async fn serve_connection(
             let identity = users.identity(peer.uid(), peer.gid()).await;
             let process = peer.pid().map(|pid| format!("pid {pid} uid {}", peer.uid()));
             let actor = Actor::new(identity, ListenerKind::Management, process.as_deref()).into();
-            let operator = Operator { actor, takes_changes: true, is_tls: false };
+            let operator = Operator { actor, takes_changes: true, is_near: true, is_tls: false };
             answer_all(stream, operator, control, asked, leash).await;
         }
         (Listener::Unix(_), Incoming::Tcp(_)) => unreachable!("a Unix socket accepts no TCP"),

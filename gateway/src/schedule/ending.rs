@@ -143,9 +143,10 @@ impl Scheduler {
         }
         // A reply is a reply, whatever became of earlier attempts.
         let outcome = if let Outcome::Replied(_) = outcome { outcome } else { job.honest(outcome) };
-        let (left_queue, mut machine) = match job.staged {
-            Some((machine, at)) => (at, Some(&mut self.machines.all[machine.0])),
-            None => (now, None),
+        // Asked once.
+        let (left_queue, machine_id, mut machine) = match job.staged {
+            Some((id, at)) => (at, Some(id), Some(&mut self.machines.all[id.0])),
+            None => (now, None, None),
         };
         let machine_time = self.stopwatch.between(left_queue, now);
         let (mut recovered, mut is_answered) = (None, false);
@@ -158,14 +159,14 @@ impl Scheduler {
                     is_answered = true;
                     machine.reply_time.record(now, machine_time.seconds);
                     if machine.circuit.succeeded(left_queue) {
-                        recovered = job.staged.map(|(machine, _)| machine);
+                        recovered = machine_id;
                     }
                 }
                 Outcome::MachineStatus { .. } => is_answered = true,
                 Outcome::Rejected(_) | Outcome::NotSent(_) | Outcome::Unknown(_) => {}
             }
         }
-        let counts = self.tally.of(job.world, of_caller.front_end, job.staged.map(|(machine, _)| machine));
+        let counts = self.tally.of(job.world, of_caller.front_end, machine_id);
         counts.ended(&outcome, job.size);
         // Most jobs do not wait, and are answered: one time is all of theirs.
         let queue_time = if is_answered && left_queue == job.admitted {
@@ -183,7 +184,7 @@ impl Scheduler {
             caller: job.caller,
             ticket: job.ticket,
             world: job.world,
-            machine: job.staged.map(|(machine, _)| machine),
+            machine: machine_id,
             size: job.size,
             queue_time,
             machine_time: machine_time.duration,

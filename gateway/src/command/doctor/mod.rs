@@ -1,6 +1,6 @@
 //! `seeway doctor`: looks for what people get wrong around a gateway, and says the fix for each.
 //!
-//! Each check is a small function that gives [`Finding`]s; the modules hold those that belong together. It changes nothing, and can
+//! Each check is a small function that gives findings; the modules hold those that belong together. It changes nothing, and can
 //! be run beside a gateway that is at work, best as the user that the gateway runs as.
 
 mod certificates;

@@ -93,7 +93,7 @@ fn a_good_site_has_nothing_that_failed_and_each_file_mode_has_its_fix() {
     std::fs::write(&site.file, "[listen]\ngrpc = 5\n").expect("written");
     let (done, found) = site.doctor();
     assert_eq!(done, Err(Failure::Said));
-    assert_eq!(bad(&found, "configuration")[0]["about"], "listen.grpc", "{found:#}");
+    assert!(bad(&found, "configuration").iter().any(|finding| finding["about"] == "listen.grpc"), "{found:#}");
 }
 
 #[test]

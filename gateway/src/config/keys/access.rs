@@ -102,7 +102,8 @@ pub(super) const LISTEN: Table = Table {
             Text,
             Default("127.0.0.1:9464"),
             "Where `/metrics`, `/healthz` and `/readyz` are, and where `seeway reload`, `drain` and `resume` come in; written like `grpc`. \
-             A loopback address, unless `management` is set: then there are only pages to read, and probes and Prometheus may come from elsewhere. \
+             A loopback address, unless `management` is set: then nothing is changed here, and probes and Prometheus may come from elsewhere; those see these \
+             three pages and nothing else. \
              `\"\"` switches them off.",
         ),
         key(
