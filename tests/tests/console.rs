@@ -284,10 +284,11 @@ async fn the_page_has_every_field_of_the_state_and_no_other() {
             done(&state).then_some(state)
         })
     };
+    // While there are jobs, nobody needs to ask whether a machine is there.
+    look(|state| state["machines"][0]["keepalive_seconds"].is_object());
     let load = Load::start(&gateway, "payments");
     let all = look(|state| {
-        let times = [&state["jobs"]["machine_seconds"], &state["worlds"][0]["queue_seconds"]];
-        let has_times = times.into_iter().chain([&state["machines"][0]["keepalive_seconds"]]).all(Value::is_object);
+        let has_times = state["jobs"]["machine_seconds"].is_object() && state["worlds"][0]["queue_seconds"].is_object();
         has_times && state["callers"]["busiest"].as_array().is_some_and(|callers| callers.len() >= 3)
     });
     assert!(load.finish().await > 0);

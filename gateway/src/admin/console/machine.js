@@ -56,14 +56,13 @@ export class MachinePage {
     figures(byId("machine-figures"), [
       ["Jobs each second", rate(machine.jobs_per_second)],
       ["In flight", `${count(machine.in_flight)} of ${count(machine.max_in_flight)}`],
-      ["Machine time p50", seconds(machine.machine_seconds?.p50)],
+      ["Time in it, p50", seconds(machine.machine_seconds?.p50)],
       ["p99", seconds(machine.machine_seconds?.p99)],
       ["p99.9", seconds(machine.machine_seconds?.p999)],
       ["Channels up", count(machine.channels)],
       ["Keepalive p99", seconds(machine.keepalive_seconds?.p99)],
-      ["SSH server", machine.address, "small"],
-      ["Worlds", machine.worlds.join(", "), "small"],
     ]);
+    say(byId("machine-about"), `SSH server ${machine.address}; worlds: ${machine.worlds.join(", ") || "none"}`);
     this.tunnels(Object.keys(TUNNELS).map((of) => [of, machine.tunnels[of] ?? 0]), ([of]) => of);
     this.counts(COUNTS.map(([field, title]) => [field, title, machine[field]]), ([field]) => field);
     if (this.name !== name) { this.name = name; this.seen = null; this.history([], () => 0); }
