@@ -39,7 +39,7 @@ impl Scheduler {
             self.machines.want_no_permits(&world.machines);
         }
         let front_end = self.jobs.caller(caller).front_end;
-        self.tally.of(new.world, front_end, None).refused(outcome.kind());
+        self.tally.of(new.world, front_end).refused(outcome.kind());
         effects.concluded(Concluded {
             caller,
             ticket: new.ticket,
@@ -60,7 +60,8 @@ impl Scheduler {
             self.roomy.push(job.caller);
         }
         let machine = job.staged.map(|(machine, _)| machine);
-        self.tally.of(job.world, of_caller.front_end, machine).abandoned(job.size);
+        let tally = machine.map_or(&mut self.tally, |machine| &mut self.machines.all[machine.0].tally);
+        tally.of(job.world, of_caller.front_end).abandoned(job.size);
         let abandoned = Abandoned {
             caller: job.caller,
             ticket: job.ticket,
@@ -149,37 +150,36 @@ impl Scheduler {
             None => (now, None, None),
         };
         let machine_time = self.stopwatch.between(left_queue, now);
-        let (mut recovered, mut is_answered) = (None, false);
-        if let Some(machine) = &mut machine {
-            if is_on_channel {
-                machine.circuit.released(id);
-            }
-            match outcome {
-                Outcome::Replied(_) => {
-                    is_answered = true;
-                    machine.reply_time.record(now, machine_time.seconds);
-                    if machine.circuit.succeeded(left_queue) {
-                        recovered = machine_id;
-                    }
-                }
-                Outcome::MachineStatus { .. } => is_answered = true,
-                Outcome::Rejected(_) | Outcome::NotSent(_) | Outcome::Unknown(_) => {}
-            }
-        }
-        let counts = self.tally.of(job.world, of_caller.front_end, machine_id);
+        let counts = match &mut machine {
+            Some(machine) => machine.tally.of(job.world, of_caller.front_end),
+            None => self.tally.of(job.world, of_caller.front_end),
+        };
         counts.ended(&outcome, job.size);
+        let is_answered = matches!(outcome, Outcome::Replied(_) | Outcome::MachineStatus { .. });
         // Most jobs do not wait, and are answered: one time is all of theirs.
         let queue_time = if is_answered && left_queue == job.admitted {
             counts.answered_at_once(machine_time);
             Duration::ZERO
         } else {
-            if let Some(machine) = machine.filter(|_| is_answered) {
+            if is_answered && let Some(machine) = &mut machine {
                 machine.stats.machine_time.record_in(machine_time);
             }
             let queue_time = left_queue.saturating_duration_since(job.admitted);
             self.worlds[job.world.0].counts.waited(of_caller.front_end, queue_time, machine_time);
             queue_time
         };
+        let mut recovered = None;
+        if let Some(machine) = machine {
+            if is_on_channel {
+                machine.circuit.released(id);
+            }
+            if let Outcome::Replied(_) = outcome {
+                machine.reply_time.record(now, machine_time.seconds);
+                if machine.circuit.succeeded(left_queue) {
+                    recovered = machine_id;
+                }
+            }
+        }
         let concluded = Concluded {
             caller: job.caller,
             ticket: job.ticket,
