@@ -212,5 +212,6 @@ fn the_unit_leaves_the_gateway_what_it_confines_itself_with_and_is_as_strict_as_
     let exposure =
         exposure.and_then(|rest| rest.split_whitespace().next()).and_then(|number| number.parse::<f64>().ok());
     let exposure = exposure.unwrap_or_else(|| panic!("{said}{}", String::from_utf8_lossy(&stderr)));
-    assert!(exposure < 1.5, "{exposure}: {said}");
+    // One tenth of it is NotifyAccess=all: the next gateway has to say that it is the main process.
+    assert!(exposure < 1.6, "{exposure}: {said}");
 }

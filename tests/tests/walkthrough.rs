@@ -51,7 +51,8 @@ fn filled_in(imported: &str, address: &str, host_key: &str) -> String {
         Some(("user", _)) => "user = \"codesafe\"".to_owned(),
         Some(("host_key", _)) => format!("host_key = {host_key}"),
         Some(("address", _)) => format!("address = \"{address}\""),
-        Some(("hardserver", _)) => "hardserver = [\"unix:nserver\"]\nhandover = \"unix:handover\"".to_owned(),
+        Some(("hardserver", _)) => "hardserver = [\"unix:nserver\"]".to_owned(),
+        Some(("handover", _)) => "handover = \"unix:handover\"".to_owned(),
         _ => line.to_owned(),
     };
     imported.lines().map(|text| line(text) + "\n").collect()

@@ -204,7 +204,10 @@ impl Painter {
         let heads = table.columns.iter().map(|(head, _)| *head);
         let head = cells(table, heads, &widths).join("  ");
         let head = format!("{}{head}", if has_keys { "> " } else { "  " });
-        let head = if more > 0 && shown > 0 { format!("{head}  (+{more})") } else { head };
+        // How many more there are is said even where not all columns have room.
+        let more = if more > 0 && shown > 0 { format!("  (+{more})") } else { String::new() };
+        let room = usize::from(area.width).saturating_sub(more.chars().count());
+        let head = format!("{}{more}", fit(&head, room, false).trim_end());
         let style = Style::new().add_modifier(Modifier::BOLD | Modifier::UNDERLINED);
         put(frame, rows.next(), Line::styled(fit(&head, usize::from(area.width), false), style));
         for (number, row) in table.rows.iter().enumerate().skip(first).take(shown) {
