@@ -136,15 +136,13 @@ impl Scheduler {
     ) -> Option<MachineId> {
         let (job, of_caller) = self.jobs.remove(id, &mut self.spare)?;
         debug_assert!(!matches!(job.place, Place::Queued { .. }), "a job that waits is detached first");
-        let is_on_channel = matches!(job.place, Place::OnChannel { .. });
+        let is_there = matches!(job.place, Place::OnChannel { .. });
+        debug_assert!(is_there || !matches!(outcome, Outcome::Replied(_)), "a reply comes to where its job is");
+        let is_on_channel = matches!(outcome, Outcome::Replied(_)) || is_there;
         of_caller.in_flight -= usize::from(is_on_channel);
-        let may_be_unparked = is_on_channel && of_caller.is_parked;
-        if of_caller.waits_for_room {
-            self.roomy.push(job.caller);
-        }
+        let may_have_more = of_caller.waits_for_room || of_caller.is_parked;
         // A reply is a reply, whatever became of earlier attempts.
         let outcome = if let Outcome::Replied(_) = outcome { outcome } else { job.honest(outcome) };
-        // Asked once.
         let (left_queue, machine_id, mut machine) = match job.staged {
             Some((id, at)) => (at, Some(id), Some(&mut self.machines.all[id.0])),
             None => (now, None, None),
@@ -191,8 +189,8 @@ impl Scheduler {
             outcome,
         };
         let group = if job.group.is_some() { job.group } else { None };
-        if may_be_unparked {
-            self.park_if_needed(concluded.caller);
+        if may_have_more {
+            self.has_one_less(concluded.caller);
         }
         self.forgotten(group);
         if bug::is_on(Bug::DuplicateOutcome) {
@@ -200,6 +198,13 @@ impl Scheduler {
         }
         effects.concluded(concluded);
         recovered
+    }
+
+    /// A caller that waits for room, or may have no more in flight, has a job less.
+    #[cold]
+    fn has_one_less(&mut self, caller: CallerId) {
+        self.room_made(caller);
+        self.park_if_needed(caller);
     }
 
     /// Ends the jobs that have waited long enough for a machine to come up.
