@@ -224,7 +224,9 @@ fn it_goes_on_where_as_many_listen_as_may() {
     terminal.press("C-c");
     terminal.was_left_with(0);
     drop(gateway);
-    readers.into_iter().for_each(|reader| drop(reader.join()));
+    for reader in readers {
+        drop(reader.join());
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::{
     path::Path,
     process::{Command, ExitStatus, Stdio},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -60,6 +60,8 @@ struct Ledger {
     stop: AtomicBool,
     replied: AtomicU64,
     connects: AtomicU64,
+    /// Calls that a client's own library gave up before they left it.
+    given_up: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Ledger {
@@ -125,8 +127,16 @@ async fn calls(caller: u64, address: String, ledger: Arc<Ledger>) {
     while ledger.goes_on() {
         sent += 1;
         let options = SubmitOptions { timeout: Some(BOUND), ..SubmitOptions::default() };
-        let done = client.submit("echo", job(caller, sent), &options).await;
-        let done = done.unwrap_or_else(|error| panic!("call {sent} of caller {caller}: {} {error}", error.reason()));
+        let done = match client.submit("echo", job(caller, sent), &options).await {
+            Ok(done) => done,
+            // The HTTP library had a call for a connection that it was told to leave at that moment, and cancels it unsent. What it says
+            // does not tell for certain, so the client calls the outcome unknown; the journal does.
+            Err(error) if error.to_string().contains("operation was canceled") => {
+                ledger.given_up.lock().expect("no panic").push(job(caller, sent));
+                continue;
+            }
+            Err(error) => panic!("call {sent} of caller {caller}: {} {error}", error.reason()),
+        };
         assert_eq!(done.reply.as_bytes(), job(caller, sent));
         ledger.replied.fetch_add(1, Ordering::Relaxed);
     }
@@ -180,6 +190,10 @@ async fn no_job_fails_and_none_runs_twice_while_one_gateway_after_the_other_take
     }
     let runs = estate.machine.journal().runs();
     assert_eq!(runs.len() as u64, ledger.replied.load(Ordering::Relaxed), "each job has run");
+    for unsent in ledger.given_up.lock().expect("no panic").iter() {
+        let id = String::from_utf8_lossy(unsent).into_owned();
+        assert!(!runs.contains_key(&id), "{id} has run, and its caller was told nothing");
+    }
     let twice: Vec<_> = runs.iter().filter(|(_, times)| **times != 1).collect();
     assert!(twice.is_empty(), "{twice:?}");
     gateway.terminate();

@@ -7,6 +7,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{Mode, OFlags, RawDir, SeekFrom};
 use rustix::process::{Resource, getrlimit};
@@ -47,12 +48,15 @@ impl ProcessFiles {
     pub fn open() -> io::Result<Self> {
         let folder = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let descriptors = rustix::fs::open("/proc/self/fd", folder, Mode::empty())?;
-        let of_system = std::fs::read_to_string("/proc/stat")?;
-        let started = of_system.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok());
+        // Not from /proc/stat: where `ProcSubset=pid` is set, as in the unit, there are no files but those of processes.
+        let up = rustix::time::clock_gettime(ClockId::Boottime);
+        #[allow(clippy::cast_precision_loss)] // Seconds are below 2^52 for a million years.
+        let up = up.tv_sec as f64 + up.tv_nsec as f64 * 1e-9;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         Ok(Self {
             stat: File::open("/proc/self/stat")?,
             descriptors: Mutex::new(descriptors.into()),
-            system_started: started.ok_or_else(|| not_understood("/proc/stat has no `btime`"))?,
+            system_started: now - up,
         })
     }
 

@@ -20,7 +20,7 @@ fn seen(time: f64, change: impl Fn(&mut serde_json::Value)) -> Input {
 
 fn model() -> Model {
     let now = Instant::now();
-    let mut model = Model::new("127.0.0.1:9464".into(), now);
+    let mut model = Model::new("127.0.0.1:9464", now);
     for second in 1..100 {
         model.take(seen(f64::from(second), |_| ()), now);
     }
@@ -189,7 +189,7 @@ proptest! {
         names in prop::collection::vec(any_name(), 0..30),
     ) {
         let now = Instant::now();
-        let mut model = Model::new(names.first().cloned().unwrap_or_default(), now);
+        let mut model = Model::new(names.first().map_or("", String::as_str), now);
         for (width, height) in &sizes {
             drawn(&model, *width, *height);
         }

@@ -1,7 +1,7 @@
 //! `seeway top`: a gateway that runs, live on a terminal, and its machines drained and resumed from there. Over its admin port, as
 //! the console in the browser.
 //!
-//! [`model`] decides, `draw` shows, `feed` and `screen` bring what comes in; here they are put together.
+//! `model` decides, `draw` shows, `feed` and `screen` bring what comes in; here they are put together.
 
 mod draw;
 mod feed;
@@ -124,7 +124,7 @@ fn watch(at: &At) -> Result<(), Failure> {
     drop(inputs);
 
     let painter = Painter { has_colours: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) };
-    let mut model = Model::new(at.place(), Instant::now());
+    let mut model = Model::new(&at.place(), Instant::now());
     loop {
         screen.terminal().draw(|frame| painter.draw(frame, &model)).map_err(no_terminal)?;
         let first = match input.recv_timeout(TICK) {

@@ -138,9 +138,9 @@ pub(super) const MACHINES: usize = 1;
 
 impl Model {
     /// One that has heard nothing yet.
-    pub(super) fn new(place: String, now: Instant) -> Self {
+    pub(super) fn new(place: &str, now: Instant) -> Self {
         Self {
-            place: clean(&place),
+            place: clean(place),
             seen: None,
             tables: None,
             plots: Plots::default(),

@@ -12,7 +12,7 @@ fn seen(time: f64, change: impl Fn(&mut serde_json::Value)) -> Input {
 /// One that has heard the sample.
 fn model() -> (Model, Instant) {
     let now = Instant::now();
-    let mut model = Model::new("127.0.0.1:9464".into(), now);
+    let mut model = Model::new("127.0.0.1:9464", now);
     assert_eq!(model.take(seen(1.0, |_| ()), now), None);
     (model, now)
 }
@@ -72,7 +72,7 @@ fn where_nothing_may_be_changed_it_says_why_and_asks_nothing() {
         let said = model.said.clone().expect("a reason");
         assert!(said.is_bad && said.text.contains("listen.management"), "{said:?}");
     }
-    let mut deaf = Model::new("here".into(), now);
+    let mut deaf = Model::new("here", now);
     assert_eq!(press(&mut deaf, &[letter('d'), letter('y'), letter('D'), letter('y'), Key::Enter, Key::Down]), []);
 }
 
