@@ -35,7 +35,8 @@ pub(super) async fn answer(
 ) -> Answer {
     let path = request.uri().path();
     if !operator.is_near && !matches!(path, "/metrics" | "/healthz" | "/readyz") {
-        let why = "from another computer there are /metrics, /healthz and /readyz here; all else is at listen.management\n";
+        let why =
+            "from another computer there are /metrics, /healthz and /readyz here; all else is at listen.management\n";
         return text(StatusCode::FORBIDDEN, why.into()).map(Either::Left);
     }
     let is_get = *request.method() == Method::GET;
