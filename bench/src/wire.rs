@@ -31,6 +31,8 @@ pub struct WireCaller<T> {
     write: WriteHalf<AnyStream>,
     outgoing: Outgoing<T>,
     leaving: Bytes,
+    /// Why nothing more can be written, once that is so.
+    unwritable: Option<io::Error>,
     input: WipedBuffer,
 }
 
@@ -51,6 +53,7 @@ impl<T> WireCaller<T> {
             write,
             outgoing: Outgoing::new(Profile::open_1(), Limits::default(), max_in_flight),
             leaving: Bytes::new(),
+            unwritable: None,
             input: WipedBuffer::with_capacity(READ_SIZE),
         })
     }
@@ -101,17 +104,22 @@ impl<T> WireCaller<T> {
             let missing = self.outgoing.missing(self.input.filled()).max(READ_SIZE);
             let read = tokio::select! {
                 biased;
-                written = self.write.write(&self.leaving), if !self.leaving.is_empty() => {
-                    let written = written.map_err(|source| self.lost(source))?;
-                    self.leaving.advance(written);
+                written = self.write.write(&self.leaving), if self.unwritable.is_none() && !self.leaving.is_empty() => {
+                    match written {
+                        Ok(written) => self.leaving.advance(written),
+                        // What was answered before the other end closed can still be read, and has to be.
+                        Err(source) => self.unwritable = Some(source),
+                    }
                     continue;
                 }
                 read = self.read.read(self.input.unfilled(missing)) => read,
             };
             match read {
-                Ok(0) => return Err(self.lost(io::ErrorKind::UnexpectedEof.into())),
-                Ok(count) => self.input.commit(count),
-                Err(source) => return Err(self.lost(source)),
+                Ok(count @ 1..) => self.input.commit(count),
+                ended => {
+                    let why = self.unwritable.take().map_or(ended.map(|_| io::ErrorKind::UnexpectedEof.into()), Ok);
+                    return Err(self.lost(why.unwrap_or_else(|error| error)));
+                }
             }
             if self.decode(&mut on_answer)? {
                 return Ok(());

@@ -1,4 +1,4 @@
-//! The book under `docs/` says what the code says: its metrics, its dependencies, its links.
+//! The book under `docs/` says what the code says: its metrics, its dependencies, the tests that it names. Its links are in `book.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -332,87 +332,7 @@ fn pages() -> Vec<PathBuf> {
     found
 }
 
-mod links {
-    use super::*;
-
-    /// A page's text without code: no links are meant there.
-    fn prose(text: &str) -> String {
-        let mut in_code = false;
-        let mut prose = String::new();
-        for line in text.lines() {
-            if line.trim_start().starts_with("```") {
-                in_code = !in_code;
-            } else if !in_code {
-                for piece in line.split('`').step_by(2) {
-                    prose.push_str(piece);
-                    // Where a piece of code stood.
-                    prose.push('x');
-                }
-                prose.push('\n');
-            }
-        }
-        assert!(!in_code, "a block of code is not closed");
-        prose
-    }
-
-    /// The targets of `[text](target)`; a text or target may be cut in two by a line's end.
-    fn targets(text: &str) -> Vec<String> {
-        let prose = prose(text);
-        prose
-            .match_indices("](")
-            .filter_map(|(at, opening)| prose[at + opening.len()..].split(')').next())
-            .map(|target| target.trim_end_matches('x').replace('\n', ""))
-            .collect()
-    }
-
-    /// A heading's anchor, as mdBook and GitHub make it.
-    fn anchors(text: &str) -> BTreeSet<String> {
-        let mut in_code = false;
-        let headings = text.lines().filter(|line| {
-            in_code ^= line.starts_with("```");
-            !in_code && line.starts_with('#')
-        });
-        headings
-            .map(|heading| {
-                let title = heading.trim_start_matches('#').trim().to_lowercase();
-                let kept = title.chars().filter(|letter| letter.is_alphanumeric() || [' ', '-', '_'].contains(letter));
-                kept.map(|letter| if letter == ' ' { '-' } else { letter }).collect()
-            })
-            .collect()
-    }
-
-    #[test]
-    fn every_link_leads_somewhere() {
-        let mut count = 0;
-        let others = ["README.md", "deploy/README.md"].map(PathBuf::from);
-        for page in pages().into_iter().chain(others) {
-            let folder = page.parent().unwrap_or(Path::new(""));
-            for target in targets(&read(&page)) {
-                if target.contains("://") {
-                    continue;
-                }
-                let (file, anchor) = target.split_once('#').unwrap_or((&target, ""));
-                let file = if file.is_empty() { page.clone() } else { folder.join(file) };
-                assert!(root().join(&file).exists(), "{}: nothing is at {target}", page.display());
-                let found = anchor.is_empty() || anchors(&read(&file)).contains(anchor);
-                assert!(found, "{}: {} has no heading #{anchor}", page.display(), file.display());
-                count += 1;
-            }
-        }
-        assert!(count > 30, "links were found: {count}");
-    }
-
-    #[test]
-    fn every_page_is_in_the_summary_and_the_summary_has_no_other() {
-        let summary: BTreeSet<PathBuf> =
-            targets(&read("docs/SUMMARY.md")).iter().map(|target| Path::new("docs").join(target)).collect();
-        let there: BTreeSet<PathBuf> =
-            pages().into_iter().filter(|page| page.file_name().is_some_and(|name| name != "SUMMARY.md")).collect();
-        assert_eq!(summary, there);
-    }
-}
-
-mod security {
+mod claims {
     use super::*;
 
     /// Every test's name, wherever it stands.
@@ -434,18 +354,41 @@ mod security {
         names
     }
 
+    /// Names in the last cells of the rows of a page's tables, whose tests they are.
+    fn named(page: &str) -> Vec<String> {
+        let text = read(page);
+        // A table of claims ends with its tests; the heads and the lines below them name none.
+        let rows = text.lines().filter_map(cells).filter(|row| row.len() >= 2);
+        rows.flat_map(|row| in_backticks(row[row.len() - 1])).collect()
+    }
+
     #[test]
     fn every_claim_names_tests_that_are_there() {
-        let (page, tests) = (read("docs/security.md"), tests());
-        let mut count = 0;
-        for row in page.lines().filter_map(cells) {
-            // A table of claims ends with its tests; the heads and the lines below them name none.
-            let Some((last, [_, _, ..])) = row.split_last() else { continue };
-            for name in in_backticks(last) {
-                assert!(tests.contains(&name), "docs/security.md names the test {name}, which is not there");
-                count += 1;
+        let tests = tests();
+        let named = named("docs/security.md");
+        for name in &named {
+            assert!(tests.contains(name), "docs/security.md names the test {name}, which is not there");
+        }
+        assert!(named.len() > 40, "tests are named: {}", named.len());
+    }
+
+    /// Of the walkthrough, the table of tests; the other one says what was not run.
+    #[test]
+    fn each_of_the_seven_steps_names_tests_that_are_there() {
+        let tests = tests();
+        let page = read("docs/walkthrough.md");
+        let (_, table) = page.split_once("## What tests it").expect("a section");
+        let (table, _) = table.split_once("\n## ").expect("another one after it");
+        let rows: Vec<_> = table.lines().filter_map(cells).collect();
+        for row in rows.iter().filter(|row| row.len() == 3) {
+            for name in in_backticks(row[2]) {
+                assert!(tests.contains(&name), "step {} names the test {name}, which is not there", row[0]);
             }
         }
-        assert!(count > 40, "tests are named: {count}");
+        for step in ["1", "2", "3", "4", "5", "6", "7"] {
+            assert!(page.contains(&format!("\n## {step}. ")), "there is no step {step}");
+            let row = rows.iter().find(|row| row[0] == step).unwrap_or_else(|| panic!("step {step} has no row"));
+            assert!(!in_backticks(row[2]).is_empty(), "step {step} names no test");
+        }
     }
 }

@@ -204,7 +204,6 @@ impl Audit {
         if self.buffer.wants_end() {
             return;
         }
-        self.event(Event::new("gateway_stopped").number("pid", std::process::id().into()));
         self.buffer.ask_to_end();
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         if ended.recv_timeout(LAST_TRIES + END_TIMEOUT).is_err() {

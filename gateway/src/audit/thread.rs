@@ -59,6 +59,8 @@ pub(super) struct Writer {
     told: Unrecorded,
     /// When refused connections may be told of again.
     tells_refusals_from: Instant,
+    /// Whether the last record of all has been made.
+    has_said_end: bool,
     /// When a file may be rotated again, after it could not be.
     rotates_from: Instant,
 }
@@ -90,6 +92,7 @@ impl Writer {
             over: None,
             told: Unrecorded::default(),
             tells_refusals_from: Instant::now(),
+            has_said_end: false,
             rotates_from: Instant::now(),
         };
         writer.begin(&tail);
@@ -111,7 +114,12 @@ impl Writer {
                 if let Some(tail) = self.owes_beginning.take() {
                     self.begin(&tail);
                 }
-                self.fill();
+                let is_all = self.fill();
+                if is_ending && is_all && !std::mem::replace(&mut self.has_said_end, true) {
+                    // Here and not by whoever ends the log, so that it is the last record, whichever slot others wait in.
+                    let stopped = Event::new("gateway_stopped").number("pid", std::process::id().into());
+                    self.seal(&Record::Event(stopped.into()));
+                }
                 self.is_written = self.chunk.bytes.is_empty();
             }
             if self.is_written {
@@ -180,12 +188,12 @@ impl Writer {
         self.chunk.clear();
     }
 
-    /// Makes a chunk of what waits.
-    fn fill(&mut self) {
+    /// Makes a chunk of what waits; says whether that is all of it.
+    fn fill(&mut self) -> bool {
         while self.in_chunk.0 < CHUNK_RECORDS {
             if self.next == self.taken.len() && !self.take_more() {
                 self.tell_the_rest();
-                return;
+                return true;
             }
             let end = self.taken.len().min(self.next + CHUNK_RECORDS - self.in_chunk.0);
             let taken = std::mem::take(&mut self.taken);
@@ -196,6 +204,7 @@ impl Writer {
             self.in_chunk.1 += end - self.next;
             self.next = end;
         }
+        false
     }
 
     /// Takes what waits in the next slot that has something; false where all are empty.

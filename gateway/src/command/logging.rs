@@ -1,4 +1,4 @@
-//! Log lines go to stderr. Which ones, `SEEWAY_LOG` says; that no job's bytes are among them, [`log_filter`](crate::log_filter) sees to.
+//! Log lines go to stderr. Which ones, `SEEWAY_LOG` says; that no job's bytes are among them, `log_filter` sees to.
 
 use std::io;
 

@@ -29,6 +29,7 @@ mod table;
 #[cfg(test)]
 mod test_peers;
 mod tls_files;
+pub mod top;
 pub mod upgrade;
 
 use std::fmt;
@@ -72,6 +73,7 @@ pub enum Command {
     Reload(reload::Args),
     Resume(drain::ResumeArgs),
     Serve(serve::Args),
+    Top(top::Args),
     Upgrade(upgrade::Args),
 }
 
@@ -88,6 +90,8 @@ impl Command {
             #[cfg(feature = "emulator")]
             Self::Demo(_) => "error",
             Self::Forward(_) => "warn",
+            // Its screen is where log lines would go.
+            Self::Top(_) => "off",
             Self::Serve(_) => "info",
         }
     }
@@ -114,6 +118,7 @@ impl Command {
             Self::Reload(args) => reload::run(args, out),
             Self::Resume(args) => drain::resume(args, out),
             Self::Serve(args) => serve::run(args, out),
+            Self::Top(args) => top::run(args, out),
             Self::Upgrade(args) => upgrade::run(args, log_format, out),
         }
     }

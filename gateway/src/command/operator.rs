@@ -1,7 +1,7 @@
-//! How `reload`, `drain`, `resume` and `log` reach a gateway that runs: one request to its admin port.
+//! How `reload`, `drain`, `resume`, `log` and `top` reach a gateway that runs: one request to its admin port.
 
 use std::fmt::{self, Write as _};
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -25,11 +25,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const STEP_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The longest answer that is read.
-const ANSWER_BYTES: u64 = 4 << 20;
+pub(super) const ANSWER_BYTES: u64 = 4 << 20;
+
+/// The longest head of an answer that goes on.
+const HEAD_BYTES: u64 = 16 << 10;
 
 /// Which gateway is meant, and how it answers.
 #[allow(clippy::doc_markdown)] // These texts are help on a terminal.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(super) struct At {
     /// Where the gateway takes changes, its listen.management or, where it has none, its listen.admin: ADDR:PORT, unix:/path, or
     /// tls:host:port with --ca, --certificate and --key
@@ -76,6 +79,14 @@ impl fmt::Display for Admin {
         }
     }
 }
+
+/// What goes to a gateway and comes from it.
+trait Connection: Read + Write + Send {}
+
+impl<T: Read + Write + Send> Connection for T {}
+
+/// An answer that goes on: what comes of it is read as it comes, a step of it within 15 s.
+pub(super) type Stream = Box<dyn BufRead + Send>;
 
 /// What the gateway said.
 #[derive(Debug)]
@@ -136,37 +147,75 @@ impl At {
 
     /// Sends a request with these parameters.
     pub(super) fn ask(&self, method: &str, path: &str, query: &[(&str, &str)]) -> Result<Answer, Failure> {
-        let admin = &self.admin;
         let pairs: Vec<_> = query.iter().map(|(key, value)| format!("{key}={}", escaped(value))).collect();
         let query = if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) };
-        let host = match admin {
-            Admin::Tcp(address) => address.to_string(),
-            Admin::Unix(_) => "localhost".to_owned(),
-            Admin::Tls(endpoint) => endpoint.to_string(),
-        };
+        let host = self.host();
         let request = format!(
             "{method} {path}{query} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
         );
-        let answer = match admin {
-            Admin::Tcp(address) => tcp(*address).and_then(|stream| exchange(stream, &request)),
-            Admin::Unix(path) => unix(path).and_then(|stream| exchange(stream, &request)),
+        let answer = self.connect()?.and_then(|stream| exchange(stream, &request));
+        let answer = answer.map_err(|error| self.unanswered(&error))?;
+        read(&answer).ok_or_else(|| self.none())
+    }
+
+    /// Asks for an answer that goes on. `Err` with no failure in it: the gateway answers, and has no such answer for us now.
+    pub(super) fn stream(&self, path: &str) -> Result<Stream, Option<Failure>> {
+        // In this version of the protocol an answer ends with its connection, and is not cut into chunks before.
+        let request = format!("GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.host());
+        let begin = |mut stream: Box<dyn Connection>| -> io::Result<_> {
+            stream.write_all(request.as_bytes())?;
+            stream.flush()?;
+            let mut stream = BufReader::new(stream);
+            let head = head(&mut stream)?;
+            Ok((stream, head))
+        };
+        let (stream, head) = self.connect()?.and_then(begin).map_err(|error| self.unanswered(&error))?;
+        match status(&head) {
+            Some(200) => Ok(Box::new(stream)),
+            Some(_) => Err(None),
+            None => Err(Some(self.none())),
+        }
+    }
+
+    /// Where this is, as it was given.
+    pub(super) fn place(&self) -> String {
+        self.admin.to_string()
+    }
+
+    /// What the gateway is called in a request.
+    fn host(&self) -> String {
+        match &self.admin {
+            Admin::Tcp(address) => address.to_string(),
+            Admin::Unix(_) => "localhost".to_owned(),
+            Admin::Tls(endpoint) => endpoint.to_string(),
+        }
+    }
+
+    /// Connects. The outer failure is of the files that were named for it.
+    fn connect(&self) -> Result<io::Result<Box<dyn Connection>>, Failure> {
+        Ok(match &self.admin {
+            Admin::Tcp(address) => tcp(*address).map(|stream| Box::new(stream) as _),
+            Admin::Unix(path) => unix(path).map(|stream| Box::new(stream) as _),
             Admin::Tls(endpoint) => {
                 let session = self.session(endpoint)?;
                 let stream = (endpoint.host.as_str(), endpoint.port)
                     .to_socket_addrs()
                     .and_then(|mut addresses| tcp(addresses.next().ok_or(io::ErrorKind::NotFound)?));
-                stream.and_then(|stream| exchange(StreamOwned::new(session, stream), &request))
+                stream.map(|stream| Box::new(StreamOwned::new(session, stream)) as _)
             }
-        };
-        let answer = answer.map_err(|error| {
-            Failure::Failed(format!(
-                "no gateway answers at {admin}: {error}; name its listen.management or listen.admin with --admin"
-            ))
-        })?;
-        read(&answer).ok_or_else(|| {
-            let why = "what answers there is no gateway's admin port, or one of another version";
-            Failure::Failed(format!("{admin}: {why}; name the gateway's listen.admin with --admin"))
         })
+    }
+
+    fn unanswered(&self, error: &io::Error) -> Failure {
+        let admin = &self.admin;
+        Failure::Failed(format!(
+            "no gateway answers at {admin}: {error}; name its listen.management or listen.admin with --admin"
+        ))
+    }
+
+    fn none(&self) -> Failure {
+        let why = "what answers there is no gateway's admin port, or one of another version";
+        Failure::Failed(format!("{}: {why}; name the gateway's listen.admin with --admin", self.admin))
     }
 }
 
@@ -201,7 +250,7 @@ fn exchange(mut stream: impl Read + Write, request: &str) -> io::Result<Vec<u8>>
 }
 
 /// A name as a query takes it.
-fn escaped(name: &str) -> String {
+pub(super) fn escaped(name: &str) -> String {
     name.bytes().fold(String::new(), |mut text, byte| {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             text.push(char::from(byte));
@@ -213,11 +262,32 @@ fn escaped(name: &str) -> String {
     })
 }
 
+/// An answer's head, up to the empty line behind it.
+fn head(stream: &mut impl BufRead) -> io::Result<String> {
+    let mut head = String::new();
+    let mut limited = stream.take(HEAD_BYTES);
+    loop {
+        let before = head.len();
+        limited.read_line(&mut head)?;
+        match &head[before..] {
+            "\r\n" => return Ok(head),
+            line if line.ends_with('\n') => {}
+            _ => return Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}
+
+/// The status in an answer's head.
+fn status(head: &str) -> Option<u16> {
+    let rest = head.strip_prefix("HTTP/1.1 ").or_else(|| head.strip_prefix("HTTP/1.0 "))?;
+    rest.get(..3)?.parse().ok()
+}
+
 /// Status and body of a whole answer; `None` where it is none of a gateway's.
 fn read(answer: &[u8]) -> Option<Answer> {
     let text = std::str::from_utf8(answer).ok()?;
     let (head, body) = text.split_once("\r\n\r\n")?;
-    let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse::<u16>().ok()?;
+    let status = status(head)?;
     let body: Value = match serde_json::from_str(body) {
         Ok(body @ Value::Object(_)) => body,
         // Said in a sentence: a request that is not allowed, or not known.
@@ -241,6 +311,18 @@ mod tests {
         for none in [&b""[..], b"SSH-2.0-OpenSSH", b"HTTP/1.1 200 OK\r\n\r\nhello", b"HTTP/1.1 200 OK\r\n\r\n{\"jobs"] {
             assert!(read(none).is_none(), "{none:?}");
         }
+    }
+
+    #[test]
+    fn heads_are_read_up_to_what_follows_and_no_further() {
+        let mut answer = &b"HTTP/1.0 200 OK\r\ncontent-type: text/event-stream\r\n\r\nevent"[..];
+        let read = head(&mut answer).expect("a head");
+        assert_eq!((status(&read), answer), (Some(200), &b"event"[..]));
+        let endless = vec![b'a'; 20_000];
+        for cut in [&b""[..], b"HTTP/1.0 200 OK\r\n", b"HTTP/1.0 200", b"\xff\r\n\r\n", &endless] {
+            assert!(head(&mut &*cut).is_err(), "{} bytes", cut.len());
+        }
+        assert_eq!(status("SSH-2.0-OpenSSH\r\n"), None);
     }
 
     #[test]

@@ -8,22 +8,27 @@ pub(super) fn write_table<const N: usize>(
     heads: [&str; N],
     rows: &[[String; N]],
 ) -> io::Result<()> {
-    let mut widths = heads.map(width);
+    write_rows(out, &heads, rows)
+}
+
+/// The same where the number of columns is not known before; each row has as many as there are heads.
+pub(super) fn write_rows(out: &mut dyn Write, heads: &[&str], rows: &[impl AsRef<[String]>]) -> io::Result<()> {
+    let mut widths: Vec<_> = heads.iter().map(|head| width(head)).collect();
     for row in rows {
-        for (column, cell) in widths.iter_mut().zip(row) {
+        for (column, cell) in widths.iter_mut().zip(row.as_ref()) {
             *column = width(cell).max(*column);
         }
     }
-    write_row(out, &heads, &widths)?;
+    write_row(out, heads.iter().copied(), &widths)?;
     for row in rows {
-        write_row(out, &row.each_ref().map(String::as_str), &widths)?;
+        write_row(out, row.as_ref().iter().map(String::as_str), &widths)?;
     }
     Ok(())
 }
 
-fn write_row<const N: usize>(out: &mut dyn Write, cells: &[&str; N], widths: &[usize; N]) -> io::Result<()> {
+fn write_row<'a>(out: &mut dyn Write, cells: impl Iterator<Item = &'a str>, widths: &[usize]) -> io::Result<()> {
     let mut line = String::new();
-    for (cell, column) in cells.iter().zip(widths) {
+    for (cell, column) in cells.zip(widths) {
         line.push_str(cell);
         line.extend(std::iter::repeat_n(' ', column - width(cell) + 2));
     }

@@ -82,7 +82,7 @@ impl Giver {
                     continue;
                 }
             };
-            let uid = stream.peer_cred().map(|peer| peer.uid()).unwrap_or(u32::MAX);
+            let uid = stream.peer_cred().map_or(u32::MAX, |peer| peer.uid());
             if uid != 0 && uid != rustix::process::geteuid().as_raw() {
                 tracing::warn!(uid, "somebody who is not this gateway's user wanted to take over; nothing was given");
                 Counts::add(&giver.counts.failed);

@@ -311,7 +311,7 @@ impl Acceptor {
         loop {
             let incoming = tokio::select! {
                 incoming = next(&listener) => incoming,
-                _ = self.stopped.wait_for(|is_stopped| *is_stopped) => break,
+                Ok(_) = self.stopped.wait_for(|is_stopped| *is_stopped) => break,
                 Some(ended) = unknown.join_next() => {
                     // One that panicked has closed its own connection.
                     ended.unwrap_or(Ok(()))?;

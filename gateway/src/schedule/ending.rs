@@ -39,7 +39,7 @@ impl Scheduler {
             self.machines.want_no_permits(&world.machines);
         }
         let front_end = self.jobs.caller(caller).front_end;
-        self.tally.of(new.world, front_end, None).refused(outcome.kind());
+        self.tally.of(new.world, front_end).refused(outcome.kind());
         effects.concluded(Concluded {
             caller,
             ticket: new.ticket,
@@ -60,7 +60,8 @@ impl Scheduler {
             self.roomy.push(job.caller);
         }
         let machine = job.staged.map(|(machine, _)| machine);
-        self.tally.of(job.world, of_caller.front_end, machine).abandoned(job.size);
+        let tally = machine.map_or(&mut self.tally, |machine| &mut self.machines.all[machine.0].tally);
+        tally.of(job.world, of_caller.front_end).abandoned(job.size);
         let abandoned = Abandoned {
             caller: job.caller,
             ticket: job.ticket,
@@ -135,51 +136,48 @@ impl Scheduler {
     ) -> Option<MachineId> {
         let (job, of_caller) = self.jobs.remove(id, &mut self.spare)?;
         debug_assert!(!matches!(job.place, Place::Queued { .. }), "a job that waits is detached first");
-        let is_on_channel = matches!(job.place, Place::OnChannel { .. });
+        let is_there = matches!(job.place, Place::OnChannel { .. });
+        debug_assert!(is_there || !matches!(outcome, Outcome::Replied(_)), "a reply comes to where its job is");
+        let is_on_channel = matches!(outcome, Outcome::Replied(_)) || is_there;
         of_caller.in_flight -= usize::from(is_on_channel);
-        let may_be_unparked = is_on_channel && of_caller.is_parked;
-        if of_caller.waits_for_room {
-            self.roomy.push(job.caller);
-        }
+        let may_have_more = of_caller.waits_for_room || of_caller.is_parked;
         // A reply is a reply, whatever became of earlier attempts.
         let outcome = if let Outcome::Replied(_) = outcome { outcome } else { job.honest(outcome) };
-        // Asked once.
         let (left_queue, machine_id, mut machine) = match job.staged {
             Some((id, at)) => (at, Some(id), Some(&mut self.machines.all[id.0])),
             None => (now, None, None),
         };
         let machine_time = self.stopwatch.between(left_queue, now);
-        let (mut recovered, mut is_answered) = (None, false);
-        if let Some(machine) = &mut machine {
-            if is_on_channel {
-                machine.circuit.released(id);
-            }
-            match outcome {
-                Outcome::Replied(_) => {
-                    is_answered = true;
-                    machine.reply_time.record(now, machine_time.seconds);
-                    if machine.circuit.succeeded(left_queue) {
-                        recovered = machine_id;
-                    }
-                }
-                Outcome::MachineStatus { .. } => is_answered = true,
-                Outcome::Rejected(_) | Outcome::NotSent(_) | Outcome::Unknown(_) => {}
-            }
-        }
-        let counts = self.tally.of(job.world, of_caller.front_end, machine_id);
+        let counts = match &mut machine {
+            Some(machine) => machine.tally.of(job.world, of_caller.front_end),
+            None => self.tally.of(job.world, of_caller.front_end),
+        };
         counts.ended(&outcome, job.size);
+        let is_answered = matches!(outcome, Outcome::Replied(_) | Outcome::MachineStatus { .. });
         // Most jobs do not wait, and are answered: one time is all of theirs.
         let queue_time = if is_answered && left_queue == job.admitted {
             counts.answered_at_once(machine_time);
             Duration::ZERO
         } else {
-            if let Some(machine) = machine.filter(|_| is_answered) {
+            if is_answered && let Some(machine) = &mut machine {
                 machine.stats.machine_time.record_in(machine_time);
             }
             let queue_time = left_queue.saturating_duration_since(job.admitted);
             self.worlds[job.world.0].counts.waited(of_caller.front_end, queue_time, machine_time);
             queue_time
         };
+        let mut recovered = None;
+        if let Some(machine) = machine {
+            if is_on_channel {
+                machine.circuit.released(id);
+            }
+            if let Outcome::Replied(_) = outcome {
+                machine.reply_time.record(now, machine_time.seconds);
+                if machine.circuit.succeeded(left_queue) {
+                    recovered = machine_id;
+                }
+            }
+        }
         let concluded = Concluded {
             caller: job.caller,
             ticket: job.ticket,
@@ -191,8 +189,8 @@ impl Scheduler {
             outcome,
         };
         let group = if job.group.is_some() { job.group } else { None };
-        if may_be_unparked {
-            self.park_if_needed(concluded.caller);
+        if may_have_more {
+            self.has_one_less(concluded.caller);
         }
         self.forgotten(group);
         if bug::is_on(Bug::DuplicateOutcome) {
@@ -200,6 +198,13 @@ impl Scheduler {
         }
         effects.concluded(concluded);
         recovered
+    }
+
+    /// A caller that waits for room, or may have no more in flight, has a job less.
+    #[cold]
+    fn has_one_less(&mut self, caller: CallerId) {
+        self.room_made(caller);
+        self.park_if_needed(caller);
     }
 
     /// Ends the jobs that have waited long enough for a machine to come up.

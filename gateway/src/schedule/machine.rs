@@ -14,6 +14,7 @@ use super::fair::LaneId;
 use super::group::GroupId;
 use super::pace::{ReplyTime, SlowStart};
 use super::stats::MachineStats;
+use super::tally::Tally;
 use super::{ChannelId, JobId, MachineId, MachineSettings, MachineState, SizeClass, WorldId};
 
 /// What fits into one of OpenSSH's packets: it allows 32 KiB on a channel.
@@ -48,6 +49,8 @@ pub(super) struct Machine {
     pub(super) is_draining: bool,
     /// The configuration has it no more.
     pub(super) is_retired: bool,
+    /// The jobs that it had last.
+    pub(super) tally: Tally,
     pub(super) stats: MachineStats,
 }
 
@@ -109,6 +112,7 @@ impl Machine {
             last_answer: None,
             is_draining: false,
             is_retired,
+            tally: Tally::default(),
             stats: MachineStats::default(),
         }
     }

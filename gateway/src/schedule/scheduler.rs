@@ -43,7 +43,7 @@ pub struct Scheduler {
     pub(super) groups: Groups,
     pub(super) worlds: Vec<World>,
     pub(super) machines: Machines,
-    /// What became of jobs.
+    /// The jobs that no machine had.
     pub(super) tally: Tally,
     pub(super) deadlines: Deadlines,
     pub(super) spare: SpareBuffers,
@@ -124,10 +124,11 @@ impl Scheduler {
                 None => self.worlds.push(World::new(now, world, &self.retry)),
             }
         }
-        self.tally.make_room(self.worlds.len(), self.machines.all.len());
+        self.tally.make_room(self.worlds.len());
         for (place, machine) in self.machines.all.iter_mut().enumerate() {
             let worlds = self.worlds.iter().enumerate();
             let worlds = worlds.filter(|(_, world)| world.machines.contains(&MachineId(place)));
+            machine.tally.make_room(self.worlds.len());
             machine.worlds = worlds.map(|(place, _)| WorldId(place)).collect();
         }
     }

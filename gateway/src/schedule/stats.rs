@@ -52,8 +52,8 @@ pub struct WorldStats {
 }
 
 impl WorldStats {
-    /// Adds up what was counted for a world.
-    pub(super) fn new(world: WorldId, counts: &WorldCounts, tally: &Tally) -> Self {
+    /// Adds up what was counted for a world: of the jobs that no machine had, then by machine.
+    pub(super) fn new<'a>(world: WorldId, counts: &WorldCounts, tallies: impl Iterator<Item = &'a Tally>) -> Self {
         let mut stats = Self {
             retries: counts.retries,
             retries_refused: counts.retries_refused,
@@ -61,10 +61,10 @@ impl WorldStats {
             time: counts.time.clone(),
             ..Self::default()
         };
-        for front_end in FrontEnd::ALL {
-            let row = tally.row(world, front_end);
-            stats.outcomes[front_end as usize] = row.iter().map(|cell| cell.outcomes).collect();
-            for cell in row {
+        for tally in tallies {
+            for front_end in FrontEnd::ALL {
+                let cell = tally.cell(world, front_end);
+                stats.outcomes[front_end as usize].push(cell.outcomes);
                 stats.job_bytes += cell.job_bytes;
                 stats.reply_bytes += cell.reply_bytes;
                 stats.time[front_end as usize].merge(&cell.at_once);

@@ -1,5 +1,5 @@
-//! What became of jobs, counted by world, front end and machine: plain numbers in one flat array, so that a job's end costs a
-//! place in it and no lock, atomic or allocation.
+//! What became of jobs, counted by machine, world and front end: plain numbers in a flat array of each machine, so that a job's end
+//! costs a place in it and no lock, atomic or allocation.
 //!
 //! Called by the scheduler where a job ends. [`Scheduler::world_stats`](super::Scheduler::world_stats) and
 //! [`machine_stats`](super::Scheduler::machine_stats) add it up when somebody asks.
@@ -10,15 +10,11 @@ use seeway_proto::outcome::{Outcome, OutcomeKind};
 
 use super::pace::Took;
 use super::stats::{Histogram, Outcomes, nanoseconds};
-use super::{FrontEnd, MachineId, WorldId};
+use super::{FrontEnd, WorldId};
 
-/// A cell for each world, front end and machine, and for jobs that no machine had. 30 KiB for ten worlds and four machines.
+/// The jobs that one machine had last, or none had: a cell for each world and front end. 6 KiB for ten worlds.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
-    cells: Vec<Cell>,
-    /// How many cells each world has for each front end: one, and one for each machine.
-    row: usize,
-}
+pub(super) struct Tally(Vec<Cell>);
 
 /// What was counted of the jobs of one world that came in by one front end and that one machine had last.
 #[derive(Clone, Debug, Default)]
@@ -33,34 +29,25 @@ pub(super) struct Cell {
 }
 
 impl Tally {
-    /// Has cells for so many worlds and machines, of which there are never fewer than before. What was counted stays.
-    pub(super) fn make_room(&mut self, worlds: usize, machines: usize) {
-        let mut wider = Self { cells: Vec::new(), row: machines + 1 };
-        wider.cells.resize_with(worlds * FrontEnd::ALL.len() * wider.row, Cell::default);
-        if self.row > 0 {
-            for (new, old) in wider.cells.chunks_mut(wider.row).zip(self.cells.chunks_mut(self.row)) {
-                new[..old.len()].swap_with_slice(old);
-            }
-        }
-        *self = wider;
+    /// Has cells for so many worlds, of which there are never fewer than before. What was counted stays.
+    pub(super) fn make_room(&mut self, worlds: usize) {
+        self.0.resize_with(worlds * FrontEnd::ALL.len(), Cell::default);
     }
 
     /// Where a job is counted.
     #[inline(always)]
-    pub(super) fn of(&mut self, world: WorldId, front_end: FrontEnd, machine: Option<MachineId>) -> &mut Cell {
-        let row = world.0 * FrontEnd::ALL.len() + front_end as usize;
-        &mut self.cells[row * self.row + machine.map_or(0, |machine| machine.0 + 1)]
+    pub(super) fn of(&mut self, world: WorldId, front_end: FrontEnd) -> &mut Cell {
+        &mut self.0[world.0 * FrontEnd::ALL.len() + front_end as usize]
     }
 
-    /// A world's cells for a front end: of the jobs that no machine had, then by machine.
-    pub(super) fn row(&self, world: WorldId, front_end: FrontEnd) -> &[Cell] {
-        let row = world.0 * FrontEnd::ALL.len() + front_end as usize;
-        &self.cells[row * self.row..][..self.row]
+    /// What was counted of a world's jobs that came in by a front end.
+    pub(super) fn cell(&self, world: WorldId, front_end: FrontEnd) -> &Cell {
+        &self.0[world.0 * FrontEnd::ALL.len() + front_end as usize]
     }
 
-    /// A machine's cells, of all worlds and front ends.
-    pub(super) fn of_machine(&self, machine: MachineId) -> impl Iterator<Item = &Cell> {
-        self.cells.chunks(self.row).map(move |row| &row[machine.0 + 1])
+    /// All that was counted.
+    pub(super) fn all(&self) -> &[Cell] {
+        &self.0
     }
 }
 
@@ -116,27 +103,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_counted_stays_where_it_was_when_worlds_and_machines_are_added() {
+    fn what_was_counted_stays_where_it_was_when_worlds_are_added() {
         let mut tally = Tally::default();
-        tally.make_room(2, 1);
-        let (old, new) = (MachineId(0), MachineId(2));
-        for (world, machine) in [(0, None), (0, Some(old)), (1, Some(old)), (1, None)] {
-            for front_end in FrontEnd::ALL {
-                let size = 1 + world * 4 + front_end as usize * 2 + usize::from(machine.is_some());
-                tally.of(WorldId(world), front_end, machine).abandoned(size);
-            }
+        tally.make_room(2);
+        let places = |worlds: usize| (0..worlds).flat_map(|world| FrontEnd::ALL.map(|front_end| (world, front_end)));
+        for (size, (world, front_end)) in places(2).enumerate() {
+            tally.of(WorldId(world), front_end).abandoned(size + 1);
         }
-        tally.make_room(3, 3);
-        let bytes = |world, front_end| tally.row(WorldId(world), front_end).iter().map(|cell| cell.job_bytes);
-        let all = (0..3).flat_map(|world| FrontEnd::ALL.map(|front_end| (world, front_end)));
-        let all: Vec<Vec<u64>> = all.map(|(world, front_end)| bytes(world, front_end).collect()).collect();
-        assert_eq!(
-            all,
-            [[1, 2, 0, 0], [3, 4, 0, 0], [5, 6, 0, 0], [7, 8, 0, 0], [0; 4], [0; 4]],
-            "a row for each world and front end"
-        );
-        assert_eq!(tally.of_machine(old).map(|cell| cell.job_bytes).sum::<u64>(), 2 + 4 + 6 + 8);
-        tally.of(WorldId(2), FrontEnd::Grpc, Some(new)).abandoned(9);
-        assert_eq!(tally.of_machine(new).map(|cell| cell.job_bytes).sum::<u64>(), 9);
+        tally.make_room(3);
+        tally.of(WorldId(2), FrontEnd::Grpc).abandoned(9);
+        let bytes = |(world, front_end)| tally.cell(WorldId(world), front_end).job_bytes;
+        assert_eq!(places(3).map(bytes).collect::<Vec<_>>(), [1, 2, 3, 4, 0, 9]);
+        assert_eq!(tally.all().iter().map(|cell| cell.job_bytes).sum::<u64>(), 19);
     }
 }

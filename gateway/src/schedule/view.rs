@@ -103,13 +103,14 @@ impl Scheduler {
 
     /// What was counted for a world.
     pub fn world_stats(&self, world: WorldId) -> WorldStats {
-        WorldStats::new(world, &self.worlds[world.0].counts, &self.tally)
+        let machines = self.machines.all.iter().map(|machine| &machine.tally);
+        WorldStats::new(world, &self.worlds[world.0].counts, std::iter::once(&self.tally).chain(machines))
     }
 
     /// What was counted for a machine.
     pub fn machine_stats(&self, machine: MachineId) -> MachineStats {
         let mut stats = self.machines.all[machine.0].stats.clone();
-        self.tally.of_machine(machine).for_each(|cell| stats.machine_time.merge(&cell.at_once));
+        self.machines.all[machine.0].tally.all().iter().for_each(|cell| stats.machine_time.merge(&cell.at_once));
         stats
     }
 }

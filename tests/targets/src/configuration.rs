@@ -151,7 +151,7 @@ fn examples() -> Seeds {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let read = |name: &str| fs::read_to_string(root.join(name)).expect("it is in the repository");
     let mut seeds = vec![seed("package", read("deploy/seeway.toml"))];
-    for page in ["getting-started", "operations", "configuration"] {
+    for page in ["tutorial", "operations", "configuration"] {
         let text = read(&format!("docs/{page}.md"));
         let blocks = text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
         seeds.extend(blocks.enumerate().map(|(number, block)| seed(&format!("{page}-{}", number + 1), block)));

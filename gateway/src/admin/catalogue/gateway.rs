@@ -72,8 +72,8 @@ pub(super) const AUDIT: &[Metric] = &[
     Metric::counter(
         "seeway_spans_total",
         &[SPANS],
-        "[Spans](tracing.md) of sampled jobs: sent to the collector, dropped for want of room, or lost because it refused them or was away",
-        "`failed`: the collector in `[trace]` is away or refuses; `dropped`: it is too slow, or `trace.sample_ratio` too large. No job suffers",
+        "Spans of sampled jobs: sent to the collector, dropped for want of room, or lost because it refused them or was away",
+        "`failed`: the collector of [spans](tracing.md) is away or refuses; `dropped`: it is too slow, or `trace.sample_ratio` too large. No job suffers",
     ),
     Metric::counter(
         "seeway_audit_records_total",
@@ -153,7 +153,7 @@ pub(super) const GATEWAY: &[Metric] = &[
     Metric::counter(
         "seeway_handovers_total",
         &[READ],
-        "Takings-over: `ok`, this gateway from the one before it; `failed`, another one that wanted to take over from this one",
+        "Takings-over: this gateway from the one before it, and others that wanted to take over from this one and did not",
         "`failed`: an upgrade has not come about, and this gateway goes on; the new one's log says why",
     ),
     Metric::counter(

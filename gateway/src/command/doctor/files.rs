@@ -121,7 +121,8 @@ fn folders(check: &'static str, file: &Path) -> Option<Finding> {
 /// The folder of a Unix socket: the gateway makes files there, and its callers have to come through.
 fn socket(path: &Path, config: &Config, runner: Runner) -> Finding {
     const CHECK: &str = "socket";
-    let folder = path.parent().unwrap_or(Path::new("/"));
+    // The folder of a name without one is the current one.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let Ok(metadata) = folder.metadata() else {
         let what = format!("its folder {} is not there", folder.display());
         return Finding::failed(CHECK, path.display(), what, "make it; under systemd, RuntimeDirectory= does");

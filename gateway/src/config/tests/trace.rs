@@ -75,9 +75,9 @@ fn the_collectors_port_has_to_be_among_those_that_may_be_connected_to() {
     let text = |ports: &str| {
         format!("{}[process]\nconnect_ports = [{ports}]\n", trace("endpoint = \"https://collector.example:4319\"\n"))
     };
-    let problem = site.problem(&text("\"22\""));
+    let problem = site.problem(&text("\"22\", \"2222\""));
     assert!(problem.contains("lacks the port 4319"), "{problem}");
-    assert!(site.read(&text("\"22\", \"4319\"")).is_ok());
+    assert!(site.read(&text("\"22\", \"2222\", \"4319\"")).is_ok());
 }
 
 #[test]

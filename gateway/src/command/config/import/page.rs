@@ -27,6 +27,8 @@ fn compose(page: &mut String, takeover: &Takeover, file: &Path) -> std::fmt::Res
         "# The hardserver keeps its socket and its TCP ports. Its legacy clients come here with NFAST_SERVER=/run/seeway/nserver."
     )?;
     writeln!(page, "hardserver = [\"unix:/run/seeway/nserver\"]")?;
+    writeln!(page, "# So that a newer gateway can take over from this one, without a lost job.")?;
+    writeln!(page, "handover = \"unix:/run/seeway/handover\"")?;
     writeln!(page, "# So that clients can send the hardserver's other commands here too:")?;
     writeln!(page, "# upstream_hardserver = {}", quoted(&takeover.hardserver))?;
     for machine in &takeover.machines {

@@ -81,7 +81,8 @@ fn checked(page: &str) -> Result<Config, crate::config::Problems> {
     test_peers::write_identity(folder.path(), &key);
     std::fs::rename(folder.path().join("identity"), folder.path().join("id_ed25519")).expect("renamed");
     // The folder that the service has, in this one.
-    let page = page.replace("unix:/run/seeway/nserver", "unix:nserver");
+    let page =
+        page.replace("unix:/run/seeway/nserver", "unix:nserver").replace("unix:/run/seeway/handover", "unix:handover");
     Config::read(&page, &folder.path().join("seeway.toml"), Vec::new())
 }
 

@@ -1,0 +1,70 @@
+"""Whether the book that mdBook has made holds together: every link and picture in its HTML leads to a file in it, and to an id there.
+
+    check_book.py FOLDER
+
+Called by .ci/run after `mdbook build`. It looks at no other site: whoever reads the book need not be on a network.
+"""
+
+import pathlib
+import sys
+import urllib.parse
+from html.parser import HTMLParser
+
+# mdBook's own page for an address that is not there, whose links begin at the site's root.
+NOT_A_PAGE = {"404.html"}
+# What the whole book has at the very least; with less this has not seen the book.
+FEWEST_PAGES, FEWEST_LINKS = 30, 1000
+
+
+class Page(HTMLParser):
+    """A page's ids, and where it leads to."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.ids, self.targets = set(), []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        for name, value in attributes:
+            if name == "id" or (name == "name" and tag == "a"):
+                self.ids.add(value)
+            elif name in ("href", "src") and value:
+                self.targets.append(value)
+
+
+def main(folder):
+    root = pathlib.Path(folder).resolve()
+    pages = {file: Page(file.read_text(encoding="utf-8")) for file in sorted(root.rglob("*.html"))}
+    wrong, count = [], 0
+    for file, page in pages.items():
+        if file.name in NOT_A_PAGE:
+            continue
+        for target in page.targets:
+            parts = urllib.parse.urlsplit(target)
+            if parts.scheme or parts.netloc:
+                continue
+            count += 1
+            place = f"{file.relative_to(root)}: {target}"
+            path = urllib.parse.unquote(parts.path)
+            there = (file.parent / path).resolve() if path else file
+            if there.is_dir():
+                there = there / "index.html"
+            if not there.is_relative_to(root):
+                wrong.append(f"{place} leads out of the book")
+            elif not there.is_file():
+                wrong.append(f"{place} leads to nothing")
+            elif parts.fragment and there in pages and urllib.parse.unquote(parts.fragment) not in pages[there].ids:
+                wrong.append(f"{place} leads to a page without such an id")
+    if len(pages) < FEWEST_PAGES or count < FEWEST_LINKS:
+        wrong.append(f"{folder} has {len(pages)} pages and {count} links: that is not the whole book")
+    for line in wrong:
+        print(line, file=sys.stderr)
+    print(f"{len(pages)} pages, {count} links, {len(wrong)} of them wrong")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("name the folder with the book: check_book.py target/book")
+    sys.exit(main(sys.argv[1]))
