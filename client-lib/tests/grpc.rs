@@ -32,6 +32,8 @@ use tonic_types::{ErrorDetails, StatusExt};
 /// job `too late` comes back after its time-out, as one that was never sent.
 #[derive(Debug, Default)]
 struct Service {
+    /// Unary calls that have come.
+    calls: AtomicUsize,
     held: AtomicUsize,
     /// The time that the last job on a stream had left.
     time_left: Mutex<Option<Duration>>,
@@ -59,6 +61,7 @@ impl SeeJobService for Shared {
     type PipeStream = Responses<PipeResponse>;
 
     async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<SubmitResponse>, Status> {
+        self.0.calls.fetch_add(1, Ordering::Relaxed);
         let request = request.into_inner();
         if request.world == "nobody" {
             return Err(no_such_world("nobody"));
@@ -365,4 +368,38 @@ async fn a_gateway_that_goes_away_before_a_call_has_run_nothing() {
     let error = within("an outcome", gateway.submit("signer", "job", &no_options())).await.unwrap_err();
     assert_eq!(error.kind(), JobErrorKind::NotSent(NotSent::NowhereToGo), "{error}");
     assert!(!error.may_have_run());
+}
+
+/// A gateway that another one takes over from tells its connections to end, at whatever moment that is for a call.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_go_on_while_one_connection_after_the_other_is_told_to_end_and_none_is_made_twice() {
+    const CALLERS: usize = 8;
+    const CONNECTIONS: usize = 200;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (service, connections) = (Arc::new(Service::default()), Arc::new(AtomicUsize::new(0)));
+    let accepted = Arc::clone(&connections);
+    let incoming = StreamExt::map(TcpListenerStream::new(listener), move |stream| {
+        accepted.fetch_add(1, Ordering::Relaxed);
+        stream
+    });
+    let served = SeeJobServiceServer::new(Shared(Arc::clone(&service)));
+    let mut server = tonic::transport::Server::builder().max_connection_age(Duration::from_millis(2));
+    tokio::spawn(server.add_service(served).serve_with_incoming(incoming));
+    let gateway = within("connecting", Gateway::connect(&address.to_string())).await.unwrap();
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..CALLERS {
+        let (gateway, connections) = (gateway.clone(), Arc::clone(&connections));
+        callers.spawn(async move {
+            let mut replied = 0;
+            while connections.load(Ordering::Relaxed) < CONNECTIONS {
+                let done = within("a reply", gateway.submit("signer", "job", &no_options())).await;
+                done.unwrap_or_else(|error| panic!("call {replied}: {error}"));
+                replied += 1;
+            }
+            replied
+        });
+    }
+    let replied: usize = within("all callers", callers.join_all()).await.into_iter().sum();
+    assert_eq!(service.calls.load(Ordering::Relaxed), replied, "each call was made once");
 }

@@ -9,14 +9,14 @@ use std::{
     path::Path,
     process::{Command, ExitStatus, Stdio},
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use rustix::process::Signal;
-use seeway_bench::{CallerError, Target, wire::WireCaller};
+use seeway_bench::{Target, wire::WireCaller};
 use seeway_client::grpc::{Gateway as GrpcGateway, SubmitOptions};
 use seeway_proto::wire::ReplyBody;
 use seeway_tests::{
@@ -59,9 +59,6 @@ impl Estate {
 struct Ledger {
     stop: AtomicBool,
     replied: AtomicU64,
-    connects: AtomicU64,
-    /// Calls that a client's own library gave up before they left it.
-    given_up: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Ledger {
@@ -75,11 +72,16 @@ fn job(caller: u64, number: u64) -> Vec<u8> {
     format!("{caller}/{number}").into_bytes()
 }
 
-/// One legacy connection for all of the test: whatever happens to the gateway, it never ends, and each job on it is replied to.
-async fn legacy(caller: u64, target: Target, ledger: Arc<Ledger>) {
-    let mut sent = 0;
+/// Sends jobs from the one after `sent` on, until `goes_on` says no; each is replied to. Returns the last one's number.
+async fn all_replied(
+    caller: u64,
+    target: &Target,
+    mut sent: u64,
+    ledger: &Ledger,
+    goes_on: impl Fn(u64) -> bool,
+) -> u64 {
     let next = || {
-        ledger.goes_on().then(|| {
+        goes_on(sent).then(|| {
             sent += 1;
             (sent, job(caller, sent))
         })
@@ -91,8 +93,13 @@ async fn legacy(caller: u64, target: Target, ledger: Arc<Ledger>) {
         }
         Told::Failed { reason, .. } => panic!("job {number} of caller {caller} on {target}: {reason}"),
     };
-    ledger.connects.fetch_add(1, Ordering::Relaxed);
-    callers::run(&target, "echo", 8, next, on_answer).await.unwrap_or_else(|error| panic!("{target}: {error}"));
+    callers::run(target, "echo", 8, next, on_answer).await.unwrap_or_else(|error| panic!("{target}: {error}"));
+    sent
+}
+
+/// One legacy connection for all of the test: whatever happens to the gateway, it never ends, and each job on it is replied to.
+async fn legacy(caller: u64, target: Target, ledger: Arc<Ledger>) {
+    all_replied(caller, &target, 0, &ledger, |_| ledger.goes_on()).await;
 }
 
 /// One gRPC stream after the other, of a few hundred jobs each.
@@ -100,43 +107,19 @@ async fn streams(caller: u64, target: Target, ledger: Arc<Ledger>) {
     let mut sent = 0;
     while ledger.goes_on() {
         let last = sent + 300;
-        let next = || {
-            (sent < last).then(|| {
-                sent += 1;
-                (sent, job(caller, sent))
-            })
-        };
-        let on_answer = |number, told: Told<'_>| match told {
-            Told::Replied(bytes) => {
-                assert_eq!(bytes, job(caller, number));
-                ledger.replied.fetch_add(1, Ordering::Relaxed);
-            }
-            Told::Failed { reason, .. } => panic!("job {number} of stream {caller}: {reason}"),
-        };
-        ledger.connects.fetch_add(1, Ordering::Relaxed);
-        let ran: Result<(), CallerError> = callers::run(&target, "echo", 8, next, on_answer).await;
-        ran.unwrap_or_else(|error| panic!("stream {caller}: {error}"));
+        sent = all_replied(caller, &target, sent, &ledger, |sent| sent < last).await;
     }
 }
 
 /// Unary calls on one client, which connects anew when it is told to.
 async fn calls(caller: u64, address: String, ledger: Arc<Ledger>) {
     let client = GrpcGateway::connect(&address).await.unwrap_or_else(|error| panic!("{address}: {error}"));
-    ledger.connects.fetch_add(1, Ordering::Relaxed);
     let mut sent = 0;
     while ledger.goes_on() {
         sent += 1;
         let options = SubmitOptions { timeout: Some(BOUND), ..SubmitOptions::default() };
-        let done = match client.submit("echo", job(caller, sent), &options).await {
-            Ok(done) => done,
-            // The HTTP library had a call for a connection that it was told to leave at that moment, and cancels it unsent. What it says
-            // does not tell for certain, so the client calls the outcome unknown; the journal does.
-            Err(error) if error.to_string().contains("operation was canceled") => {
-                ledger.given_up.lock().expect("no panic").push(job(caller, sent));
-                continue;
-            }
-            Err(error) => panic!("call {sent} of caller {caller}: {} {error}", error.reason()),
-        };
+        let done = client.submit("echo", job(caller, sent), &options).await;
+        let done = done.unwrap_or_else(|error| panic!("call {sent} of caller {caller}: {} {error}", error.reason()));
         assert_eq!(done.reply.as_bytes(), job(caller, sent));
         ledger.replied.fetch_add(1, Ordering::Relaxed);
     }
@@ -190,10 +173,6 @@ async fn no_job_fails_and_none_runs_twice_while_one_gateway_after_the_other_take
     }
     let runs = estate.machine.journal().runs();
     assert_eq!(runs.len() as u64, ledger.replied.load(Ordering::Relaxed), "each job has run");
-    for unsent in ledger.given_up.lock().expect("no panic").iter() {
-        let id = String::from_utf8_lossy(unsent).into_owned();
-        assert!(!runs.contains_key(&id), "{id} has run, and its caller was told nothing");
-    }
     let twice: Vec<_> = runs.iter().filter(|(_, times)| **times != 1).collect();
     assert!(twice.is_empty(), "{twice:?}");
     gateway.terminate();

@@ -71,10 +71,10 @@ fn of_reason(code: Code, said: &str, message: &str, server: &Arc<str>) -> JobErr
 }
 
 fn kind_without_reason(status: &Status) -> JobErrorKind {
-    if caused_by::<tonic::ConnectError>(status) {
+    if causes(status).any(|cause| cause.is::<tonic::ConnectError>()) || is_unsent(status) {
         return JobErrorKind::NotSent(NotSent::NowhereToGo);
     }
-    if caused_by::<TimeoutExpired>(status) {
+    if causes(status).any(|cause| cause.is::<TimeoutExpired>()) {
         return JobErrorKind::Unknown(Unknown::TooLate);
     }
     match status.code() {
@@ -86,15 +86,22 @@ fn kind_without_reason(status: &Status) -> JobErrorKind {
     }
 }
 
-fn caused_by<E: Error + 'static>(status: &Status) -> bool {
-    let mut cause = status.source();
-    while let Some(error) = cause {
-        if error.is::<E>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+/// Whether a call certainly reached nobody, since its connection was told at that moment to take no more calls, as a gateway tells its
+/// connections when another one takes over. Either it had not left: hyper cancels what it still has of such a connection, and that only
+/// (over HTTP/2 `Error::is_canceled` comes with the request given back). Or it had, and GOAWAY says that it was not looked at: of a peer's
+/// graceful GOAWAY h2 tells the calls beyond the last one that counts, and no other (RFC 9113, 6.8: they can be made again).
+pub(super) fn is_unsent(status: &Status) -> bool {
+    causes(status).any(|cause| {
+        cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled)
+            || cause.downcast_ref::<h2::Error>().is_some_and(|error| {
+                error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR)
+            })
+    })
+}
+
+/// What lies behind a failure, from the nearest cause on.
+fn causes(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    std::iter::successors(status.source(), |error| (*error).source())
 }
 
 /// An error and its causes, each said once.

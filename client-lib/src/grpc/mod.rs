@@ -44,6 +44,10 @@ const WINDOW: (u32, u32) = (2 * 1024 * 1024, 8 * 1024 * 1024);
 /// can only be feared.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// How many connections in a row may end before a call is on one of them. Each was told to end at that very moment; more than one is
+/// rare.
+const UNSENT_TRIES: u32 = 3;
+
 /// There is no connection to a gateway.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -142,18 +146,37 @@ impl Gateway {
         job: impl Into<Bytes>,
         options: &SubmitOptions,
     ) -> Result<Completed, JobError> {
-        let mut request = self.credentials.request(request(world, job.into(), options));
-        if let Some(timeout) = options.timeout {
-            // The channel below stops listening then. It begins to count when it has a connection, and ends when the answer
-            // begins; our own limit is for what comes before and after. The gateway answers a little before it.
-            request.set_timeout(timeout.min(FOR_EVER));
-        }
+        let job = job.into();
         let limit = options.timeout.map(|timeout| deadline::after(timeout) + GRACE);
-        let mut client = self.client.clone();
-        match by(limit, client.submit(request)).await {
+        match by(limit, self.submit_until_sent(world, &job, options)).await {
             Some(Ok(response)) => Ok(response.into_inner().into()),
             Some(Err(status)) => Err(failure::of_status(&status, &self.server, Some(world))),
             None => Err(failure::late(JobErrorKind::Unknown(Unknown::TooLate), &self.server, world)),
+        }
+    }
+
+    /// One call; and another one where the first never left, since its connection was about to end: it has its chance on the next.
+    async fn submit_until_sent(
+        &self,
+        world: &str,
+        job: &Bytes,
+        options: &SubmitOptions,
+    ) -> Result<tonic::Response<SubmitResponse>, tonic::Status> {
+        let mut client = self.client.clone();
+        let mut tries = 0;
+        loop {
+            let mut request = self.credentials.request(request(world, job.clone(), options));
+            if let Some(timeout) = options.timeout {
+                // The channel below stops listening then. It begins to count when it has a connection, and ends when the answer
+                // begins; the caller's own limit is for what comes before and after. The gateway answers a little before it.
+                request.set_timeout(timeout.min(FOR_EVER));
+            }
+            let answer = client.submit(request).await;
+            tries += 1;
+            match answer {
+                Err(status) if tries < UNSENT_TRIES && failure::is_unsent(&status) => {}
+                answer => return answer,
+            }
         }
     }
 

@@ -103,7 +103,8 @@ async fn answer_whole(request: &Request<Body>, operator: &Operator, control: &Ar
         _ if !is_read => only(&Method::GET),
         "/metrics" => text(StatusCode::OK, control.metrics().await),
         "/healthz" => text(StatusCode::OK, "ok\n".into()),
-        "/readyz" if accepts_json(request) => ready_json(control).await,
+        // Its reasons repeat what machines said.
+        "/readyz" if operator.is_near && accepts_json(request) => ready_json(control).await,
         "/readyz" => ready(control.board()),
         "/audit" => audit(control),
         path => match by_address(request, operator) {

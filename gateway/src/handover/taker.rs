@@ -48,13 +48,7 @@ impl Taker {
     /// # Errors
     /// It refuses, or speaks something else.
     pub fn connect(path: &Path) -> Result<Option<(Self, Inherited)>, MessageError> {
-        let mut stream = match UnixStream::connect(path) {
-            Ok(stream) => stream,
-            Err(error) if is_nobody(&error) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        stream.set_read_timeout(Some(STEP_TIMEOUT))?;
-        stream.set_write_timeout(Some(STEP_TIMEOUT))?;
+        let Some(mut stream) = connect(path)? else { return Ok(None) };
         send(&mut stream, &Said::Hello { protocol: PROTOCOL, running: Running::this()? }, None, &[])?;
         let mut inherited = Inherited::default();
         loop {
@@ -134,18 +128,24 @@ impl Yours {
 /// # Errors
 /// It is no gateway, or does not answer.
 pub fn ask_who(path: &Path) -> Result<Option<Running>, MessageError> {
-    let mut stream = match UnixStream::connect(path) {
-        Ok(stream) => stream,
-        Err(error) if is_nobody(&error) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
-    stream.set_read_timeout(Some(STEP_TIMEOUT))?;
-    stream.set_write_timeout(Some(STEP_TIMEOUT))?;
+    let Some(mut stream) = connect(path)? else { return Ok(None) };
     send(&mut stream, &Said::Who, None, &[])?;
     match receive(&mut stream)?.said {
         Said::Running(running) => Ok(Some(running)),
         other => Err(MessageError::Foreign(format!("{other:?}"))),
     }
+}
+
+/// `None` where nobody listens there.
+fn connect(path: &Path) -> io::Result<Option<UnixStream>> {
+    let stream = match UnixStream::connect(path) {
+        Ok(stream) => stream,
+        Err(error) if is_nobody(&error) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    stream.set_read_timeout(Some(STEP_TIMEOUT))?;
+    stream.set_write_timeout(Some(STEP_TIMEOUT))?;
+    Ok(Some(stream))
 }
 
 fn socket_of(socket: OwnedFd) -> Option<Socket> {
