@@ -101,7 +101,7 @@ struct Site<'a> {
 
 impl Site<'_> {
     fn filled_in(&self, file: &str, front: &Path, balancer: &Path) -> String {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/haproxy").join(file);
+        let path = crate::repository::root().join("deploy/haproxy").join(file);
         let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let folder = self.folder.display();
         let mut pairs = vec![

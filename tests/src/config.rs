@@ -21,6 +21,16 @@ impl Config {
         Self::default()
     }
 
+    /// The machines `hsm-a` and `hsm-b` of a [pair](Machine::pair), connected to anew soon when they are lost, and the world `payments` on
+    /// both.
+    pub fn of_pair([first, second]: &[Machine; 2], identity: &Identity) -> Self {
+        Self::new()
+            .machine("hsm-a", first.door(), first.seejobs(), identity, "")
+            .machine("hsm-b", second.door(), second.seejobs(), identity, "")
+            .world("payments", &["hsm-a", "hsm-b"], "")
+            .line("ssh", "connect_retry = \"50ms\"\nretry_max = \"200ms\"")
+    }
+
     /// One machine, `hsm`, behind an OpenSSH server, and a world on it.
     pub fn of_one(sshd: &Sshd, machine: &Machine, identity: &Identity, world: &str) -> Self {
         Self::new().machine("hsm", sshd.door(), machine.seejobs(), identity, "").world(world, &["hsm"], "")

@@ -27,6 +27,7 @@ pub mod process;
 pub mod prometheus;
 pub mod provider;
 pub mod python;
+pub mod repository;
 pub mod sshd;
 pub mod tunnel;
 pub mod turn;

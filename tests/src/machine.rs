@@ -2,7 +2,7 @@
 
 use std::{
     env, fs,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -10,7 +10,7 @@ use std::{
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::{Door, Identity, journal::Journal, keys, process::Process, within::Within};
+use crate::{Door, Identity, journal::Journal, keys, ports, process::Process, within::Within};
 
 /// A command of the binary under test: `SEEWAY_BIN`, or the one that Cargo built beside this test.
 pub fn seeway() -> Command {
@@ -78,6 +78,14 @@ impl Machine {
             "127.0.0.1:0",
             ssh,
         )
+    }
+
+    /// Two that echo, each behind an SSH server of its own, on a port that it keeps when it is started again.
+    pub fn pair(identity: &Identity) -> [Self; 2] {
+        ["first", "second"].map(|_| {
+            let ssh = format!("127.0.0.1:{}", ports::free(Ipv4Addr::LOCALHOST.into()));
+            Self::start_with_ssh("echo", identity, &ssh)
+        })
     }
 
     fn launch(options: Options, seejobs: &str, ssh: &str) -> Self {

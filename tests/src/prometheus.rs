@@ -12,17 +12,12 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{ports, process::Process, wait};
-
-/// The repository's folder.
-pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate's folder is in the repository's")
-}
-
-/// A file of the repository.
-pub fn read(path: &str) -> String {
-    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
+use crate::{
+    ports,
+    process::Process,
+    repository::{read, root},
+    wait,
+};
 
 /// What Prometheus itself has, with the labels besides those of the scrape.
 const OF_PROMETHEUS: &[(&str, &[&str])] = &[("up", &[]), ("ALERTS", &["alertname", "alertstate", "severity"])];

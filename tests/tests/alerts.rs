@@ -6,7 +6,8 @@ use std::{
     fs,
 };
 
-use seeway_tests::prometheus::{check_names, documented, grouped_by, promtool, read, root};
+use seeway_tests::prometheus::{check_names, documented, grouped_by, promtool};
+use seeway_tests::repository::{read, root};
 use tempfile::TempDir;
 
 const ALERTS: &str = "deploy/prometheus/alerts.yml";

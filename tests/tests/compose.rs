@@ -13,7 +13,8 @@ use seeway_tests::{
     machine::seeway,
     ports,
     process::Process,
-    prometheus::{Prometheus, read, root},
+    prometheus::Prometheus,
+    repository::{read, root},
     turn::Turn,
     wait,
 };

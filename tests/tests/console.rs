@@ -27,15 +27,9 @@ struct Scene {
 impl Scene {
     fn start() -> Self {
         let identity = Identity::generate();
-        let on_loopback = || format!("127.0.0.1:{}", ports::free(Ipv4Addr::LOCALHOST.into()));
-        let machine = || Machine::start_with_ssh("echo", &identity, &on_loopback());
-        let (first, second) = (machine(), machine());
-        let config = Config::new()
-            .machine("hsm-a", first.door(), first.seejobs(), &identity, "")
-            .machine("hsm-b", second.door(), second.seejobs(), &identity, "")
-            .world("payments", &["hsm-a", "hsm-b"], "")
-            .world("vault", &["hsm-b"], "")
-            .line("ssh", "connect_retry = \"50ms\"\nretry_max = \"200ms\"");
+        let machines = Machine::pair(&identity);
+        let config = Config::of_pair(&machines, &identity).world("vault", &["hsm-b"], "");
+        let [first, second] = machines;
         Self { first, _second: second, _identity: identity, config }
     }
 }

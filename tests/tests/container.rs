@@ -5,25 +5,18 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::Command,
 };
 
-use seeway_tests::{authority::Authority, machine::seeway, python, turn::Turn};
+use seeway_tests::{
+    authority::Authority,
+    machine::seeway,
+    python,
+    repository::{root, run},
+    turn::Turn,
+};
 use serde_json::Value;
 use tempfile::TempDir;
-
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("it is there")
-}
-
-/// What a command printed, which must end well.
-fn run(command: &mut Command) -> String {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let Output { status, stdout, stderr } = command.output().unwrap_or_else(|error| panic!("{program}: {error}"));
-    let text = String::from_utf8_lossy(&stdout);
-    assert!(status.success(), "{program} ended with {status}:\n{text}{}", String::from_utf8_lossy(&stderr));
-    text.into_owned()
-}
 
 /// The image, and where buildah keeps it.
 struct Image {
@@ -37,13 +30,13 @@ impl Image {
         let folder = TempDir::new().expect("the temporary folder can be written");
         let builder = folder.path().join("builder");
         fs::create_dir(&builder).expect("written");
-        let mut rootfs = Command::new(repository().join("deploy/container/rootfs"));
+        let mut rootfs = Command::new(root().join("deploy/container/rootfs"));
         run(rootfs.arg(seeway().get_program()).arg(builder.join("rootfs")).env("SOURCE_DATE_EPOCH", "1"));
         let image = Self { folder };
         let mut build = image.buildah("build");
         build.args(["--isolation", "chroot", "--timestamp", "1", "--tag", "seeway:test"]);
         build.arg(format!("--build-context=builder={}", builder.display()));
-        run(build.arg("--file").arg(repository().join("deploy/container/Containerfile")).arg(&builder));
+        run(build.arg("--file").arg(root().join("deploy/container/Containerfile")).arg(&builder));
         image
     }
 
@@ -109,10 +102,10 @@ fn the_image_holds_the_gateway_and_nothing_else_and_runs_it_as_nobody_special() 
 fn the_chart_is_what_helm_and_kubernetes_take_and_its_configuration_runs_in_the_image() {
     let _turn = Turn::alone();
     let folder = TempDir::new().expect("the temporary folder can be written");
-    let (repository, toml) = (repository(), folder.path().join("seeway.toml"));
+    let (repository, toml) = (root(), folder.path().join("seeway.toml"));
     let helm = repository.join("target/tools/helm");
     assert!(helm.exists(), "{} is missing: tests/run puts it there", helm.display());
-    let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("package");
+    let package = root().join("tests/package");
     let path = |path: &Path| path.display().to_string();
     let mut alerts = vec![path(&package.join("alerts.yml"))];
     // The project's own rules, too.

@@ -10,7 +10,8 @@ use std::{
 use seeway_tests::{
     Config, Gateway, Identity, Machine,
     load::Load,
-    prometheus::{Prometheus, check_names, documented, named, promtool, read},
+    prometheus::{Prometheus, check_names, documented, named, promtool},
+    repository::read,
     turn::Turn,
     wait,
 };

@@ -3,28 +3,19 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::Command,
 };
 
-use seeway_tests::{machine::seeway, turn::Turn};
+use seeway_tests::{
+    machine::seeway,
+    repository::{root, run},
+    turn::Turn,
+};
 use tempfile::TempDir;
-
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("it is there")
-}
-
-/// What a command printed, which must end well.
-fn run(command: &mut Command) -> String {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let Output { status, stdout, stderr } = command.output().unwrap_or_else(|error| panic!("{program}: {error}"));
-    let said = format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
-    assert!(status.success(), "{program} ended with {status}:\n{said}");
-    said
-}
 
 /// Makes the package from the program under test, as this version.
 fn build(folder: &Path, version: &str) -> PathBuf {
-    let mut command = Command::new(repository().join("deploy/debian/build"));
+    let mut command = Command::new(root().join("deploy/debian/build"));
     command.arg("--fast").arg("--binary").arg(seeway().get_program()).arg("--output").arg(folder);
     run(command.args(["--deb-version", version]));
     let packages: Vec<_> = fs::read_dir(folder)
@@ -58,7 +49,7 @@ fn prepare(folder: &Path) -> [PathBuf; 2] {
 }
 
 fn scripts() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("package")
+    root().join("tests/package")
 }
 
 /// Runs steps in a copy of this machine.

@@ -25,13 +25,8 @@ struct Scene {
 impl Scene {
     fn start() -> Self {
         let identity = Identity::generate();
-        let on_loopback = || format!("127.0.0.1:{}", ports::free(Ipv4Addr::LOCALHOST.into()));
-        let machines = ["a", "b"].map(|_| Machine::start_with_ssh("echo", &identity, &on_loopback()));
-        let config = Config::new()
-            .machine("hsm-a", machines[0].door(), machines[0].seejobs(), &identity, "")
-            .machine("hsm-b", machines[1].door(), machines[1].seejobs(), &identity, "")
-            .world("payments", &["hsm-a", "hsm-b"], "")
-            .line("ssh", "connect_retry = \"50ms\"\nretry_max = \"200ms\"");
+        let machines = Machine::pair(&identity);
+        let config = Config::of_pair(&machines, &identity);
         Self { _machines: machines, _identity: identity, config }
     }
 }

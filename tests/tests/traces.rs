@@ -10,6 +10,7 @@ use seeway_client::grpc::{Gateway as Client, SubmitOptions};
 use seeway_tests::authority::Authority;
 use seeway_tests::callers::{self, Told, payload};
 use seeway_tests::collector::Collector;
+use seeway_tests::repository::root;
 use seeway_tests::{Config, Gateway, Identity, Machine, python, turn::Turn, wait};
 use serde_json::Value;
 
@@ -100,7 +101,7 @@ fn a_program_that_another_sdk_traces_finds_its_jobs_in_its_traces() {
     let collector = Collector::start();
     // Whatever the gateway would do by itself: what a caller says counts.
     let scene = Scene::new("slow:50", &endpoint(&collector, "0"));
-    let schema = Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto").to_string_lossy().into_owned();
+    let schema = root().join("proto").to_string_lossy().into_owned();
     let address = scene.gateway.grpc().to_string().replace("grpc://", "");
     let said = python::run("traced_client.py", ["--grpc", &address, "--schema", &schema, "--world", "w"]);
     let told = |name: &str| {

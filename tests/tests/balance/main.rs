@@ -7,6 +7,7 @@ use std::{collections::HashMap, path::Path};
 
 use callers::{Attempt, Load, Python, Told};
 use seeway_client::grpc::{Credentials, Gateway as Client};
+use seeway_tests::repository::root;
 use seeway_tests::{
     Config, Gateway, Identity, Machine,
     authority::{Authority, Certified},
@@ -162,7 +163,7 @@ async fn callers_choose_among_gateways_while_one_is_drained_and_one_killed() {
 #[test]
 fn what_balancers_say_by_themselves_is_what_a_gateway_would_say() {
     let _turn = Turn::beside_others();
-    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+    let deploy = root().join("deploy");
     let file = |name: &str| deploy.join(name).display().to_string();
     let (haproxy, envoy) = (file("haproxy/haproxy.cfg"), file("envoy/envoy.yaml"));
     python::run("balancers_test.py", ["--haproxy", &haproxy, "--envoy", &envoy]);
@@ -235,7 +236,7 @@ impl Scene {
     /// Callers in Python that go on until they are told to stop.
     fn python(&self, arguments: &[&str]) -> Python {
         let ledger = self.folder.path().join(format!("python-{}", arguments.len()));
-        let schema = Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto").display().to_string();
+        let schema = root().join("proto").display().to_string();
         let path = |path: &Path| path.display().to_string();
         let files = [
             ("--ca", &self.authority.certificate()),
