@@ -59,6 +59,30 @@ impl WorldRates {
     }
 }
 
+/// What of a state is kept for plots: numbers only, in the order that `docs/console.md` has.
+pub(super) fn point(state: &State) -> Value {
+    let of = |percentiles: &Option<Percentiles>| match percentiles {
+        Some(percentiles) => [json!(percentiles.p50), json!(percentiles.p99), json!(percentiles.p999)],
+        None => [Value::Null, Value::Null, Value::Null],
+    };
+    let jobs = &state.jobs;
+    let [p50, p99, p999] = of(&jobs.seconds);
+    let worlds = state.worlds.iter().map(|world| {
+        let [p50, p99, p999] = of(&world.seconds);
+        (world.name.clone(), json!([world.jobs_per_second, world.queued, p50, p99, p999]))
+    });
+    let machines = state.machines.iter().map(|machine| {
+        let [p50, p99, p999] = of(&machine.machine_seconds);
+        (machine.name.clone(), json!([machine.jobs_per_second, machine.in_flight, p50, p99, p999]))
+    });
+    json!({
+        "time": state.time,
+        "all": [jobs.per_second, jobs.in_flight, jobs.queued, p50, p99, p999],
+        "worlds": worlds.collect::<Map<_, _>>(),
+        "machines": machines.collect::<Map<_, _>>(),
+    })
+}
+
 impl Rates {
     /// The state as it is now.
     pub(super) fn state(&mut self, control: &Control, seen: &Seen) -> State {
@@ -98,31 +122,6 @@ impl Rates {
             worlds,
             machines,
         }
-    }
-
-    /// What of a state is kept for plots: numbers only, in the order that `docs/console.md` has.
-    #[allow(clippy::unused_self)] // It is one of the two things that are made of a look.
-    pub(super) fn point(&self, state: &State) -> Value {
-        let of = |percentiles: &Option<Percentiles>| match percentiles {
-            Some(percentiles) => [json!(percentiles.p50), json!(percentiles.p99), json!(percentiles.p999)],
-            None => [Value::Null, Value::Null, Value::Null],
-        };
-        let jobs = &state.jobs;
-        let [p50, p99, p999] = of(&jobs.seconds);
-        let worlds = state.worlds.iter().map(|world| {
-            let [p50, p99, p999] = of(&world.seconds);
-            (world.name.clone(), json!([world.jobs_per_second, world.queued, p50, p99, p999]))
-        });
-        let machines = state.machines.iter().map(|machine| {
-            let [p50, p99, p999] = of(&machine.machine_seconds);
-            (machine.name.clone(), json!([machine.jobs_per_second, machine.in_flight, p50, p99, p999]))
-        });
-        json!({
-            "time": state.time,
-            "all": [jobs.per_second, jobs.in_flight, jobs.queued, p50, p99, p999],
-            "worlds": worlds.collect::<Map<_, _>>(),
-            "machines": machines.collect::<Map<_, _>>(),
-        })
     }
 
     /// Remembers what is counted now.

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::control::Control;
-use super::rates::Rates;
+use super::rates::{self, Rates};
 
 /// How often the shards are asked.
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);
@@ -116,7 +116,7 @@ async fn run(control: Arc<Control>) {
         }
         let seen = control.see().await;
         let state = rates.state(&control, &seen);
-        let point = rates.point(&state).to_string().into();
+        let point = rates::point(&state).to_string().into();
         match serde_json::to_string(&state) {
             Ok(state) => control.sampler().publish(Sample { state, point }),
             Err(error) => tracing::error!(%error, "the state can not be written as JSON"),

@@ -92,14 +92,6 @@ impl Recorder {
         self.callers.insert(caller, Caller { actor, number, notes: HashMap::default(), of_call: None });
     }
 
-    /// A caller has come over the connection that another one is, and is this one.
-    pub fn joined_over(&mut self, caller: CallerId, connection: CallerId, identity: &Identity) {
-        let Some(actor) = self.callers.get(connection).map(|connection| &connection.actor) else { return };
-        let is_same = actor.identity() == identity;
-        let actor = if is_same { actor.clone() } else { Arc::new(actor.with_identity(identity.clone())) };
-        self.joined(caller, actor);
-    }
-
     /// A caller has gone, and all its jobs have ended.
     pub fn left(&mut self, caller: CallerId) {
         self.callers.remove(caller);

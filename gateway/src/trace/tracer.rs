@@ -62,12 +62,6 @@ impl Tracer {
         self.callers.insert(caller, Caller { actor, of_all: None, of_next: None });
     }
 
-    /// A caller has come over the connection that another one is, and is this one.
-    pub fn joined_over(&mut self, caller: CallerId, connection: CallerId, identity: &Identity) {
-        let Some(actor) = self.callers.get(connection).map(|connection| &connection.actor) else { return };
-        self.joined(caller, of(actor, Some(identity)));
-    }
-
     /// A caller has gone, and all its jobs have ended.
     pub fn left(&mut self, caller: CallerId) {
         self.callers.remove(caller);

@@ -92,17 +92,10 @@ impl Front {
 
     /// A caller has come over a connection that is a caller itself, as a gRPC stream does.
     pub fn introduce_over(&mut self, caller: CallerId, connection: CallerId, identity: &Identity) {
-        if let Some(actor) = self.actors.get(connection) {
-            let is_same = actor.identity() == identity;
-            let actor = if is_same { actor.clone() } else { Arc::new(actor.with_identity(identity.clone())) };
-            self.actors.insert(caller, actor);
-        }
-        if let Some(audit) = self.audit() {
-            audit.joined_over(caller, connection, identity);
-        }
-        if let Some(tracer) = self.tracer() {
-            tracer.joined_over(caller, connection, identity);
-        }
+        let Some(actor) = self.actors.get(connection) else { return };
+        let is_same = actor.identity() == identity;
+        let actor = if is_same { actor.clone() } else { Arc::new(actor.with_identity(identity.clone())) };
+        self.introduce(caller, &actor);
     }
 
     /// All jobs of a caller belong to a trace, where it named one.
