@@ -128,7 +128,7 @@ impl Giver {
         tracing::info!(pid = running.pid, version = running.version, "another gateway is about to take over");
         for held in self.held.iter() {
             let said = Said::Listener { role: held.role, name: held.name.clone(), is_lent: held.is_lent };
-            send(&mut stream, &said, Some(&held.socket.as_fd().try_clone_to_owned()?), &[])?;
+            send(&mut stream, &said, Some(held.socket.as_fd()), &[])?;
         }
         let watchdog = sd_notify::watchdog_enabled().and_then(|period| u64::try_from(period.as_micros()).ok());
         let watchdog_microseconds = watchdog.unwrap_or_default();
@@ -183,8 +183,7 @@ impl Offer {
                 continue;
             };
             let said = Said::Caller { first_handle: carried.first_handle, room: carried.room, worlds: carried.worlds };
-            let socket = socket.as_fd().try_clone_to_owned()?;
-            send(&mut self.stream, &said, Some(&socket), carried.unread.filled())?;
+            send(&mut self.stream, &said, Some(socket.as_fd()), carried.unread.filled())?;
             drop(count);
             given += 1;
         }

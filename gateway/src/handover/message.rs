@@ -3,7 +3,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use rustix::net::{
@@ -85,7 +85,7 @@ pub enum MessageError {
 pub(super) fn send(
     stream: &mut UnixStream,
     said: &Said,
-    socket: Option<&OwnedFd>,
+    socket: Option<BorrowedFd<'_>>,
     bytes: &[u8],
 ) -> Result<(), MessageError> {
     let text = serde_json::to_vec(said).map_err(|error| MessageError::Foreign(error.to_string()))?;
@@ -97,9 +97,9 @@ pub(super) fn send(
     head.extend(&text);
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    let borrowed = socket.map(|socket| [socket.as_fd()]);
-    if let Some(borrowed) = &borrowed
-        && !ancillary.push(SendAncillaryMessage::ScmRights(borrowed))
+    let sockets = socket.map(|socket| [socket]);
+    if let Some(sockets) = &sockets
+        && !ancillary.push(SendAncillaryMessage::ScmRights(sockets))
     {
         return Err(MessageError::Foreign("there is no room for a socket".to_owned()));
     }
@@ -165,6 +165,7 @@ fn read(stream: &mut UnixStream, into: &mut [u8]) -> Result<(), MessageError> {
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd as _;
 
     use super::*;
 
@@ -181,7 +182,7 @@ mod tests {
             move || {
                 let worlds = vec![Some("signer".to_owned()), None];
                 let said = Said::Caller { first_handle: 7, room: 9, worlds };
-                send(&mut one, &said, Some(&socket), &bytes).expect("sent");
+                send(&mut one, &said, Some(socket.as_fd()), &bytes).expect("sent");
                 send(&mut one, &Said::Done, None, &[]).expect("sent");
             }
         });
