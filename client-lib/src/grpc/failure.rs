@@ -71,10 +71,10 @@ fn of_reason(code: Code, said: &str, message: &str, server: &Arc<str>) -> JobErr
 }
 
 fn kind_without_reason(status: &Status) -> JobErrorKind {
-    if causes(status).any(|cause| cause.is::<tonic::ConnectError>()) || is_unsent(status) {
+    if causes(status).any(<dyn Error>::is::<tonic::ConnectError>) || is_unsent(status) {
         return JobErrorKind::NotSent(NotSent::NowhereToGo);
     }
-    if causes(status).any(|cause| cause.is::<TimeoutExpired>()) {
+    if causes(status).any(<dyn Error>::is::<TimeoutExpired>) {
         return JobErrorKind::Unknown(Unknown::TooLate);
     }
     match status.code() {
