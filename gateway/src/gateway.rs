@@ -19,9 +19,9 @@ use tokio::task::JoinSet;
 use crate::access::token::Tokens;
 use crate::access::{Access, Users};
 use crate::admin::{self, Board, Control, ProcessFiles};
-use crate::audit::{Audit, AuditError};
+use crate::audit::{Aside, Audit, AuditError};
 use crate::config::{Config, TlsFileError};
-use crate::handover::{Counts, Giver, Offer};
+use crate::handover::{Asked, Counts, Giver, Successor};
 use crate::harden::HardenError;
 use crate::listen::accept::{Acceptor, BindError, Listener, Refused, UnixSocket};
 use crate::listen::grpc::{Common, Health, Pipes};
@@ -35,6 +35,7 @@ use crate::upstream;
 
 pub use bound::Addresses;
 use bound::{Bound, bind};
+use handing::Predecessor;
 pub use terminators::Terminators;
 
 /// Why a gateway does not start, or ended.
@@ -61,6 +62,11 @@ pub enum GatewayError {
     /// What systemd has passed can't be used.
     #[error(transparent)]
     Inherit(#[from] InheritError),
+    /// What another gateway had for a moment can't be had again.
+    #[error(
+        "the listening sockets can not be had again from a gateway that has ended: {0}; let the process have more open files (LimitNOFILE=)"
+    )]
+    Retake(io::Error),
     /// Nobody could tell it from another program.
     #[error("the system does not say which file this process runs: {0}; mount /proc, or take listen.handover out")]
     Binary(io::Error),
@@ -80,7 +86,13 @@ pub struct Gateway {
     admin: JoinSet<()>,
     /// Listeners at which nobody is accepted yet.
     unopened: Option<Unopened>,
-    offers: mpsc::Receiver<Offer>,
+    /// What somebody asks at `listen.handover`.
+    asked: mpsc::Receiver<Asked>,
+    terminators: Terminators,
+    /// Whom this one has taken over from.
+    predecessor: Option<Predecessor>,
+    /// Who has taken over from this one: that one waits for this one's end.
+    successor: Option<Successor>,
 }
 
 /// How a gateway begins.
@@ -98,7 +110,9 @@ pub struct Beginning {
 struct Unopened {
     listeners: Vec<Listener>,
     admin: Vec<admin::Listener>,
-    handover: Option<(Giver, UnixSocket, mpsc::Sender<Offer>)>,
+    handover: Option<(Giver, UnixSocket, mpsc::Sender<Asked>)>,
+    /// Another gateway's audit log, which gets its name back unless this one is opened.
+    aside: Option<Aside>,
 }
 
 impl Gateway {
@@ -131,7 +145,7 @@ impl Gateway {
         let process =
             process.inspect_err(|error| tracing::warn!(%error, "no figures of this process: mount /proc")).ok();
         confine()?;
-        let audit = if takes_over { Audit::start_beside(&config) } else { Audit::start(&config) }?;
+        let (audit, aside) = if takes_over { Audit::start_beside(&config)? } else { (Audit::start(&config)?, None) };
         let tracing = Tracing::start(&config);
         let access = Access::new(now);
         upstream::warn_of_ends(&config);
@@ -186,7 +200,7 @@ impl Gateway {
         }
         let told_of = board.clone();
         keepers.spawn(async move { told_of.keep_telling(&health).await });
-        let (sender, offers) = mpsc::channel(1);
+        let (sender, asked) = mpsc::channel(1);
         let handover = match handover {
             Some((held, socket)) => {
                 Some((Giver::new(held, board.clone(), handovers).map_err(GatewayError::Binary)?, socket, sender))
@@ -202,14 +216,20 @@ impl Gateway {
             acceptors: JoinSet::new(),
             keepers,
             admin: JoinSet::new(),
-            unopened: Some(Unopened { listeners, admin: admin_listeners, handover }),
-            offers,
+            unopened: Some(Unopened { listeners, admin: admin_listeners, handover, aside }),
+            asked,
+            terminators,
+            predecessor: None,
+            successor: None,
         })
     }
 
     /// Begins to accept callers and operators. Does nothing the second time.
     pub fn open(&mut self) {
-        let Some(Unopened { listeners, admin, handover }) = self.unopened.take() else { return };
+        let Some(Unopened { listeners, admin, handover, aside }) = self.unopened.take() else { return };
+        if let Some(aside) = aside {
+            aside.keep();
+        }
         for listener in listeners {
             if let Listener::LegacyUnix(socket) = &listener {
                 socket.claim();
@@ -222,10 +242,25 @@ impl Gateway {
             }
             self.admin.spawn(admin::serve(listener, self.control.clone(), self.acceptor.users.clone()));
         }
-        if let Some((giver, socket, offers)) = handover {
+        if let Some((giver, socket, asked)) = handover {
             socket.claim();
-            self.keepers.spawn(giver.run(socket, offers));
+            self.keepers.spawn(giver.run(socket, asked));
         }
+    }
+
+    /// The first Unix socket that it is about to accept at whose file is gone, or another's.
+    pub fn lost_name(&self) -> Option<PathBuf> {
+        let Unopened { listeners, admin, handover, .. } = self.unopened.as_ref()?;
+        let of_callers = listeners.iter().filter_map(|listener| match listener {
+            Listener::LegacyUnix(socket) => Some(socket),
+            Listener::Grpc(..) | Listener::LegacyTcp(..) => None,
+        });
+        let of_operators = admin.iter().filter_map(|listener| match listener {
+            admin::Listener::Unix(socket) => Some(socket),
+            admin::Listener::Plain { .. } | admin::Listener::Tls(..) => None,
+        });
+        let mut all = of_callers.chain(of_operators).chain(handover.as_ref().map(|(_, socket, _)| socket));
+        all.find(|socket| !socket.has_name()).map(|socket| socket.path().to_owned())
     }
 
     /// Where it listens.
@@ -255,9 +290,15 @@ impl Gateway {
 
     /// Takes no more jobs, finishes those in hand, at most for `runtime.drain_timeout`, and ends.
     pub async fn drain(self) -> Result<(), GatewayError> {
-        let Self { control, shards, mut acceptors, mut keepers, mut admin, unopened, .. } = self;
-        drop(unopened);
-        tracing::info!(timeout = ?control.config().runtime.drain_timeout, "draining, to stop then");
+        let Self { control, shards, mut acceptors, mut keepers, mut admin, unopened, asked, .. } = self;
+        // Whoever waits to take over is told that there is nothing.
+        drop((unopened, asked));
+        let timeout = control.config().runtime.drain_timeout;
+        let drained = Instant::now() + timeout;
+        if let Some(predecessor) = &self.predecessor {
+            predecessor.stop();
+        }
+        tracing::info!(?timeout, "draining, to stop then");
         control.begin_stop().await;
         acceptors.shutdown().await;
         // The admin port answers to the end, so that an operator can watch.
@@ -272,6 +313,9 @@ impl Gateway {
                 result = Err(shard::ShardEnded.into());
             }
         }
+        if let Some(predecessor) = self.predecessor {
+            predecessor.ended(drained).await;
+        }
         keepers.shutdown().await;
         seldom::tell_rest(Instant::now() + seldom::PERIOD);
         admin.shutdown().await;
@@ -281,6 +325,9 @@ impl Gateway {
         }
         if let Some(audit) = control.audit().cloned() {
             let _ = tokio::task::spawn_blocking(move || audit.end()).await;
+        }
+        if let Some(successor) = self.successor {
+            successor.hang_up();
         }
         result
     }

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::alloc::System;
-use std::io::{self, Write as _};
+use std::io;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -17,12 +17,11 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let mut out = io::stdout();
     let done = logging::start(cli.log_format, cli.command.default_log())
-        .and_then(|()| cli.command.run(cli.log_format, &mut out))
-        .and_then(|()| Ok(out.flush()?));
+        .and_then(|()| cli.command.run(cli.log_format, &mut out));
     let Err(failure) = done else { return ExitCode::SUCCESS };
     let why = failure.to_string();
     if !why.is_empty() {
-        eprintln!("seeway: {why}");
+        eprintln!("{}seeway: {why}", logging::priority_of_failure());
     }
     ExitCode::from(failure.exit_status())
 }

@@ -183,7 +183,8 @@ impl Control {
         &self.streams
     }
 
-    /// Asks each shard how it is. One that has ended is as it was at its end.
+    /// Asks each shard how it is, for the sampler alone: what callers did since the last look is counted until the next, by whomever. One
+    /// that has ended is as it was at its end.
     pub(super) async fn see(&self) -> Seen {
         let mut looks = Vec::new();
         for shard in self.parts.shards.iter() {
@@ -246,7 +247,7 @@ impl Control {
     }
 
     /// Which worlds are ready.
-    pub fn board(&self) -> &Board {
+    pub fn board(&self) -> &Arc<Board> {
         &self.parts.board
     }
 
@@ -488,6 +489,15 @@ impl Control {
         if let Some(audit) = &self.parts.audit {
             let event = Event::new("handed_over").number("to_pid", to.pid.into());
             audit.event(event.text("to_version", &to.version).text("result", "ok"));
+        }
+    }
+
+    /// That one has ended before this one: everything is as before.
+    pub async fn end_handover(&self) {
+        self.changing.lock().await.is_stopping = false;
+        self.parts.handovers.is_watched_elsewhere.store(false, Ordering::Relaxed);
+        if let Some(audit) = &self.parts.audit {
+            audit.event(Event::new("taken_back").text("result", "ok"));
         }
     }
 

@@ -26,7 +26,7 @@ use std::time::Duration;
 pub use chain::{Hash, Head, Key, MAX_LINE, MIN_KEY, NoHash, ShortKey};
 pub use record::{Actor, Event, ListenerKind, MAX_TEXT};
 pub use recorder::{Recorder, Refusals};
-pub use sink::{AuditError, JOURNALD, SYSLOG, Target};
+pub use sink::{Aside, AuditError, JOURNALD, SYSLOG, Target};
 pub use verify::{Fault, MAX_FAULTS, Report, Verifier, WantedHead, Wrong, verify};
 
 use buffer::Buffer;
@@ -119,15 +119,17 @@ impl Audit {
     /// Does the same while another gateway writes that log: a file that it has open gets another name, under which that gateway ends it,
     /// and this one begins a chain of its own.
     ///
+    /// Where this gateway does not take the other one's place after all, what is returned with the log gives that file its name back.
+    ///
     /// # Errors
     /// As of [`start`](Self::start); or the file can't be renamed.
-    pub fn start_beside(config: &Config) -> Result<Option<Arc<Self>>, AuditError> {
+    pub fn start_beside(config: &Config) -> Result<(Option<Arc<Self>>, Option<Aside>), AuditError> {
         match Self::start(config) {
             Err(AuditError::InUse(path)) => {
-                sink::move_aside(&path)?;
-                Self::start(config)
+                let aside = Aside::move_aside(path)?;
+                Ok((Self::start(config)?, Some(aside)))
             }
-            started => started,
+            started => Ok((started?, None)),
         }
     }
 

@@ -277,14 +277,58 @@ impl FileSink {
     }
 }
 
-/// Gives a log that another process writes another name, which says when that was.
-pub(super) fn move_aside(path: &Path) -> Result<(), AuditError> {
+/// A log that another process writes, and that has another name since a moment ago, which says when that was. It gets its own back when
+/// this is dropped.
+#[derive(Debug)]
+pub struct Aside {
+    path: PathBuf,
+    /// Its name now; `None` where it is to stay.
+    name: Option<PathBuf>,
+}
+
+impl Aside {
+    pub(super) fn move_aside(path: PathBuf) -> Result<Self, AuditError> {
+        let name = beside(&path, "handed-over");
+        rename_new(&path, &name).map_err(|error| AuditError::Open { target: path.display().to_string(), error })?;
+        Ok(Self { path, name: Some(name) })
+    }
+
+    /// It stays: the process that wrote it has left its place.
+    pub fn keep(mut self) {
+        self.name = None;
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        let Some(name) = &self.name else { return };
+        // What has been recorded under its name meanwhile is a chain of its own, of a process that nobody has sent jobs to.
+        let put_back = match rename_new(&self.path, &beside(&self.path, "not-taken-over")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => rename_new(name, &self.path),
+        };
+        if let Err(error) = put_back {
+            tracing::error!(
+                %error,
+                log = %name.display(),
+                "the running gateway's audit log has not got its name back: rename it"
+            );
+        }
+    }
+}
+
+/// A name for a file beside the one of this name.
+fn beside(path: &Path, what: &str) -> PathBuf {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let mut name = path.as_os_str().to_owned();
-    name.push(format!(".handed-over-{seconds}"));
-    let failed = |error| AuditError::Open { target: path.display().to_string(), error };
-    // A name that is taken would be an older log: it must not be lost.
-    std::fs::hard_link(path, &name).and_then(|()| std::fs::remove_file(path)).map_err(failed)
+    name.push(format!(".{what}-{seconds}"));
+    name.into()
+}
+
+/// Renames a file, and not over another one: that would be an older log, which must not be lost.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::hard_link(from, to)?;
+    std::fs::remove_file(from)
 }
 
 /// What stands at a file's end; `None` where that is no audit log.

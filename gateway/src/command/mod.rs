@@ -34,6 +34,7 @@ pub mod upgrade;
 
 use std::fmt;
 use std::io::{self, Write};
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -98,7 +99,7 @@ impl Command {
 
     /// Does it; data goes to `out`. `log_format` is for a process that it starts.
     pub fn run(&self, log_format: logging::Format, out: &mut dyn Write) -> Result<(), Failure> {
-        match self {
+        let done = match self {
             Self::Audit(args) => audit::run(args, out),
             Self::Check(args) => check::run(args, out),
             Self::Completions(args) => completions::run(args, out),
@@ -117,10 +118,12 @@ impl Command {
             Self::Man(args) => man::run(args, out),
             Self::Reload(args) => reload::run(args, out),
             Self::Resume(args) => drain::resume(args, out),
-            Self::Serve(args) => serve::run(args, out),
+            // It flushes what it has to say when it says it: that nobody reads it any more at the end ends nothing badly.
+            Self::Serve(args) => return serve::run(args, out),
             Self::Top(args) => top::run(args, out),
             Self::Upgrade(args) => upgrade::run(args, log_format, out),
-        }
+        };
+        done.and_then(|()| Ok(out.flush()?))
     }
 }
 
@@ -164,6 +167,9 @@ impl From<io::Error> for Failure {
     }
 }
 
+/// How long the end waits for what blocks.
+const LAST_BLOCKING: Duration = Duration::from_millis(500);
+
 /// Runs an async command on a runtime of its own, one thread and no more.
 pub(crate) fn block_on<T>(task: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
@@ -171,7 +177,10 @@ pub(crate) fn block_on<T>(task: impl Future<Output = T>) -> Result<T, Failure> {
             "the system gave no event queue to wait with: {error}; let the process have more open files (ulimit -n)"
         ))
     })?;
-    Ok(runtime.block_on(task))
+    let done = runtime.block_on(task);
+    // Whoever blocks on what may never come (another gateway's word, a name service) does not hold up the end.
+    runtime.shutdown_timeout(LAST_BLOCKING);
+    Ok(done)
 }
 
 /// Writes a value as one line of JSON.

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
 use super::supervisor::Supervisor;
 use super::{Failure, block_on};
 use crate::config::Config;
 use crate::gateway::{Addresses, Beginning, Gateway, GatewayError};
-use crate::handover::{Taker, Yours};
+use crate::handover::{Asked, Taker, Yours};
 use crate::harden;
 use crate::listen::inherited::Inherited;
 
@@ -75,7 +76,12 @@ async fn serve(config: Config, args: &Args, out: &mut dyn Write) -> Result<(), F
             gateway.open();
             None
         }
-        Some(taker) => take_over(&mut gateway, taker).await?,
+        Some(taker) => tokio::select! {
+            yours = take_over(&mut gateway, taker) => yours?,
+            () = signals.stop() => {
+                return Err(Failure::Failed("told to stop before this gateway could take jobs; nothing was taken over".into()));
+            }
+        },
     };
     let must_stop = tokio::select! {
         ready = gateway.worlds_ready(MACHINES_HEAD_START) => {
@@ -88,8 +94,12 @@ async fn serve(config: Config, args: &Args, out: &mut dyn Write) -> Result<(), F
         () = signals.stop() => true,
     };
     let line = ready_line(gateway.addresses());
-    writeln!(out, "{line}")?;
-    out.flush()?;
+    let written = writeln!(out, "{line}").and_then(|()| out.flush());
+    match written {
+        // Callers are here by now: that whoever has started this one has gone ends nothing.
+        Err(error) if args.take_over => tracing::warn!(%error, "that this gateway is ready could not be written"),
+        written => written?,
+    }
     let alive = tokio::spawn(supervisor.keep_alive(gateway.control().clone()));
     if args.take_over {
         supervisor.is_main_now(&line).await;
@@ -148,38 +158,58 @@ async fn take_over(gateway: &mut Gateway, taker: Taker) -> Result<Option<Yours>,
     let yours = yours.map_err(|error| Failure::Failed(error.to_string()))?;
     let yours = yours.map_err(|error| Failure::Failed(format!("{error}; nothing was taken over")))?;
     if yours.is_none() {
+        if let Some(path) = gateway.lost_name() {
+            return Err(Failure::Failed(format!(
+                "the running gateway has ended meanwhile, and unix:{} with it; nothing was taken over. Start this one anew, if none is to stop",
+                path.display()
+            )));
+        }
         tracing::warn!("the running gateway has ended meanwhile; what it listened at goes on here");
     }
-    let settled = yours.as_ref().and_then(|yours| yours.try_clone().ok());
-    gateway.open_after(yours);
-    Ok(settled)
+    gateway.open_after(yours.clone());
+    Ok(yours)
 }
 
 /// Reloads as often as it is told to, until it is told to stop, or another gateway has taken over; returns whether that is so.
 async fn until_stopped(gateway: &mut Gateway, signals: &mut Signals) -> Result<bool, Failure> {
+    let failed = |error: GatewayError| Failure::Failed(error.to_string());
     loop {
         let offer = tokio::select! {
             wanted = signals.next() => match wanted {
                 Wanted::Stop => return Ok(false),
                 Wanted::Reload => {
-                    let control = gateway.control().clone();
-                    // It says itself what came of it, and a signal to stop is heard meanwhile.
-                    tokio::spawn(async move {
-                        let reloaded = control.reload().await;
-                        control.record("reload", None, None, reloaded.map(|_| ()).map_err(|error| error.to_string()));
-                    });
+                    reload(gateway, None);
                     continue;
                 }
             },
-            what = gateway.what_next() => what.map_err(|error| Failure::Failed(error.to_string()))?,
+            asked = gateway.what_next() => match asked.map_err(failed)? {
+                Asked::TakeOver(offer) => offer,
+                Asked::Reload(done) => {
+                    reload(gateway, Some(done));
+                    continue;
+                }
+            },
         };
         tokio::select! {
-            handed_over = gateway.hand_over(offer) => if handed_over.is_ok() {
+            handed_over = gateway.hand_over(offer) => if handed_over.map_err(failed)? {
                 return Ok(true);
             },
             () = signals.stop() => return Ok(true),
         }
     }
+}
+
+/// Reloads the configuration. The log says what came of it, and `done` hears of it; a signal to stop is heard meanwhile.
+fn reload(gateway: &Gateway, done: Option<oneshot::Sender<Option<String>>>) {
+    let control = gateway.control().clone();
+    tokio::spawn(async move {
+        let result = control.reload().await.map(|_| ()).map_err(|error| error.to_string());
+        if let Some(done) = done {
+            // Whoever asked may have gone.
+            let _ = done.send(result.as_ref().err().cloned());
+        }
+        control.record("reload", None, None, result);
+    });
 }
 
 fn ready_line(addresses: &Addresses) -> String {

@@ -3,8 +3,10 @@
 //! Used by `seeway serve`.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use rustix::process::{Pid, getppid};
 use sd_notify::NotifyState;
 
 use crate::admin::Control;
@@ -19,6 +21,8 @@ const LOOK: Duration = Duration::from_millis(20);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Supervisor {
     is_there: bool,
+    /// Who has started this process.
+    starter: Option<Pid>,
     watchdog: Option<Duration>,
 }
 
@@ -27,6 +31,7 @@ impl Supervisor {
     pub(super) fn of_process(watchdog: Option<Duration>) -> Self {
         Self {
             is_there: std::env::var_os("NOTIFY_SOCKET").is_some(),
+            starter: getppid(),
             watchdog: sd_notify::watchdog_enabled().or(watchdog),
         }
     }
@@ -47,21 +52,24 @@ impl Supervisor {
         if !self.is_there {
             return;
         }
-        let starter = rustix::process::getppid();
         let end = std::time::Instant::now() + ADOPTION;
-        while rustix::process::getppid() == starter && std::time::Instant::now() < end {
+        while getppid() == self.starter && std::time::Instant::now() < end {
             tokio::time::sleep(LOOK).await;
         }
         self.tell(&[NotifyState::MainPid(std::process::id()), NotifyState::Ready, NotifyState::Status(line)]);
     }
 
-    /// Says twice in each period that the process is well, as long as its shards answer. Returns where nobody wants to hear that.
+    /// Says twice in each period that the process is well, as long as its shards answer. Returns where nobody wants to hear that; it says
+    /// nothing as long as another process is the one that is watched.
     pub(super) async fn keep_alive(self, control: Arc<Control>) {
         let Some(period) = self.watchdog.filter(|period| self.is_there && !period.is_zero()) else { return };
         let mut ticks = tokio::time::interval(period / 2);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
+            if control.handovers().is_watched_elsewhere.load(Ordering::Relaxed) {
+                continue;
+            }
             if control.shards_answer(period / 4).await {
                 self.tell(&[NotifyState::Watchdog]);
             } else {

@@ -1,16 +1,17 @@
 //! `seeway upgrade`: this program takes the place of the gateway that runs.
 
 use std::io::{BufRead as _, BufReader, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 
 use super::Failure;
 use super::logging::Format;
 use crate::config::Config;
-use crate::handover::{Running, ask_who};
+use crate::handover::{MessageError, Running, ask_to_reload, ask_who};
 
 /// Have this program take the place of the gateway that runs, without a lost job
 ///
@@ -29,41 +30,51 @@ pub struct Args {
     /// The configuration file that the running gateway has
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Where the running gateway was started from this very file, have it reload its configuration instead (SIGHUP)
+    /// Where the running gateway was started from this very file, have it reload its configuration instead, and say what came of it
+    ///
+    /// Where that can't be asked, because there is no listen.handover or the file has problems, the process that MAINPID names gets SIGHUP.
     #[arg(long)]
     if_replaced: bool,
 }
 
 /// Upgrades, or reloads.
 pub fn run(args: &Args, log_format: Format, out: &mut dyn Write) -> Result<(), Failure> {
-    let failed = |why: String| Failure::Failed(why);
-    let config = Config::load(&args.config).map_err(|problems| failed(problems.to_string()))?;
     let file = args.config.display();
-    let path = config.listen.handover.as_ref().ok_or_else(|| {
-        failed(format!("{file}: listen.handover is not set, so that nobody can take over; write listen.handover = \"unix:/path\" and restart the gateway once"))
-    })?;
+    let config = match Config::load(&args.config) {
+        Ok(config) => config,
+        Err(problems) => {
+            // So that the running gateway refuses it in its log and its metrics as well.
+            if args.if_replaced && hang_up_main(out)? {
+                return Err(failed(format!("{problems}; the running gateway goes on as it was")));
+            }
+            return Err(failed(problems.to_string()));
+        }
+    };
+    let Some(path) = &config.listen.handover else {
+        if args.if_replaced && hang_up_main(out)? {
+            return Ok(());
+        }
+        return Err(failed(format!(
+            "{file}: listen.handover is not set, so that nobody can take over; write listen.handover = \"unix:/path\" and restart the gateway once"
+        )));
+    };
     let at = path.display();
-    let running = ask_who(path)
-        .map_err(|error| failed(format!("unix:{at}: {error}; is a gateway of this configuration running there?")))?
-        .ok_or_else(|| {
-            failed(format!(
-                "no gateway answers at unix:{at} (listen.handover); start one: seeway serve --config {file}"
-            ))
-        })?;
+    let unheard = |error: MessageError| {
+        failed(format!("unix:{at}: {error}; is a gateway of this configuration running there, and are you its user?"))
+    };
+    let nobody = || {
+        failed(format!("no gateway answers at unix:{at} (listen.handover); start one: seeway serve --config {file}"))
+    };
+    let running = ask_who(path).map_err(unheard)?.ok_or_else(nobody)?;
     let this = Running::this().map_err(|error| failed(format!("/proc/self/exe: {error}; mount /proc")))?;
     if args.if_replaced && running.binary == this.binary {
-        let pid = i32::try_from(running.pid).ok().and_then(Pid::from_raw);
-        let told = pid.ok_or(rustix::io::Errno::SRCH).and_then(|pid| kill_process(pid, Signal::HUP));
-        told.map_err(|error| {
-            failed(format!("process {} can not be told to reload: {error}; run this as its user", running.pid))
-        })?;
-        writeln!(
-            out,
-            "version {} runs already, as process {}: it reloads; its log says what comes of that",
-            running.version, running.pid
-        )?;
-        return Ok(());
+        let Running { version, pid, .. } = &running;
+        return match ask_to_reload(path).map_err(unheard)?.ok_or_else(nobody)? {
+            Ok(()) => Ok(writeln!(out, "version {version} runs already, as process {pid}: it has reloaded {file}")?),
+            Err(problems) => Err(failed(format!("{problems}; version {version} (process {pid}) goes on as it was"))),
+        };
     }
+    is_its_user(&config, &running)?;
     let program =
         std::env::current_exe().map_err(|error| failed(format!("this program's file is not known: {error}")))?;
     let mut command = Command::new(program);
@@ -95,4 +106,34 @@ pub fn run(args: &Args, log_format: Format, out: &mut dyn Write) -> Result<(), F
         running.pid
     )?;
     Ok(())
+}
+
+fn failed(why: String) -> Failure {
+    Failure::Failed(why)
+}
+
+/// Sends SIGHUP to the main process of the unit whose reload this is, as systemd names it; false where this is none's.
+fn hang_up_main(out: &mut dyn Write) -> Result<bool, Failure> {
+    let main = std::env::var("MAINPID").ok().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
+    let Some(main) = main else { return Ok(false) };
+    let pid = main.as_raw_nonzero();
+    kill_process(main, Signal::HUP)
+        .map_err(|error| failed(format!("process {pid} can not be told to reload: {error}; run this as its user")))?;
+    writeln!(out, "process {pid} reloads; its log says what comes of that")?;
+    Ok(true)
+}
+
+/// A gateway that root starts is root's, which the one that runs need not be.
+fn is_its_user(config: &Config, running: &Running) -> Result<(), Failure> {
+    let owner = std::fs::metadata(Path::new("/proc").join(running.pid.to_string())).map(|process| process.uid()).ok();
+    let is_right = !geteuid().is_root() || config.process.user.is_some() || owner == Some(0);
+    if is_right {
+        return Ok(());
+    }
+    let who = owner.map_or_else(|| "another user's".to_owned(), |owner| format!("user {owner}'s"));
+    Err(failed(format!(
+        "the running gateway (process {}) is {who}, and one that root starts would be root's; run this as that user: runuser -u seeway -- \
+         seeway upgrade …, or: systemctl reload seeway",
+        running.pid
+    )))
 }

@@ -206,12 +206,26 @@ async fn the_shards_are_asked_as_long_as_somebody_looks_and_no_longer() {
     drop(stream);
     until("nobody is asked any more", async || !is_looked_at()).await;
     // And whoever comes then hears what is so then.
-    let mut stream = TcpStream::connect(admin).await.expect("accepted");
-    stream.write_all(asks.replace("events", "state").as_bytes()).await.expect("sent");
-    let mut state = String::new();
-    stream.read_to_string(&mut state).await.expect("an answer");
+    let ask = async |what: &str| {
+        let mut stream = TcpStream::connect(admin).await.expect("accepted");
+        stream.write_all(asks.replace("events", what).as_bytes()).await.expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer");
+        answer.split_once("\r\n\r\n").expect("a head").1.to_owned()
+    };
+    let state = ask("state").await;
     assert!(state.contains("\"interval\":0.0,"), "{state}");
     assert!(is_looked_at());
+    // Where nobody had looked a second before a plot has no rate: a 0 would look like an outage.
+    let points: Vec<serde_json::Value> = serde_json::from_str(&ask("history").await).expect("points");
+    let rates: Vec<_> = points.iter().map(|point| point["all"][0].as_f64()).collect();
+    assert!(rates[0].is_none() && rates[1].is_some(), "{rates:?}");
+    assert_eq!(rates.iter().filter(|rate| rate.is_none()).count(), 2, "{rates:?}");
+    for (point, rate) in points.iter().zip(rates) {
+        for of in [&point["worlds"]["w"], &point["machines"]["hsm"]] {
+            assert_eq!(of[0].as_f64().is_some(), rate.is_some(), "{point}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The old gateway's side: answers whoever wants to take over, and gives what it has when that one can take jobs.
 
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -13,7 +14,8 @@ use super::message::{Message, MessageError, Said, receive, send};
 use super::{Counts, Leaving, PROTOCOL, Running};
 use crate::admin::Board;
 use crate::listen::accept::UnixSocket;
-use crate::listen::inherited::{Name, Role};
+use crate::listen::inherited::{Inherited, InheritedSocket, Name, Role};
+use crate::seldom::{Seldom, Tell};
 
 /// How long whoever connects may take to say what it wants, and to hear what it is told.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -21,9 +23,6 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a new gateway may take from its first word until it can take jobs: it reads its configuration before, and waits a few
 /// seconds for machines after.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// How long the new gateway may take to say that it is watched over. The old one ends then all the same.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long nobody is asked after the system has refused a connection.
 const AFTER_ERROR: Duration = Duration::from_millis(100);
@@ -51,14 +50,51 @@ pub struct Giver {
     counts: Arc<Counts>,
 }
 
-/// A new gateway that can take jobs, and waits to be given what this one has.
+/// What somebody asks of this gateway who may.
+pub enum Asked {
+    /// To leave its place to a new gateway.
+    TakeOver(Offer),
+    /// To read its configuration again, and to say which problems there were, if any.
+    Reload(oneshot::Sender<Option<String>>),
+}
+
+/// A new gateway that can take jobs, and waits to be given what this one has. Dropped unaccepted, it is told that there is nothing.
 pub struct Offer {
-    stream: UnixStream,
+    stream: Arc<UnixStream>,
     held: Arc<[Held]>,
     /// Told when it is accepted. Dropped unused, it tells that another one may make an offer.
     is_accepted: Option<oneshot::Sender<()>>,
     /// Who it is.
     pub running: Running,
+}
+
+/// The new gateway once it accepts callers.
+#[derive(Clone)]
+pub struct Successor {
+    /// Closed with the last handle, and so at the end of this process: that one waits for it.
+    stream: Arc<UnixStream>,
+    held: Arc<[Held]>,
+}
+
+/// What a new gateway says while it is given connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// Whoever watches over the two watches it.
+    Settled,
+    /// It was told to stop, and this one with it.
+    Stopping,
+}
+
+/// How giving went.
+pub struct Given {
+    /// How many connections the new gateway has got.
+    pub callers: u64,
+    /// Why it did not get more, if it has not got all.
+    pub error: Option<MessageError>,
+    /// The one that it did not get any more.
+    pub unsent: Option<Leaving>,
+    /// Those that came after that.
+    pub rest: mpsc::UnboundedReceiver<Option<Leaving>>,
 }
 
 impl Giver {
@@ -70,35 +106,42 @@ impl Giver {
         Ok(Self { held: held.into(), running: Running::this()?, board, counts })
     }
 
-    /// Answers one after the other until a new gateway can take jobs, which is told to `offers`. Whoever ends before is forgotten.
-    pub async fn run(self, socket: UnixSocket, offers: mpsc::Sender<Offer>) {
+    /// Answers one after the other until a new gateway has this one's place. What they ask is told to `asked`; whoever ends before is
+    /// forgotten.
+    pub async fn run(self, socket: UnixSocket, asked: mpsc::Sender<Asked>) {
         let giver = Arc::new(self);
         loop {
             let stream = match socket.accept().await {
                 Ok(stream) => stream,
                 Err(error) => {
-                    tracing::warn!(%error, "a gateway that wants to take over could not be heard");
+                    static NOT_HEARD: Seldom = Seldom::new("a gateway that wants to take over could not be heard");
+                    if let Some(Tell { untold }) = NOT_HEARD.tell("") {
+                        tracing::warn!(%error, untold, "a gateway that wants to take over could not be heard");
+                    }
                     tokio::time::sleep(AFTER_ERROR).await;
                     continue;
                 }
             };
             let uid = stream.peer_cred().map_or(u32::MAX, |peer| peer.uid());
             if uid != 0 && uid != rustix::process::geteuid().as_raw() {
-                tracing::warn!(uid, "somebody who is not this gateway's user wanted to take over; nothing was given");
-                Counts::add(&giver.counts.failed);
+                // Not a failed upgrade, but somebody who may not even come here.
+                static STRANGER: Seldom = Seldom::new("somebody who is not this gateway's user was at listen.handover");
+                if let Some(Tell { untold }) = STRANGER.tell("") {
+                    tracing::warn!(
+                        uid,
+                        untold,
+                        "somebody who is not this gateway's user was at listen.handover; nothing was given"
+                    );
+                }
                 continue;
             }
-            let answering = giver.clone();
-            let answered = tokio::task::spawn_blocking(move || answering.answer(stream.into_std()?));
-            match answered.await {
-                Ok(Ok(Some((offer, accepted)))) => {
-                    // Nobody waits for it where the gateway ends anyway.
-                    let _ = offers.send(offer).await;
-                    if accepted.await.is_ok() {
+            let (answering, asked) = (giver.clone(), asked.clone());
+            match tokio::task::spawn_blocking(move || answering.answer(&stream.into_std()?.into(), &asked)).await {
+                Ok(Ok(has_left)) => {
+                    if has_left {
                         return;
                     }
                 }
-                Ok(Ok(None)) => {}
                 Ok(Err(error)) => {
                     Counts::add(&giver.counts.failed);
                     tracing::warn!(%error, "a gateway that was to take over did not; this one goes on");
@@ -108,27 +151,46 @@ impl Giver {
         }
     }
 
-    fn answer(&self, mut stream: UnixStream) -> Result<Option<(Offer, oneshot::Receiver<()>)>, MessageError> {
+    /// Answers one; returns whether it has this gateway's place now. Blocks.
+    fn answer(&self, stream: &Arc<UnixStream>, asked: &mpsc::Sender<Asked>) -> Result<bool, MessageError> {
         stream.set_nonblocking(false)?;
         stream.set_read_timeout(Some(STEP_TIMEOUT))?;
         stream.set_write_timeout(Some(STEP_TIMEOUT))?;
-        let running = match receive(&mut stream)?.said {
+        let running = match receive(stream)?.said {
             Said::Who => {
-                send(&mut stream, &Said::Running(self.running.clone()), None, &[])?;
-                return Ok(None);
+                send(stream, &Said::Running(self.running.clone()), None, &[])?;
+                return Ok(false);
+            }
+            Said::Reload => {
+                let (sender, reloaded) = oneshot::channel();
+                // Where the gateway ends it does neither, and whoever asked sees the connection's end.
+                if asked.blocking_send(Asked::Reload(sender)).is_ok()
+                    && let Ok(problems) = reloaded.blocking_recv()
+                {
+                    send(stream, &Said::Reloaded { problems }, None, &[])?;
+                }
+                return Ok(false);
             }
             Said::Hello { protocol: PROTOCOL, running } => running,
             Said::Hello { protocol, .. } => {
                 let why = format!("it speaks handover protocol {PROTOCOL} and not {protocol}; restart it instead");
-                send(&mut stream, &Said::Refused { why: why.clone() }, None, &[])?;
+                send(stream, &Said::Refused { why: why.clone() }, None, &[])?;
                 return Err(MessageError::Foreign(why));
             }
             other => return Err(MessageError::Foreign(format!("{other:?}"))),
         };
+        let before = self.counts.takes_over_from.load(Ordering::Relaxed);
+        if before != 0 {
+            // What still comes from there would reach nobody.
+            let why = format!("it still takes callers over from process {before}; try again when that has ended");
+            tracing::info!(pid = running.pid, why, "another gateway wants to take over, and has to wait");
+            send(stream, &Said::Refused { why }, None, &[])?;
+            return Ok(false);
+        }
         tracing::info!(pid = running.pid, version = running.version, "another gateway is about to take over");
         for held in self.held.iter() {
             let said = Said::Listener { role: held.role, name: held.name.clone(), is_lent: held.is_lent };
-            send(&mut stream, &said, Some(held.socket.as_fd()), &[])?;
+            send(stream, &said, Some(held.socket.as_fd()), &[])?;
         }
         let watchdog = sd_notify::watchdog_enabled().and_then(|period| u64::try_from(period.as_micros()).ok());
         let watchdog_microseconds = watchdog.unwrap_or_default();
@@ -138,27 +200,32 @@ impl Giver {
             watchdog_microseconds,
             ready_worlds: ready_worlds.collect(),
         };
-        send(&mut stream, &welcome, None, &[])?;
+        send(stream, &welcome, None, &[])?;
         stream.set_read_timeout(Some(START_TIMEOUT))?;
-        match receive(&mut stream)?.said {
-            Said::Ready => {
-                stream.set_read_timeout(Some(SETTLE_TIMEOUT))?;
-                let (sender, accepted) = oneshot::channel();
-                let offer = Offer { stream, held: self.held.clone(), is_accepted: Some(sender), running };
-                Ok(Some((offer, accepted)))
-            }
-            other => Err(MessageError::Foreign(format!("{other:?}"))),
+        match receive(stream)?.said {
+            Said::Ready => {}
+            other => return Err(MessageError::Foreign(format!("{other:?}"))),
         }
+        stream.set_read_timeout(Some(STEP_TIMEOUT))?;
+        let (sender, accepted) = oneshot::channel();
+        let offer = Offer { stream: stream.clone(), held: self.held.clone(), is_accepted: Some(sender), running };
+        // Nobody waits for it where the gateway ends anyway.
+        let _ = asked.blocking_send(Asked::TakeOver(offer));
+        Ok(accepted.blocking_recv().is_ok())
     }
 }
 
 impl Offer {
-    /// Tells the new gateway that it accepts from now on. Blocks for a moment.
+    /// Has the new gateway accept callers; returns when it does. Blocks for a moment, in which both do.
     ///
     /// # Errors
-    /// It has ended meanwhile: nothing was given.
-    pub fn accept(&mut self) -> Result<(), MessageError> {
-        send(&mut self.stream, &Said::Yours, None, &[])?;
+    /// It has ended meanwhile, or says nothing: nothing was given.
+    pub fn accept(mut self) -> Result<Successor, MessageError> {
+        send(&self.stream, &Said::Yours, None, &[])?;
+        match receive(&self.stream)?.said {
+            Said::Opened => {}
+            other => return Err(MessageError::Foreign(format!("{other:?}"))),
+        }
         for held in self.held.iter() {
             held.is_given.store(true, Ordering::Relaxed);
         }
@@ -166,32 +233,83 @@ impl Offer {
             // Whoever answers may have ended with the gateway.
             let _ = is_accepted.send(());
         }
-        Ok(())
+        Ok(Successor { stream: self.stream.clone(), held: self.held.clone() })
     }
+}
 
-    /// Gives each connection that comes, up to `None`, and waits until the new gateway is watched over; returns how many there were.
-    /// Blocks.
-    ///
-    /// # Errors
-    /// The new gateway has ended. Connections that come from then on are closed; nothing of them is outstanding.
-    pub fn give(mut self, mut leaving: mpsc::UnboundedReceiver<Option<Leaving>>) -> Result<u64, MessageError> {
-        let mut given = 0;
+impl Drop for Offer {
+    fn drop(&mut self) {
+        if self.is_accepted.is_some() {
+            let why = "the running gateway is being stopped, or did not hear from this one in time".to_owned();
+            // It may have ended.
+            let _ = send(&self.stream, &Said::Refused { why }, None, &[]);
+        }
+    }
+}
+
+impl Successor {
+    /// Gives each connection that comes, up to `None`. Blocks.
+    pub fn give(&self, mut leaving: mpsc::UnboundedReceiver<Option<Leaving>>) -> Given {
+        let mut callers = 0;
         while let Some(next) = leaving.blocking_recv() {
-            let Some(Leaving { socket, carried, count }) = next else {
+            let Some(mut gone) = next else {
                 // Those that are on their way still come.
                 leaving.close();
                 continue;
             };
-            let said = Said::Caller { first_handle: carried.first_handle, room: carried.room, worlds: carried.worlds };
-            send(&mut self.stream, &said, Some(socket.as_fd()), carried.unread.filled())?;
-            drop(count);
-            given += 1;
+            let said = Said::Caller {
+                first_handle: gone.carried.first_handle,
+                room: gone.carried.room,
+                worlds: std::mem::take(&mut gone.carried.worlds),
+            };
+            let sent = send(&self.stream, &said, Some(gone.socket.as_fd()), gone.carried.unread.filled());
+            if let Err(error) = sent {
+                if let Said::Caller { worlds, .. } = said {
+                    gone.carried.worlds = worlds;
+                }
+                return Given { callers, error: Some(error), unsent: Some(gone), rest: leaving };
+            }
+            callers += 1;
         }
-        send(&mut self.stream, &Said::Done, None, &[])?;
-        match receive(&mut self.stream) {
-            Ok(Message { said: Said::Settled, .. }) => Ok(given),
-            Ok(Message { said, .. }) => Err(MessageError::Foreign(format!("{said:?}"))),
-            Err(error) => Err(error),
+        let error = send(&self.stream, &Said::Done, None, &[]).err();
+        Given { callers, error, unsent: None, rest: leaving }
+    }
+
+    /// Tells `heard` what the new gateway says, until it ends; then `heard` is dropped. Blocks.
+    pub fn listen(&self, heard: &mpsc::Sender<Heard>) {
+        // It has nothing to say as long as all is well.
+        if self.stream.set_read_timeout(None).is_err() {
+            return;
         }
+        loop {
+            let said = match receive(&self.stream) {
+                Ok(Message { said: Said::Settled, .. }) => Heard::Settled,
+                Ok(Message { said: Said::Stopping, .. }) => Heard::Stopping,
+                // It has ended, or is none that can be trusted with callers.
+                Ok(_) | Err(_) => return,
+            };
+            if heard.blocking_send(said).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Nothing more is said, and whoever [listens](Self::listen) ends.
+    pub fn hang_up(&self) {
+        // It may have ended.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
+    /// The listening sockets, for this gateway to accept at again.
+    ///
+    /// # Errors
+    /// There is no file descriptor left.
+    pub fn inherited(&self) -> io::Result<Inherited> {
+        let mut inherited = Inherited::default();
+        for held in self.held.iter() {
+            let (role, name, is_lent) = (Some(held.role), held.name.clone(), held.is_lent);
+            inherited.add(InheritedSocket { role, name, socket: held.socket.try_clone()?, is_lent });
+        }
+        Ok(inherited)
     }
 }

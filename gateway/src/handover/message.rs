@@ -46,14 +46,22 @@ pub(super) enum Said {
     },
     /// To the old: I can take jobs.
     Ready,
-    /// The old: then accept; I will not any more.
+    /// The old: then accept.
     Yours,
+    /// To the old: I do. You need not any more.
+    Opened,
     /// The old: a legacy connection.
     Caller { first_handle: u32, room: u32, worlds: Vec<Option<String>> },
     /// The old: no other connection comes.
     Done,
     /// To the old: whoever watches over us watches me now, and you may end.
     Settled,
+    /// To the old: I was told to stop. That is meant for both of us.
+    Stopping,
+    /// To the one that runs: read your configuration again.
+    Reload,
+    /// The one that runs: I have, or there are these problems.
+    Reloaded { problems: Option<String> },
 }
 
 /// A message and what comes with it.
@@ -81,9 +89,22 @@ pub enum MessageError {
     Refused(String),
 }
 
+impl MessageError {
+    /// Whether the other side is there no more.
+    pub(super) fn is_end(&self) -> bool {
+        match self {
+            Self::Closed => true,
+            Self::System(error) => {
+                matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+            }
+            Self::Foreign(_) | Self::Refused(_) => false,
+        }
+    }
+}
+
 /// Says something, with a socket and bytes.
 pub(super) fn send(
-    stream: &mut UnixStream,
+    mut stream: &UnixStream,
     said: &Said,
     socket: Option<BorrowedFd<'_>>,
     bytes: &[u8],
@@ -105,7 +126,7 @@ pub(super) fn send(
     }
     // The socket goes with the first byte, whatever of the rest is taken.
     let sent =
-        rustix::io::retry_on_intr(|| sendmsg(&*stream, &[IoSlice::new(&head)], &mut ancillary, SendFlags::NOSIGNAL));
+        rustix::io::retry_on_intr(|| sendmsg(stream, &[IoSlice::new(&head)], &mut ancillary, SendFlags::NOSIGNAL));
     let sent = sent.map_err(io::Error::from)?;
     stream.write_all(&head[sent..])?;
     stream.write_all(bytes)?;
@@ -113,12 +134,12 @@ pub(super) fn send(
 }
 
 /// Waits for what the other side says.
-pub(super) fn receive(stream: &mut UnixStream) -> Result<Message, MessageError> {
+pub(super) fn receive(mut stream: &UnixStream) -> Result<Message, MessageError> {
     let mut lengths = [0; 8];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let received = rustix::io::retry_on_intr(|| {
-        recvmsg(&*stream, &mut [IoSliceMut::new(&mut lengths)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+        recvmsg(stream, &mut [IoSliceMut::new(&mut lengths)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)
     });
     let count = received.map_err(io::Error::from)?.bytes;
     let mut sockets = ancillary.drain().filter_map(|message| match message {
@@ -155,7 +176,7 @@ pub(super) fn receive(stream: &mut UnixStream) -> Result<Message, MessageError> 
     }
 }
 
-fn read(stream: &mut UnixStream, into: &mut [u8]) -> Result<(), MessageError> {
+fn read(mut stream: &UnixStream, into: &mut [u8]) -> Result<(), MessageError> {
     stream.read_exact(into).map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof => MessageError::Closed,
         _ => error.into(),
@@ -171,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_socket_and_bytes_arrive_with_what_is_said() {
-        let (mut one, mut other) = UnixStream::pair().expect("a pair");
+        let (one, other) = UnixStream::pair().expect("a pair");
         let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
         let address = listener.local_addr().expect("bound");
         let socket = OwnedFd::from(listener);
@@ -182,19 +203,19 @@ mod tests {
             move || {
                 let worlds = vec![Some("signer".to_owned()), None];
                 let said = Said::Caller { first_handle: 7, room: 9, worlds };
-                send(&mut one, &said, Some(socket.as_fd()), &bytes).expect("sent");
-                send(&mut one, &Said::Done, None, &[]).expect("sent");
+                send(&one, &said, Some(socket.as_fd()), &bytes).expect("sent");
+                send(&one, &Said::Done, None, &[]).expect("sent");
             }
         });
-        let message = receive(&mut other).expect("heard");
+        let message = receive(&other).expect("heard");
         let Said::Caller { first_handle: 7, room: 9, worlds } = message.said else { panic!("{:?}", message.said) };
         assert_eq!(worlds, [Some("signer".to_owned()), None]);
         assert_eq!(message.bytes.filled(), bytes);
         let passed = TcpListener::from(message.socket.expect("a socket"));
         assert_eq!(passed.local_addr().expect("bound"), address);
-        assert!(matches!(receive(&mut other).expect("heard").said, Said::Done));
+        assert!(matches!(receive(&other).expect("heard").said, Said::Done));
         sender.join().expect("no panic");
-        assert!(matches!(receive(&mut other), Err(MessageError::Closed)));
+        assert!(matches!(receive(&other), Err(MessageError::Closed)));
         // The sender's copy is closed, and this one still listens.
         TcpStream::connect(address).expect("it listens");
     }
@@ -203,18 +224,18 @@ mod tests {
     fn what_is_too_large_or_foreign_is_refused_before_it_is_kept() {
         let limits = [(MAX_TEXT, MAX_BYTES, false), (MAX_TEXT + 1, 0, true), (2, MAX_BYTES + 1, true)];
         for (text, bytes, is_refused) in limits {
-            let (mut one, mut other) = UnixStream::pair().expect("a pair");
+            let (mut one, other) = UnixStream::pair().expect("a pair");
             let length = |length: usize| u32::try_from(length).expect("small").to_be_bytes();
             one.write_all(&length(text)).expect("sent");
             one.write_all(&length(bytes)).expect("sent");
             drop(one);
-            let error = receive(&mut other).expect_err("nothing whole came");
+            let error = receive(&other).expect_err("nothing whole came");
             assert_eq!(matches!(error, MessageError::Foreign(_)), is_refused, "{text} {bytes}: {error}");
         }
-        let (mut one, mut other) = UnixStream::pair().expect("a pair");
+        let (mut one, other) = UnixStream::pair().expect("a pair");
         one.write_all(b"\0\0\0\x02\0\0\0\0{}").expect("sent");
-        assert!(matches!(receive(&mut other), Err(MessageError::Foreign(_))));
-        send(&mut one, &Said::Refused { why: "no".into() }, None, &[]).expect("sent");
-        assert!(matches!(receive(&mut other), Err(MessageError::Refused(why)) if why == "no"));
+        assert!(matches!(receive(&other), Err(MessageError::Foreign(_))));
+        send(&one, &Said::Refused { why: "no".into() }, None, &[]).expect("sent");
+        assert!(matches!(receive(&other), Err(MessageError::Refused(why)) if why == "no"));
     }
 }

@@ -10,7 +10,7 @@ mod taker;
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use seeway_proto::wiped::WipedBuffer;
 use serde::{Deserialize, Serialize};
@@ -18,9 +18,9 @@ use serde::{Deserialize, Serialize};
 use crate::listen::hardserver::Socket;
 use crate::shard::CallerCount;
 
-pub use giver::{Giver, Held, Offer};
+pub use giver::{Asked, Given, Giver, Heard, Held, Offer, Successor};
 pub use message::MessageError;
-pub use taker::{Arrived, Taker, Yours, ask_who};
+pub use taker::{Arrived, Taker, Yours, ask_to_reload, ask_who};
 
 /// What both sides speak. A gateway of another number is not taken over from; fields may be added without changing it.
 const PROTOCOL: u32 = 1;
@@ -75,7 +75,7 @@ pub struct Leaving {
     pub count: CallerCount,
 }
 
-/// How takings-over went, for the metrics.
+/// How takings-over went, for the metrics; and how the one that is going on stands.
 #[derive(Debug, Default)]
 pub struct Counts {
     /// This gateway has taken over from another one.
@@ -86,6 +86,10 @@ pub struct Counts {
     pub listeners: AtomicU64,
     /// Legacy connections that this gateway got.
     pub callers: AtomicU64,
+    /// The process of the gateway that connections still come from; 0: none comes any more.
+    pub takes_over_from: AtomicU32,
+    /// Whether whoever watches over this process watches the one that has taken over from it.
+    pub is_watched_elsewhere: AtomicBool,
 }
 
 impl Counts {

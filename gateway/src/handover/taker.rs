@@ -1,16 +1,19 @@
 //! The new gateway's side: asks for what the old one has, says when it can take jobs, and takes in the connections that come.
 
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, sockopt};
 use tokio::sync::mpsc;
 
 use super::message::{MessageError, Said, receive, send};
-use super::{Carried, PROTOCOL, Running};
+use super::{Carried, Counts, PROTOCOL, Running};
 use crate::listen::hardserver::Socket;
 use crate::listen::inherited::{Inherited, InheritedSocket};
 
@@ -38,8 +41,11 @@ pub struct Taker {
 }
 
 /// The old gateway after it has given its listeners: its connections come.
+#[derive(Clone)]
 pub struct Yours {
-    stream: UnixStream,
+    stream: Arc<UnixStream>,
+    /// Who it is.
+    running: Running,
 }
 
 impl Taker {
@@ -48,11 +54,11 @@ impl Taker {
     /// # Errors
     /// It refuses, or speaks something else.
     pub fn connect(path: &Path) -> Result<Option<(Self, Inherited)>, MessageError> {
-        let Some(mut stream) = connect(path)? else { return Ok(None) };
-        send(&mut stream, &Said::Hello { protocol: PROTOCOL, running: Running::this()? }, None, &[])?;
+        let Some(stream) = connect(path)? else { return Ok(None) };
+        send(&stream, &Said::Hello { protocol: PROTOCOL, running: Running::this()? }, None, &[])?;
         let mut inherited = Inherited::default();
         loop {
-            let message = receive(&mut stream)?;
+            let message = receive(&stream)?;
             match (message.said, message.socket) {
                 (Said::Listener { role, name, is_lent }, Some(socket)) => {
                     inherited.add(InheritedSocket { role: Some(role), name, socket, is_lent });
@@ -66,48 +72,72 @@ impl Taker {
         }
     }
 
-    /// Says that this gateway can take jobs; returns when the old one has left it the listeners. `None` where the old one has ended
-    /// meanwhile: then they are this one's all the same. Blocks.
+    /// Says that this gateway can take jobs; returns when the old one wants it to accept callers, which is to be said then
+    /// ([`Yours::opened`]). `None` where the old one has ended meanwhile: then the listeners are this one's all the same. Blocks.
     ///
     /// # Errors
     /// It does not want to any more, or answers something else.
-    pub fn ready(mut self) -> Result<Option<Yours>, MessageError> {
-        match send(&mut self.stream, &Said::Ready, None, &[]).and_then(|()| receive(&mut self.stream)) {
-            Ok(message) if matches!(message.said, Said::Yours) => Ok(Some(Yours { stream: self.stream })),
+    pub fn ready(self) -> Result<Option<Yours>, MessageError> {
+        let Self { stream, running, .. } = self;
+        match send(&stream, &Said::Ready, None, &[]).and_then(|()| receive(&stream)) {
+            Ok(message) if matches!(message.said, Said::Yours) => Ok(Some(Yours { stream: Arc::new(stream), running })),
             Ok(message) => Err(MessageError::Foreign(format!("{:?}", message.said))),
-            Err(MessageError::Closed) => Ok(None),
-            Err(MessageError::System(error)) if is_ended(&error) => Ok(None),
+            Err(error) if error.is_end() => Ok(None),
             Err(error) => Err(error),
         }
     }
 }
 
 impl Yours {
+    /// Says that this gateway accepts callers, so that the old one need not any more.
+    ///
+    /// # Errors
+    /// The old one has ended already.
+    pub fn opened(&self) -> Result<(), MessageError> {
+        send(&self.stream, &Said::Opened, None, &[])
+    }
+
     /// Says that whoever watches over the two watches this process now, so that the old one may end.
     ///
     /// # Errors
     /// The old one has ended already.
     pub fn settled(&self) -> Result<(), MessageError> {
-        send(&mut self.stream.try_clone()?, &Said::Settled, None, &[])
+        send(&self.stream, &Said::Settled, None, &[])
     }
 
-    /// A second handle, to say [`settled`](Self::settled) while connections come.
+    /// Says that this gateway was told to stop, which is meant for the old one, too.
     ///
     /// # Errors
-    /// There is no file descriptor left.
-    pub fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self { stream: self.stream.try_clone()? })
+    /// The old one has ended already.
+    pub fn stopping(&self) -> Result<(), MessageError> {
+        send(&self.stream, &Said::Stopping, None, &[])
     }
 
-    /// Takes in each connection that comes, until no other does. Blocks.
+    /// Nothing more is heard, and [`take`](Self::take) ends.
+    pub fn hang_up(&self) {
+        // It may have ended.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
+    /// Takes in each connection that comes, and returns when the old gateway has ended. Blocks. As long as others may come `counts` says so.
     ///
     /// # Errors
     /// The old gateway has ended before it had given them all.
-    pub fn take(mut self, arrived: &mpsc::Sender<Arrived>) -> Result<(), MessageError> {
+    pub fn take(&self, arrived: &mpsc::Sender<Arrived>, counts: &Counts) -> Result<(), MessageError> {
+        counts.takes_over_from.store(self.running.pid, Ordering::Relaxed);
+        let taken = self.take_all(arrived);
+        counts.takes_over_from.store(0, Ordering::Relaxed);
+        taken?;
+        // It finishes what could not move, and says nothing.
+        let _ = receive(&self.stream);
+        Ok(())
+    }
+
+    fn take_all(&self, arrived: &mpsc::Sender<Arrived>) -> Result<(), MessageError> {
         // For as long as a job lasts there may be nothing to say.
         self.stream.set_read_timeout(None)?;
         loop {
-            let message = receive(&mut self.stream)?;
+            let message = receive(&self.stream)?;
             match (message.said, message.socket) {
                 (Said::Caller { first_handle, room, worlds }, Some(socket)) => {
                     let carried = Carried { first_handle, room, worlds, unread: message.bytes };
@@ -116,10 +146,30 @@ impl Yours {
                         return Ok(());
                     }
                 }
+                (Said::Caller { .. }, None) => {
+                    // The system drops it on the way, and the others still come.
+                    tracing::error!(
+                        "a connection could not be taken over: let this process have more open files (LimitNOFILE=)"
+                    );
+                }
                 (Said::Done, _) => return Ok(()),
                 (other, _) => return Err(MessageError::Foreign(format!("{other:?}"))),
             }
         }
+    }
+}
+
+/// Has the gateway that listens at `path` read its configuration again; returns the problems that it has with it, if any. `None` where
+/// nobody listens.
+///
+/// # Errors
+/// It is no gateway, or ends.
+pub fn ask_to_reload(path: &Path) -> Result<Option<Result<(), String>>, MessageError> {
+    let Some(stream) = connect(path)? else { return Ok(None) };
+    send(&stream, &Said::Reload, None, &[])?;
+    match receive(&stream)?.said {
+        Said::Reloaded { problems } => Ok(Some(problems.map_or(Ok(()), Err))),
+        other => Err(MessageError::Foreign(format!("{other:?}"))),
     }
 }
 
@@ -128,9 +178,9 @@ impl Yours {
 /// # Errors
 /// It is no gateway, or does not answer.
 pub fn ask_who(path: &Path) -> Result<Option<Running>, MessageError> {
-    let Some(mut stream) = connect(path)? else { return Ok(None) };
-    send(&mut stream, &Said::Who, None, &[])?;
-    match receive(&mut stream)?.said {
+    let Some(stream) = connect(path)? else { return Ok(None) };
+    send(&stream, &Said::Who, None, &[])?;
+    match receive(&stream)?.said {
         Said::Running(running) => Ok(Some(running)),
         other => Err(MessageError::Foreign(format!("{other:?}"))),
     }
@@ -158,8 +208,4 @@ fn socket_of(socket: OwnedFd) -> Option<Socket> {
 
 fn is_nobody(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
-}
-
-fn is_ended(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }

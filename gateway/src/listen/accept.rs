@@ -92,12 +92,26 @@ impl UnixSocket {
         Ok(self.listener.accept().await?.0)
     }
 
-    /// One that is bound already.
-    fn inherited(inherited: InheritedSocket, path: &Path) -> io::Result<Self> {
+    /// One that is bound already. Another gateway's gets the mode and the group that this one's configuration wants.
+    fn inherited(inherited: InheritedSocket, path: &Path, access: SocketAccess) -> io::Result<Self> {
         let listener = UnixListener::from_std(inherited.socket.into())?;
-        let inode = std::fs::symlink_metadata(path).map_or(0, |file| file.ino());
+        let file = std::fs::symlink_metadata(path).ok().filter(|file| file.file_type().is_socket());
+        if let Some(file) = file.as_ref().filter(|_| !inherited.is_lent) {
+            access.apply(path, file)?;
+        }
+        let inode = file.map_or(0, |file| file.ino());
         let is_given = Arc::new(AtomicBool::new(true));
         Ok(Self { listener, path: path.to_owned(), inode, is_lent: inherited.is_lent, is_given })
+    }
+
+    /// Where its file is, or was.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether its file is there, so that somebody can connect.
+    pub fn has_name(&self) -> bool {
+        std::fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode)
     }
 
     /// Whoever had it leaves it to this gateway, which removes its file at the end.
@@ -117,9 +131,7 @@ impl UnixSocket {
 impl Drop for UnixSocket {
     fn drop(&mut self) {
         // Another gateway may have the socket now, or may have taken the name meanwhile.
-        if !self.is_given.load(Ordering::Relaxed)
-            && std::fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode)
-        {
+        if !self.is_given.load(Ordering::Relaxed) && self.has_name() {
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -132,6 +144,23 @@ pub struct SocketAccess {
     pub mode: u32,
     /// The group that owns it; the process's own where there is none.
     pub group: Option<u32>,
+}
+
+impl SocketAccess {
+    /// Those who run this gateway, and nobody else.
+    pub const OWN: Self = Self { mode: 0o600, group: None };
+
+    /// Lets these connect to a socket that is there, and no others, as far as `file` says that it is not so already.
+    fn apply(self, path: &Path, file: &std::fs::Metadata) -> io::Result<()> {
+        // Whoever is taken out goes first: nobody is to get in for a moment.
+        if self.group.is_some_and(|group| group != file.gid()) {
+            chown(path, None, self.group)?;
+        }
+        if file.permissions().mode() & 0o777 != self.mode {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(self.mode))?;
+        }
+        Ok(())
+    }
 }
 
 /// Makes listeners: of sockets that somebody else has bound, and where there is none for an address, of new ones.
@@ -193,15 +222,16 @@ impl Binder {
         Ok((listener, bound))
     }
 
-    /// Begins to listen on a Unix socket.
+    /// Begins to listen on a Unix socket. At the one for gateways nobody is let in but those who run this one.
     ///
     /// # Errors
     /// The path can not be used.
     pub fn unix(&mut self, role: Role, path: &Path) -> Result<UnixSocket, BindError> {
         let system = |error| BindError::System { address: format!("unix:{}", path.display()), error };
+        let access = if role == Role::Handover { SocketAccess::OWN } else { self.access };
         let socket = match self.inherited.take(role, &HardserverAddress::Unix(path.to_owned())) {
-            Some(inherited) => UnixSocket::inherited(inherited, path).map_err(system)?,
-            None => bind_unix(path, self.access)?,
+            Some(inherited) => UnixSocket::inherited(inherited, path, access).map_err(system)?,
+            None => bind_unix(path, access)?,
         };
         if let Some(held) = &mut self.held {
             held.push(socket.held(role).map_err(system)?);

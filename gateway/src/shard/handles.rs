@@ -67,7 +67,7 @@ impl Handles {
 
     /// Those of a connection with a hardserver behind it, for so many worlds. `drawn` is a random number.
     pub(super) fn beside_hardserver(worlds: usize, drawn: u64) -> Self {
-        let room = u32::try_from(worlds).unwrap_or(u32::MAX / 4).min(u32::MAX / 4) + SPARE;
+        let room = room_for(worlds);
         // The upper half has no lengths, counts and statuses, and no ASCII text; its end has the small negative numbers.
         let choices = u64::from((0xff00_0000 - 0x8000_0000_u32).saturating_sub(room).max(1));
         let first = 0x8000_0000 + u32::try_from(drawn % choices).expect("below a 32-bit number");
@@ -75,10 +75,16 @@ impl Handles {
     }
 
     /// Those that another gateway gave. Where a world is none here, its number means nothing any more: a job that names it is refused, and
-    /// goes neither to another world nor to a hardserver.
-    pub(super) fn brought(carried: &Carried, find: impl Fn(&str) -> Option<WorldId>) -> Self {
+    /// goes neither to another world nor to a hardserver. With a hardserver behind it here (`beside_worlds`) there are only so many further
+    /// numbers as there would be for so many worlds: a place is kept for each that comes by.
+    pub(super) fn brought(
+        carried: &Carried,
+        beside_worlds: Option<usize>,
+        find: impl Fn(&str) -> Option<WorldId>,
+    ) -> Self {
         let place = |world: &Option<String>| world.as_deref().and_then(&find).map_or(Place::Ambiguous, Place::Given);
-        let room = carried.room.min(u32::MAX - carried.first_handle);
+        let enough = beside_worlds.map_or(u32::MAX, |worlds| room_for(carried.worlds.len().saturating_add(worlds)));
+        let room = carried.room.min(enough).min(u32::MAX - carried.first_handle);
         let places = carried.worlds.iter().take(room as usize).map(place).collect();
         Self { first: carried.first_handle, room, places }
     }
@@ -154,6 +160,11 @@ impl Handles {
     }
 }
 
+/// How many numbers there are for so many worlds, where a hardserver may use some up.
+fn room_for(worlds: usize) -> u32 {
+    u32::try_from(worlds).unwrap_or(u32::MAX / 4).min(u32::MAX / 4) + SPARE
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,7 +192,7 @@ mod tests {
         handles.came_by([given[2], given[2] + 1].into_iter());
         let carried = handles.to_carry(|world| ["signer", "gone", "lost"][world.0].to_owned());
         assert_eq!(carried.worlds, [Some("signer".to_owned()), Some("gone".to_owned()), None, None]);
-        let mut brought = Handles::brought(&carried, |name| (name == "signer").then_some(WorldId(4)));
+        let mut brought = Handles::brought(&carried, Some(2), |name| (name == "signer").then_some(WorldId(4)));
         let meanings: Vec<_> = given.iter().map(|handle| brought.meaning(*handle)).collect();
         assert_eq!(meanings, [Meaning::World(WorldId(4)), Meaning::Ambiguous, Meaning::Ambiguous]);
         assert_eq!(brought.give(WorldId(4)), Some(given[0]), "the same one");
@@ -189,7 +200,21 @@ mod tests {
         // Somebody else's numbers are not believed to be small.
         let wild =
             Carried { first_handle: u32::MAX - 1, room: u32::MAX, worlds: vec![None; 9], unread: WipedBuffer::new() };
-        assert_eq!(Handles::brought(&wild, |_| None).give(WorldId(0)), None);
+        assert_eq!(Handles::brought(&wild, Some(2), |_| None).give(WorldId(0)), None);
+    }
+
+    /// Without a hardserver there is a number for everything; with one, each word of its replies may be one.
+    #[test]
+    fn memory_is_bounded_where_a_hardserver_is_behind_the_next_gateway_only() {
+        let mut handles = Handles::alone();
+        let given = handles.give(WorldId(0)).expect("there is room");
+        let carried = handles.to_carry(|_| "signer".to_owned());
+        let mut brought = Handles::brought(&carried, Some(3), |_| Some(WorldId(0)));
+        brought.came_by([u32::MAX - 1, given + 1 + 3 + SPARE - 1, given + 1 + 3 + SPARE].into_iter());
+        assert_eq!(brought.places.len(), (1 + 3 + SPARE) as usize);
+        assert_eq!(brought.meaning(given), Meaning::World(WorldId(0)));
+        let alone = Handles::brought(&carried, None, |_| Some(WorldId(0)));
+        assert_eq!(alone.room, handles.room);
     }
 
     #[test]

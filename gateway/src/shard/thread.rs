@@ -99,6 +99,8 @@ pub enum Handed {
     /// Another gateway takes the callers: legacy connections go there as soon as nothing of them is outstanding, and gRPC callers are told
     /// to connect anew. Everything goes on meanwhile.
     HandOver(mpsc::UnboundedSender<Option<Leaving>>),
+    /// The other gateway has ended: callers stay here, as before. Answered when no other leaves.
+    Stay(oneshot::Sender<()>),
     /// Answered with what there is after [`HandOver`](Self::HandOver) that has to end here: callers and jobs.
     Remaining(oneshot::Sender<usize>),
     /// Take no more jobs; finish those in hand, at most until the configured time-out; then end. Answered at the end.
@@ -176,6 +178,11 @@ impl ShardHandle {
     /// Has legacy connections sent to `leaving` as soon as they can move, and gRPC callers told to go.
     pub async fn hand_over(&self, leaving: mpsc::UnboundedSender<Option<Leaving>>) -> Result<(), ShardEnded> {
         self.hand(Handed::HandOver(leaving)).await
+    }
+
+    /// Has callers stay that were about to go; returns when no other leaves.
+    pub async fn stay(&self) -> Result<(), ShardEnded> {
+        self.ask(Handed::Stay).await
     }
 
     /// How many callers and jobs there are that have to end here.
@@ -259,7 +266,7 @@ async fn run(
     let timer = shard.clone();
     tokio::spawn(async move { timer.run_timer().await });
     let mut keepers = upstream::start(&shard);
-    let mut grpc = grpc::Server::start(&shard, common);
+    let mut grpc = grpc::Server::start(&shard, common.clone());
     let legacy = hardserver::Callers::start(&shard, poller);
     while let Some(handed) = inbox.recv().await {
         match handed {
@@ -289,6 +296,12 @@ async fn run(
             Handed::HandOver(leaving) => {
                 legacy.leave(leaving);
                 grpc.send_away().await;
+            }
+            Handed::Stay(done) => {
+                legacy.stay();
+                // The one before finishes with the callers that it has told to go.
+                grpc = grpc::Server::start(&shard, common.clone());
+                let _ = done.send(());
             }
             Handed::Remaining(wanted) => {
                 let _ = wanted.send(remaining(&shard));
@@ -373,6 +386,7 @@ async fn answer_while(shard: &Shard, inbox: &mut mpsc::Receiver<Handed>, drainin
                 | Handed::SetDraining(..)
                 | Handed::SetMachineDraining(..)
                 | Handed::HandOver(_)
+                | Handed::Stay(_)
                 | Handed::Drain(_) => {}
             },
         }

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -58,8 +58,8 @@ struct Shared {
     chores: Arc<Chores>,
     /// Used by the shard's thread alone, so that the lock is never waited for.
     connections: Mutex<Connections>,
-    /// Where connections go from which nothing is outstanding; `None`: nowhere.
-    leaving: OnceLock<UnboundedSender<Option<Leaving>>>,
+    /// Where connections go from which nothing is outstanding; `None`: nowhere. Locked by the shard's thread alone, too.
+    leaving: Mutex<Option<UnboundedSender<Option<Leaving>>>>,
 }
 
 /// The connections by place. A place is used again when its connection has ended.
@@ -74,7 +74,7 @@ impl Callers {
     pub fn start(shard: &Shard, poller: Poller) -> Self {
         let Poller { poll, registry } = poller;
         let (shard, chores, connections) = (shard.clone(), Arc::default(), Mutex::default());
-        let shared = Shared { shard, registry, chores, connections, leaving: OnceLock::new() };
+        let shared = Shared { shard, registry, chores, connections, leaving: Mutex::default() };
         let callers = Self { shared: Arc::new(shared) };
         let server = Server {
             shared: callers.shared.clone(),
@@ -109,9 +109,19 @@ impl Callers {
     /// From now on each connection goes to `leaving` as soon as nothing of it is outstanding and every answer has been written. Those that
     /// can not move stay.
     pub fn leave(&self, leaving: UnboundedSender<Option<Leaving>>) {
-        // Said once in a gateway's life.
-        if self.shared.leaving.set(leaving).is_ok() {
-            self.shared.chores.wake();
+        *self.shared.leaving() = Some(leaving);
+        self.shared.chores.wake();
+    }
+
+    /// From now on none leaves, and those that were about to are served here again.
+    pub fn stay(&self) {
+        *self.shared.leaving() = None;
+        let connections = &mut *self.shared.connections();
+        let now = Instant::now();
+        for place in 0..connections.places.len() {
+            if connections.at(place).is_some_and(|connection| connection.stay(now)) {
+                self.shared.chores.note(place, Chore::Resume);
+            }
         }
     }
 }
@@ -140,7 +150,7 @@ impl Server {
             if self.next_look.is_some_and(|look| look <= Instant::now()) {
                 self.look();
             }
-            if shared.leaving.get().is_some() && self.next_leave.is_none_or(|leave| leave <= Instant::now()) {
+            if self.next_leave.is_none_or(|leave| leave <= Instant::now()) {
                 self.let_leave();
             }
             if has_more || !self.unread.is_empty() || !shared.chores.is_empty() {
@@ -223,21 +233,15 @@ impl Server {
         count
     }
 
-    /// Sends those away of which nothing is outstanding, and looks again soon. Where nobody takes them any more they stay.
+    /// Sends those away of which nothing is outstanding, and looks again soon, as long as some are to go.
     fn let_leave(&mut self) {
-        let Self { shared, next_leave, unread, .. } = self;
-        let Some(leaving) = shared.leaving.get() else { return };
-        *next_leave = Some(Instant::now() + BETWEEN_LEAVES);
+        let Self { shared, next_leave, .. } = self;
+        let leaving = shared.leaving();
+        *next_leave = leaving.as_ref().map(|_| Instant::now() + BETWEEN_LEAVES);
+        let Some(leaving) = &*leaving else { return };
         let connections = &mut *shared.connections();
         for place in 0..connections.places.len() {
             let Some(connection) = connections.at(place) else { continue };
-            if leaving.is_closed() {
-                if connection.stay() {
-                    unread.push(place);
-                    shared.chores.note(place, Chore::Resume);
-                }
-                continue;
-            }
             if !shared.shard.with(|state, _| connection.may_leave(state)) {
                 continue;
             }
@@ -299,6 +303,10 @@ fn end_all(shared: &Shared, connections: &mut Connections, buffer: &mut [u8], en
 }
 
 impl Shared {
+    fn leaving(&self) -> MutexGuard<'_, Option<UnboundedSender<Option<Leaving>>>> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn connections(&self) -> MutexGuard<'_, Connections> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -95,7 +95,8 @@ impl Connection {
             port = port.beside_hardserver(config.worlds.len(), passing.wakes.clone());
         }
         let partial = carried.map_or_else(WipedBuffer::new, |carried| {
-            port.bring_handles(&carried, |name| config.worlds.iter().position(|world| world.name == name).map(WorldId));
+            let find = |name: &str| config.worlds.iter().position(|world| world.name == name).map(WorldId);
+            port.bring_handles(&carried, config.worlds.len(), find);
             carried.unread
         });
         let is_paused = !partial.is_empty();
@@ -137,9 +138,13 @@ impl Connection {
         self.is_held && port.is_quiet()
     }
 
-    /// Nobody takes it: it is read from again. Returns whether it was not.
-    pub(super) fn stay(&mut self) -> bool {
-        std::mem::take(&mut self.is_held)
+    /// Nobody takes it: it is read from again, and what has begun to come gets all of its time once more. Returns whether it was not.
+    pub(super) fn stay(&mut self, now: Instant) -> bool {
+        let was_held = std::mem::take(&mut self.is_held);
+        if was_held {
+            self.unfinished = self.unfinished.map(|_| now);
+        }
+        was_held
     }
 
     /// Leaves for another gateway. `None` where the system has no descriptor for that: the caller sees its connection end.
@@ -171,9 +176,9 @@ impl Connection {
         self.told.is_closed_by_peer |= is_closed_by_peer;
     }
 
-    /// Since when a message is waited for that has begun.
+    /// Since when a message is waited for that has begun. None is where it is not read from.
     pub(super) fn unfinished(&self) -> Option<Instant> {
-        self.unfinished
+        self.unfinished.filter(|_| !self.is_held)
     }
 
     /// Whether [`read`](Self::read) would find something to do.
@@ -254,8 +259,12 @@ impl Connection {
 
     /// Goes on with what was read and not decoded for want of room, where there is some now.
     pub(super) fn resume(&mut self, turn: &mut Turn<'_>) -> Result<(), End> {
-        if self.is_held || !std::mem::take(&mut self.is_paused) {
+        if self.is_held {
             return Ok(());
+        }
+        if !std::mem::take(&mut self.is_paused) {
+            // What has come meanwhile, where it stays.
+            return self.read(turn);
         }
         self.decode_kept(turn)
     }

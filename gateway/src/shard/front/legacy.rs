@@ -82,9 +82,10 @@ impl LegacyPort {
         self
     }
 
-    /// The caller has handles that another gateway gave it. One for a world that is none here, by `find`, is refused.
-    pub fn bring_handles(&mut self, carried: &Carried, find: impl Fn(&str) -> Option<WorldId>) {
-        self.handles = Handles::brought(carried, find);
+    /// The caller has handles that another gateway gave it. One for a world that is none here, by `find`, is refused. `worlds` is how many
+    /// worlds it may ask for here.
+    pub fn bring_handles(&mut self, carried: &Carried, worlds: usize, find: impl Fn(&str) -> Option<WorldId>) {
+        self.handles = Handles::brought(carried, self.passage.as_ref().map(|_| worlds), find);
     }
 
     /// The handles that the caller has, for another gateway; `name` is a world's.
@@ -92,9 +93,11 @@ impl LegacyPort {
         self.handles.to_carry(name)
     }
 
-    /// Whether the caller has a connection to the hardserver behind, or is about to.
+    /// Whether the caller has a connection to the hardserver behind, or is about to, or has lost one and was not told yet.
     pub fn has_hardserver(&self) -> bool {
-        self.passage.as_ref().is_some_and(|passage| passage.is_connected || passage.outstanding() > 0)
+        let is_used =
+            |passage: &Passage| passage.is_connected || passage.outstanding() > 0 || passage.loss != Loss::Known;
+        self.passage.as_deref().is_some_and(is_used)
     }
 
     /// Whether nothing is outstanding, and every answer has been written.

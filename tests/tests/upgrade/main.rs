@@ -1,13 +1,17 @@
-//! One gateway takes over from another while callers go on: none of them sees a failed job, and nothing runs twice.
+//! One gateway takes over from another while callers go on: none of them sees a failed job, and nothing runs twice. What happens where
+//! one of the two ends, or is stopped, in the middle of it is in `mishaps`.
+
+mod estate;
+mod mishaps;
 
 use std::{
     collections::HashSet,
     fs,
-    io::{Read, Write},
+    io::Write,
     net::TcpStream,
     os::unix::net::{UnixDatagram, UnixStream},
     path::Path,
-    process::{Command, ExitStatus, Stdio},
+    process::{Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -20,7 +24,7 @@ use seeway_bench::{Target, wire::WireCaller};
 use seeway_client::grpc::{Gateway as GrpcGateway, SubmitOptions};
 use seeway_proto::wire::ReplyBody;
 use seeway_tests::{
-    Config, Gateway, Identity, Machine, Sshd,
+    Config, Gateway, Identity, Machine,
     audit::AuditLog,
     authority::Authority,
     callers::{self, Told},
@@ -32,27 +36,9 @@ use seeway_tests::{
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
+use estate::{Estate, object, open_world, reply, see_job, send, status, succeeded};
+
 const BOUND: Duration = wait::BOUND;
-
-/// A world `echo` on a machine that journals, and a gateway that can be taken over from.
-struct Estate {
-    _identity: Identity,
-    _sshd: Sshd,
-    machine: Machine,
-    config: Config,
-}
-
-impl Estate {
-    fn new(app: &str) -> Self {
-        let identity = Identity::generate();
-        let sshd = Sshd::start(&identity);
-        let machine = Machine::start(app);
-        let config = Config::of_one(&sshd, &machine, &identity, "echo")
-            .line("listen", "handover = \"unix:handover\"")
-            .line("runtime", "handover_timeout = \"60s\"");
-        Self { _identity: identity, _sshd: sshd, machine, config }
-    }
-}
 
 /// Counts of callers who go on through everything.
 #[derive(Default)]
@@ -123,12 +109,6 @@ async fn calls(caller: u64, address: String, ledger: Arc<Ledger>) {
         assert_eq!(done.reply.as_bytes(), job(caller, sent));
         ledger.replied.fetch_add(1, Ordering::Relaxed);
     }
-}
-
-fn succeeded(mut old: Process) {
-    let status: ExitStatus = old.exit(BOUND);
-    assert_eq!(status.code(), Some(0), "{}", old.log());
-    assert!(old.log().contains("everything has been handed over"), "{}", old.log());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -306,7 +286,7 @@ fn the_command_upgrades_and_where_the_file_is_the_same_it_reloads() {
         assert!(output.status.success(), "{said}{}", fs::read_to_string(&errors).unwrap_or_default());
         said
     };
-    assert!(upgrade(&["--if-replaced"]).contains("it reloads"));
+    assert!(upgrade(&["--if-replaced"]).contains("it has reloaded"));
     let reloaded = || (gateway.metrics().sum_where("seeway_reloads_total", "ok") > 0.5).then_some(());
     wait::until("it has reloaded", BOUND, reloaded);
     let said = upgrade(&[]);
@@ -392,11 +372,6 @@ fn both_halves_of_an_audit_log_hold() {
         assert!(!log.of_event(event).is_empty(), "{}", file.display());
         log.verified();
     }
-}
-
-fn send(gateway: &Gateway, what: &str) {
-    let job = seeway().args(["job", &gateway.unix().to_string(), "--world", "echo", "--data", what]).output();
-    assert_eq!(job.expect("it runs").stdout, what.as_bytes());
 }
 
 /// systemd's own program for it passes the sockets, as a socket unit does.
@@ -489,55 +464,4 @@ fn a_service_manager_hears_of_everything() {
     new.signal(Signal::TERM);
     until_heard("STOPPING=1");
     assert_eq!(new.exit(BOUND).code(), Some(0), "{}", new.log());
-}
-
-// --- the wire, as a caller that knows no library says it
-
-fn word(number: usize) -> [u8; 4] {
-    u32::try_from(number).expect("small").to_le_bytes()
-}
-
-fn command(tag: u32, command: usize, arguments: &[u8]) -> Vec<u8> {
-    let body = [&tag.to_le_bytes()[..], &word(command), &word(0), arguments].concat();
-    [&word(body.len())[..], &body].concat()
-}
-
-fn block(bytes: &[u8]) -> Vec<u8> {
-    let padding = bytes.len().next_multiple_of(4) - bytes.len();
-    [&word(bytes.len())[..], bytes, &[0; 3][..padding]].concat()
-}
-
-fn open_world(tag: u32, name: &[u8]) -> Vec<u8> {
-    command(tag, 3, &block(name))
-}
-
-fn see_job(tag: u32, handle: u32, job: &[u8]) -> Vec<u8> {
-    command(tag, 2, &[&handle.to_le_bytes()[..], &block(job)].concat())
-}
-
-/// Status and what follows the flags of the next reply, which has to be to `tag`.
-fn answer(from: &mut impl Read, tag: u32) -> (u32, Vec<u8>) {
-    let mut length = [0; 4];
-    from.read_exact(&mut length).expect("an answer");
-    let mut body = vec![0; u32::from_le_bytes(length) as usize];
-    from.read_exact(&mut body).expect("the rest of it");
-    assert_eq!(body[..4], tag.to_le_bytes());
-    (u32::from_le_bytes(body[8..12].try_into().expect("four")), body[16..].to_vec())
-}
-
-fn object(from: &mut impl Read, tag: u32) -> u32 {
-    let (status, rest) = answer(from, tag);
-    assert_eq!(status, 0);
-    u32::from_le_bytes(rest.try_into().expect("a word"))
-}
-
-fn reply(from: &mut impl Read, tag: u32) -> Vec<u8> {
-    let (status, rest) = answer(from, tag);
-    assert_eq!(status, 0);
-    let length = u32::from_le_bytes(rest[..4].try_into().expect("four")) as usize;
-    rest[4..4 + length].to_vec()
-}
-
-fn status(from: &mut impl Read, tag: u32) -> u32 {
-    answer(from, tag).0
 }

@@ -1,0 +1,90 @@
+//! What the tests of upgrades have in common: a gateway that can be taken over from, and the wire as a caller says it that knows no
+//! library.
+
+use std::{io::Read, time::Duration};
+
+use seeway_tests::{Config, Gateway, Identity, Machine, Sshd, machine::seeway, process::Process, wait};
+
+pub const BOUND: Duration = wait::BOUND;
+
+/// A world `echo` on a machine that journals, and a gateway that can be taken over from.
+pub struct Estate {
+    _identity: Identity,
+    _sshd: Sshd,
+    pub machine: Machine,
+    pub config: Config,
+}
+
+impl Estate {
+    pub fn new(app: &str) -> Self {
+        let identity = Identity::generate();
+        let sshd = Sshd::start(&identity);
+        let machine = Machine::start(app);
+        let config = Config::of_one(&sshd, &machine, &identity, "echo")
+            .line("listen", "handover = \"unix:handover\"")
+            .line("runtime", "handover_timeout = \"60s\"");
+        Self { _identity: identity, _sshd: sshd, machine, config }
+    }
+}
+
+pub fn succeeded(mut old: Process) {
+    let status = old.exit(BOUND);
+    assert_eq!(status.code(), Some(0), "{}", old.log());
+    assert!(old.log().contains("everything has been handed over"), "{}", old.log());
+}
+
+pub fn send(gateway: &Gateway, what: &str) {
+    let job = seeway().args(["job", &gateway.unix().to_string(), "--world", "echo", "--data", what]).output();
+    assert_eq!(job.expect("it runs").stdout, what.as_bytes());
+}
+
+// --- the wire, as a caller that knows no library says it
+
+pub fn word(number: usize) -> [u8; 4] {
+    u32::try_from(number).expect("small").to_le_bytes()
+}
+
+pub fn command(tag: u32, command: usize, arguments: &[u8]) -> Vec<u8> {
+    let body = [&tag.to_le_bytes()[..], &word(command), &word(0), arguments].concat();
+    [&word(body.len())[..], &body].concat()
+}
+
+pub fn block(bytes: &[u8]) -> Vec<u8> {
+    let padding = bytes.len().next_multiple_of(4) - bytes.len();
+    [&word(bytes.len())[..], bytes, &[0; 3][..padding]].concat()
+}
+
+pub fn open_world(tag: u32, name: &[u8]) -> Vec<u8> {
+    command(tag, 3, &block(name))
+}
+
+pub fn see_job(tag: u32, handle: u32, job: &[u8]) -> Vec<u8> {
+    command(tag, 2, &[&handle.to_le_bytes()[..], &block(job)].concat())
+}
+
+/// Status and what follows the flags of the next reply, which has to be to `tag`.
+pub fn answer(from: &mut impl Read, tag: u32) -> (u32, Vec<u8>) {
+    let mut length = [0; 4];
+    from.read_exact(&mut length).expect("an answer");
+    let mut body = vec![0; u32::from_le_bytes(length) as usize];
+    from.read_exact(&mut body).expect("the rest of it");
+    assert_eq!(body[..4], tag.to_le_bytes());
+    (u32::from_le_bytes(body[8..12].try_into().expect("four")), body[16..].to_vec())
+}
+
+pub fn object(from: &mut impl Read, tag: u32) -> u32 {
+    let (status, rest) = answer(from, tag);
+    assert_eq!(status, 0);
+    u32::from_le_bytes(rest.try_into().expect("a word"))
+}
+
+pub fn reply(from: &mut impl Read, tag: u32) -> Vec<u8> {
+    let (status, rest) = answer(from, tag);
+    assert_eq!(status, 0);
+    let length = u32::from_le_bytes(rest[..4].try_into().expect("four")) as usize;
+    rest[4..4 + length].to_vec()
+}
+
+pub fn status(from: &mut impl Read, tag: u32) -> u32 {
+    answer(from, tag).0
+}
