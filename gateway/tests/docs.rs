@@ -23,6 +23,18 @@ fn in_backticks(cell: &str) -> BTreeSet<String> {
     cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
+/// The page shows the example's code in parts, and each part is in the example that is compiled and run.
+#[test]
+fn the_page_about_machine_applications_shows_the_examples_code() {
+    let trimmed = |text: &str| text.lines().map(str::trim).collect::<Vec<_>>().join("\n");
+    let (page, example) = (read("docs/machine-application.md"), trimmed(&read("machine/examples/ledger.rs")));
+    let blocks: Vec<_> = page.split("\n```rust\n").skip(1).filter_map(|rest| rest.split("\n```").next()).collect();
+    assert_eq!(blocks.len(), 4, "{blocks:?}");
+    for block in blocks {
+        assert!(example.contains(&trimmed(block)), "machine/examples/ledger.rs does not have this:\n{block}");
+    }
+}
+
 mod metrics {
     use std::process::Command;
     use std::sync::Arc;

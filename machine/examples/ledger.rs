@@ -14,13 +14,10 @@ use std::sync::{Arc, Mutex};
 use seeway_machine::hsm::{Hsm, HsmConfig, MachinePort};
 use seeway_machine::runtime::{Application, Job, Machine, MachineConfig, Processors};
 
-// ANCHOR: statuses
 /// The application's own statuses; `0x0001_0000` is the first that it may use.
 const NO_SUCH_COMMAND: u32 = 0x0001_0000;
 const INSUFFICIENT_FUNDS: u32 = 0x0001_0001;
-// ANCHOR_END: statuses
 
-// ANCHOR: logic
 /// What the accounts hold.
 #[derive(Default)]
 struct Accounts(HashMap<String, u64>);
@@ -43,9 +40,7 @@ impl Accounts {
         Ok(new_balance)
     }
 }
-// ANCHOR_END: logic
 
-// ANCHOR: application
 struct Ledger {
     /// Shared with the instances before and after this one.
     accounts: Arc<Mutex<Accounts>>,
@@ -61,7 +56,6 @@ impl Application for Ledger {
         }
     }
 }
-// ANCHOR_END: application
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -69,7 +63,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
         std::env::args().nth(1).ok_or("give the file of an SSH public key, such as ~/.ssh/id_ed25519.pub")?;
     let public_key = std::fs::read_to_string(public_key)?;
 
-    // ANCHOR: start
     let config = MachineConfig {
         name: "ledger".to_owned(),
         processors: Processors::Threads(NonZeroUsize::new(2).ok_or("two is not zero")?),
@@ -80,7 +73,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let ports = vec![MachinePort::machine(machine)];
     let hsm = Hsm::start(HsmConfig::new("127.0.0.1:0".parse()?, vec![public_key], ports)).await?;
-    // ANCHOR_END: start
 
     println!("The ledger takes jobs; Ctrl-C ends it. Try, with your private key as IDENTITY:");
     println!(

@@ -70,6 +70,23 @@ class Tests:
         (options,) = cluster["typed_extension_protocol_options"].values()
         expect("http2_protocol_options" in options["explicit_http_config"], "HTTP/2")
 
+    def both_keep_callers_apart(self):
+        expect(re.findall(r"^ *http-reuse (.*)$", self.haproxy, re.M) == ["never"], "HAProxy mixes callers on a connection")
+        (cluster,) = self.envoy["static_resources"]["clusters"]
+        expect(cluster["connection_pool_per_downstream_connection"] is True, "Envoy mixes callers on a connection")
+        # Connections that nobody uses any more are not kept for the hour that is Envoy's default.
+        (options,) = cluster["typed_extension_protocol_options"].values()
+        idle = options["common_http_protocol_options"]["idle_timeout"]
+        expect(int(idle.removesuffix("s")) <= 600, idle)
+
+    def envoy_takes_as_much_as_haproxy(self):
+        (most,) = re.findall(r"^ *maxconn (\d+)$", self.haproxy, re.M)
+        (cluster,) = self.envoy["static_resources"]["clusters"]
+        # One for each priority: calls have the default one.
+        (thresholds,) = cluster["circuit_breakers"]["thresholds"]
+        wanted = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests", "max_retries"), int(most))
+        expect(thresholds == {"priority": "DEFAULT", **wanted}, f"{thresholds}")
+
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -82,6 +99,8 @@ def main():
         tests.haproxy_sends_nothing_twice,
         tests.envoy_says_what_a_gateway_would,
         tests.envoy_asks_for_health_and_speaks_http2,
+        tests.both_keep_callers_apart,
+        tests.envoy_takes_as_much_as_haproxy,
     ):
         checks.run(check.__name__.replace("_", " "), check)
     return checks.end()

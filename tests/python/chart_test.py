@@ -9,6 +9,7 @@ Last it renders the chart with the values in --pod-values and writes the seeway.
 import argparse
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,7 @@ class Tests:
     def __init__(self, options):
         self.options = options
         self.chart = pathlib.Path(options.chart)
+        self.repository = self.chart.resolve().parents[2]
         self.example = self.chart / "ci/example-values.yaml"
         self.home = tempfile.mkdtemp(prefix="seeway-helm-")
 
@@ -53,6 +55,19 @@ class Tests:
         values = yaml.safe_load((self.chart / "values.yaml").read_text())
         jsonschema.validate(values, schema)
         expect(set(values) | {"global"} == set(schema["properties"]), "a value has no schema, or the other way round")
+
+    def settings_are_the_sections_of_the_configuration(self):
+        schema = json.loads((self.chart / "values.schema.json").read_text())
+        # A test of the gateway's compares this page with the gateway.
+        page = (self.repository / "docs/configuration.md").read_text()
+        sections = set(re.findall(r"^## `\[(\w+)\]`$", page, re.M))
+        accepted = set(schema["properties"]["settings"]["propertyNames"]["enum"])
+        expect(accepted == sections, f"only one of both has {accepted ^ sections}")
+        # What may stand many times has a value of its own.
+        repeated = re.findall(r"^## `\[\[(\w+)\]\]`$", page, re.M)
+        expect(repeated and all(f"{name}s" in schema["properties"] for name in repeated), f"{repeated}")
+        toml = self.render("--set", "settings.management_tls.handshakes=2")["ConfigMap", "bank-seeway"]["data"]["seeway.toml"]
+        expect("[management_tls]\nhandshakes = 2\n" in toml, toml)
 
     def the_readme_has_every_value(self):
         values = yaml.safe_load((self.chart / "values.yaml").read_text())
@@ -111,10 +126,55 @@ class Tests:
         blocks = {rule["to"][0]["ipBlock"]["cidr"]: rule["ports"][0]["port"] for rule in egress if "ipBlock" in rule["to"][0]}
         expect(blocks == {"10.20.0.0/24": 22, "10.21.0.7/32": 2222}, f"{blocks}")
 
-    def alerts_come_from_their_file(self):
+    def alerts_and_what_they_build_on_come_from_their_files(self):
+        read = lambda path: yaml.safe_load(pathlib.Path(path).read_text())["groups"]
+        recording = self.repository / "deploy/prometheus/rules.yml"
+        needed = set()
         for alerts in self.options.alerts:
-            objects = self.render("--set-file", f"prometheusRule.alerts={alerts}")
-            expect(objects["PrometheusRule", "bank-seeway"]["spec"] == yaml.safe_load(pathlib.Path(alerts).read_text()), f"{alerts} is changed")
+            objects = self.render("--set-file", f"prometheusRule.alerts={alerts}", "--set-file", f"prometheusRule.rules={recording}")
+            spec = objects["PrometheusRule", "bank-seeway"]["spec"]
+            expect(spec == {"groups": read(recording) + read(alerts)}, f"{alerts} is changed")
+            names = [group["name"] for group in spec["groups"]]
+            expect(len(set(names)) == len(names), f"Prometheus wants each group once: {names}")
+            rules = [rule for group in spec["groups"] for rule in group["rules"]]
+            recorded = {rule["record"] for rule in rules if "record" in rule}
+            # A recorded name has colons; what is in quotes is no name.
+            expressions = [re.sub(r'"[^"]*"', "", rule["expr"]) for rule in rules if "alert" in rule]
+            asked = {name for expression in expressions for name in re.findall(r"\b[a-zA-Z_]\w*:[\w:]+", expression)}
+            expect(asked <= recorded, f"{alerts} needs {asked - recorded}")
+            needed |= asked
+        expect(needed, "no alert builds on what is recorded: this looked at nothing")
+        # Alerts of a site's own that build on nothing need no other file.
+        own = {"groups": [{"name": "own", "rules": [{"alert": "Own", "expr": "up == 0"}]}]}
+        objects = self.render("--set", "prometheusRule.rules=", "--set-json", f"prometheusRule.alerts={json.dumps(json.dumps(own))}")
+        expect(objects["PrometheusRule", "bank-seeway"]["spec"] == own, "alerts without recorded series")
+
+    def prometheus_knows_gateways_by_the_job_that_alerts_name(self):
+        (endpoint,) = self.render()["ServiceMonitor", "bank-seeway"]["spec"]["endpoints"]
+        (relabeling,) = endpoint["relabelings"]
+        expect(relabeling == {"targetLabel": "job", "replacement": "seeway"}, f"{relabeling}")
+        for name in ("prometheus/alerts.yml", "grafana/seeway.json"):
+            text = (self.repository / "deploy" / name).read_text()
+            expect(set(re.findall(r'\bjob=~?\\?"([^"\\]*)', text)) == {relabeling["replacement"]}, f"{name} names another job")
+
+    def callers_from_outside_come_in_where_a_service_is_for_them(self):
+        networks = ["203.0.113.0/24", "2001:db8::/32"]
+        words = ["--set-json", f"networkPolicy.callerNetworks={json.dumps(networks)}"]
+        for kind in ("NodePort", "LoadBalancer"):
+            for callers in ([], [{"matchLabels": {"caller": "true"}}]):
+                objects = self.render("--set", f"service.type={kind}", "--set-json", f"networkPolicy.callers={json.dumps(callers)}", *words)
+                policy = objects["NetworkPolicy", "bank-seeway"]
+                kubernetes_validate.validate(policy, VERSIONS[0], strict=True)
+                (rule,) = [rule for rule in policy["spec"]["ingress"] if any("ipBlock" in source for source in rule["from"])]
+                sources = [{"namespaceSelector": caller} for caller in callers] + [{"ipBlock": {"cidr": cidr}} for cidr in networks]
+                expect(rule["from"] == sources, f"{rule}")
+                expect([port["port"] for port in rule["ports"]] == ["grpc", "hardserver"], f"jobs come in, and nobody reads metrics: {rule}")
+        # Nobody may call: then there is no rule, since one without sources would let in everybody.
+        nobody = self.render("--set-json", "networkPolicy.callers=[]", "--set-json", "networkPolicy.callerNetworks=[]")
+        ports = [port["port"] for rule in nobody["NetworkPolicy", "bank-seeway"]["spec"]["ingress"] for port in rule["ports"]]
+        expect(ports == ["metrics"], f"{ports}")
+        # Without a policy there is nothing to write.
+        self.render("--set", "service.type=NodePort", "--set", "networkPolicy.enabled=false", "--set-json", "networkPolicy.callerNetworks=[]")
 
     def what_is_missing_or_wrong_is_said(self):
         for words, said in (
@@ -124,6 +184,13 @@ class Tests:
             (["--set-json", "networkPolicy.machines=[]"], "no gateway could reach a machine"),
             (["--set", "knownHosts.configMapName="], "machine hsm-b has no host_key"),
             (["--set", "prometheusRule.alerts="], "--set-file prometheusRule.alerts"),
+            (["--set", "prometheusRule.alerts=alerts.yml"], "prometheusRule.alerts has no groups"),
+            (["--set", "prometheusRule.rules=rules.yml"], "prometheusRule.rules has no groups"),
+            (["--set", "prometheusRule.rules="], "world:seeway_jobs:rate5m is not recorded"),
+            (["--set", "service.type=LoadBalancer", "--set-json", "networkPolicy.callerNetworks=[]"], "could not come in by a LoadBalancer"),
+            (["--set", "service.type=NodePort", "--set-json", "networkPolicy.callerNetworks=[]"], "could not come in by a NodePort"),
+            (["--set-json", 'networkPolicy.callerNetworks=["10.30.0.1"]'], "callerNetworks"),
+            (["--set", "settings.log.level=info"], "invalid propertyName 'log'"),
             (["--set", "replicas=0"], "replicas"),
             (["--set", "replica=3"], "replica"),
             (["--set", "settings.limitz.queue=1"], "limitz"),
@@ -149,11 +216,14 @@ def main():
     for check in (
         tests.lints,
         tests.the_default_values_are_those_that_the_schema_accepts,
+        tests.settings_are_the_sections_of_the_configuration,
         tests.the_readme_has_every_value,
         tests.objects_are_what_kubernetes_takes,
         tests.objects_that_are_wrong_would_be_found,
         tests.what_must_not_change,
-        tests.alerts_come_from_their_file,
+        tests.alerts_and_what_they_build_on_come_from_their_files,
+        tests.prometheus_knows_gateways_by_the_job_that_alerts_name,
+        tests.callers_from_outside_come_in_where_a_service_is_for_them,
         tests.what_is_missing_or_wrong_is_said,
         tests.a_pods_configuration,
     ):

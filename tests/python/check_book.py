@@ -1,4 +1,5 @@
-"""Whether the book that mdBook has made holds together: every link and picture in its HTML leads to a file in it, and to an id there.
+"""Whether the book that mdBook has made holds together: every link and picture in its HTML leads to a file in it, and to an id there; and no
+page shows a command that mdBook was to carry out.
 
     check_book.py FOLDER
 
@@ -14,6 +15,8 @@ from html.parser import HTMLParser
 NOT_A_PAGE = {"404.html"}
 # What the whole book has at the very least; with less this has not seen the book.
 FEWEST_PAGES, FEWEST_LINKS = 30, 1000
+# What mdBook's commands begin with, such as the one that includes a file: docs/book.toml has them switched off.
+COMMAND = "{{#"
 
 
 class Page(HTMLParser):
@@ -35,9 +38,12 @@ class Page(HTMLParser):
 
 def main(folder):
     root = pathlib.Path(folder).resolve()
-    pages = {file: Page(file.read_text(encoding="utf-8")) for file in sorted(root.rglob("*.html"))}
+    texts = {file: file.read_text(encoding="utf-8") for file in sorted(root.rglob("*.html"))}
+    pages = {file: Page(text) for file, text in texts.items()}
     wrong, count = [], 0
     for file, page in pages.items():
+        if COMMAND in texts[file]:
+            wrong.append(f"{file.relative_to(root)} shows a command of mdBook's, {COMMAND}…")
         if file.name in NOT_A_PAGE:
             continue
         for target in page.targets:
@@ -60,7 +66,7 @@ def main(folder):
         wrong.append(f"{folder} has {len(pages)} pages and {count} links: that is not the whole book")
     for line in wrong:
         print(line, file=sys.stderr)
-    print(f"{len(pages)} pages, {count} links, {len(wrong)} of them wrong")
+    print(f"{len(pages)} pages, {count} links, {len(wrong)} wrong")
     return 1 if wrong else 0
 
 

@@ -327,11 +327,17 @@ def it_can_be_paused(console):
     browser = console.browser
     browser.click(console.button("Pause updates"))
     console.until_shown("stream", "Paused at")
-    shown = "return document.getElementById('overview').textContent"
+    curves = "[...document.querySelectorAll('#overview .curve')].map((curve) => curve.getAttribute('d'))"
+    shown = f"return [document.getElementById('overview').textContent, {curves}]"
     before = browser.run(shown)
+    expect(any("L" in curve for curve in before[1]), f"no curve is drawn: {before[1]}")
+    # What is drawn anew has no mark any more.
+    browser.run("for (const line of document.querySelectorAll('#overview .grid')) line.setAttribute('data-marked', '')")
     heard = console.get("/api/state")["time"]
     wait_for("two more states are out", lambda: console.get("/api/state")["time"] > heard + 2)
     expect(browser.run(shown) == before, "it moves")
+    drawn = browser.run("return document.querySelectorAll('#overview .grid:not([data-marked])').length")
+    expect(drawn == 0, f"{drawn} lines were drawn anew")
     browser.click(console.button("Pause updates"))
     console.until_shown("stream", "Live")
     done("it can be paused")

@@ -35,7 +35,7 @@ Exit status: 0 a file was made, 1 the hardserver's file has problems or can not 
 
 Examples:
   seeway config import /opt/nfast/kmdata/config/config
-  seeway config import /opt/nfast/kmdata/config/config --output /etc/seeway/seeway.toml
+  seeway config import /opt/nfast/kmdata/config/config --output seeway.toml
   seeway config import config --json | jq -r '.left[] | \"\\(.line): \\(.field): \\(.why)\"'")]
 pub(super) struct Args {
     /// The hardserver's configuration file
