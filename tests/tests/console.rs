@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    io::{Read, Write},
+    io::{BufRead as _, BufReader, Read, Write},
     net::{Ipv4Addr, TcpStream},
     time::{Duration, Instant},
 };
@@ -163,14 +163,42 @@ fn what_the_console_shows_is_asked_for_by_address_and_shown_as_what_it_is() {
         let rebound = gateway.ask("GET", path, "Host: rebound.example\r\n");
         assert_eq!(rebound.0, 403, "{path}: {}", rebound.1);
     }
-    assert_eq!(gateway.ask("GET", "/api/events", "Host: rebound.example\r\n").0, 403);
+    let asked = |path: &str, headers: &str| gateway.ask("GET", path, headers).0;
+    for path in ["/api/events", "/audit", "/drain", "/drain?machine=hsm-a", "/log"] {
+        assert_eq!(asked(path, "Host: rebound.example\r\n"), 403, "{path}");
+    }
+    assert_eq!((gateway.get("/audit").0, gateway.get("/drain").0, gateway.get("/log").0), (404, 200, 200));
+    // Nor is anything for another page in the same browser, which need not read what it has asked for.
+    let from = |site: &str| format!("Host: {admin}\r\nSec-Fetch-Site: {site}\r\n");
+    let asked_by_pages = ["/api/state", "/api/events", "/api/history", "/api/machines/hsm-a/history", "/drain", "/log"];
+    for path in asked_by_pages.into_iter().chain(["/", "/console/app.js", "/audit"]) {
+        for site in ["cross-site", "same-site", "whatever"] {
+            assert_eq!(asked(path, &from(site)), 403, "{path} from {site}");
+        }
+    }
+    // A link may lead to the console, and to nothing that it shows; in a frame it is not.
+    let led = |to: &str| format!("{}Sec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: {to}\r\n", from("cross-site"));
+    assert_eq!((asked("/", &led("document")), asked("/", &led("iframe"))), (200, 403));
+    assert_eq!((asked("/api/state", &led("document")), asked("/audit", &led("document"))), (403, 403));
+    let rebound = led("document").replace(&admin.to_string(), "rebound.example");
+    assert_eq!(asked("/", &rebound), 403);
+    // The console itself, and whoever types an address.
+    for site in ["same-origin", "none"] {
+        for path in ["/", "/console/app.js", "/api/state", "/api/history", "/drain", "/log"] {
+            assert_eq!(asked(path, &from(site)), 200, "{path} from {site}");
+        }
+    }
     assert_eq!(gateway.get("/api/machines/nobody/history").0, 404);
     assert_eq!(gateway.get("/api/machines/%ff/history").0, 404);
     assert_eq!(gateway.get("/console/nothing.js").0, 404);
     // Probes and Prometheus may use any name.
     for path in ["/healthz", "/readyz", "/metrics"] {
-        assert_eq!(gateway.ask("GET", path, "Host: gateway.example\r\n").0, 200, "{path}");
+        assert_eq!(asked(path, "Host: gateway.example\r\n"), 200, "{path}");
+        assert_eq!(asked(path, &from("cross-site")), 200, "{path}");
     }
+    // Of what machines said they see nothing.
+    let probe = gateway.ask("GET", "/readyz", "Host: gateway.example\r\nAccept: application/json\r\n");
+    assert_eq!(probe, (200, "ready\nworld payments: ready\nworld vault: ready\n".to_owned()));
 }
 
 #[test]
@@ -205,6 +233,50 @@ fn readiness_has_its_reasons() {
     assert_eq!(status, 503);
     assert!(all["reasons"][0].as_str().is_some_and(|why| why.contains("takes no new jobs")), "{all}");
     assert!(ready("").1.starts_with("not ready: draining\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_for_reasons_takes_no_job_from_a_callers_rate() {
+    const BURSTS: u32 = 4;
+    const JOBS: u32 = 50;
+    let _turn = Turn::beside_others();
+    let scene = Scene::start();
+    let gateway = Gateway::ready(&scene.config);
+    let client = Client::connect(&gateway.grpc().to_string()).await.unwrap_or_else(|error| panic!("{error}"));
+    let mut stream = TcpStream::connect(gateway.admin()).expect("connected");
+    stream.set_read_timeout(Some(wait::BOUND)).expect("it can be set");
+    // In this version of the protocol an answer that goes on is not cut into chunks.
+    write!(stream, "GET /api/events HTTP/1.0\r\nHost: {}\r\n\r\n", gateway.admin()).expect("sent");
+    let mut lines = BufReader::new(stream).lines();
+    // For how many jobs of callers the rates stand since the event before.
+    let mut counted = || {
+        let state = lines.find_map(|line| line.expect("it goes on").strip_prefix("data: ").map(str::to_owned));
+        let state: Value = serde_json::from_str(&state.expect("it goes on")).expect("a state");
+        let callers = state["callers"]["busiest"].as_array().expect("a list").iter();
+        let rates: f64 = callers.filter_map(|caller| caller["jobs_per_second"].as_f64()).sum();
+        rates * state["interval"].as_f64().expect("a number")
+    };
+    assert!(counted().abs() < 0.5, "of the first second nobody knows it");
+    let mut seen = 0.0;
+    for _ in 0..BURSTS {
+        for _ in 0..JOBS {
+            let done = client.submit("payments", b"job".to_vec(), &SubmitOptions::default()).await;
+            done.unwrap_or_else(|error| panic!("{error}"));
+        }
+        for _ in 0..3 {
+            let headers = format!("Host: {}\r\nAccept: application/json\r\n", gateway.admin());
+            let (status, said) = gateway.ask("GET", "/readyz", &headers);
+            assert!(status == 200 && said.starts_with('{'), "{said}");
+        }
+        seen += counted();
+    }
+    // The last of them may be told with a later event only.
+    let (sent, begun) = (f64::from(BURSTS * JOBS), Instant::now());
+    // What goes into a rate is taken a moment apart.
+    while seen < 0.7 * sent && begun.elapsed() < wait::BOUND {
+        seen += counted();
+    }
+    assert!(seen > 0.7 * sent && seen < 1.3 * sent, "{seen} of {sent} are in the rates");
 }
 
 #[test]

@@ -8,7 +8,9 @@ use std::{
 
 use rustix::process::Signal;
 use seeway_bench::family::{descendants, send};
-use seeway_tests::{Config, Gateway, Identity, Machine, load::Load, machine::seeway, ports, turn::Turn, wait};
+use seeway_tests::{
+    Config, Gateway, Identity, Machine, authority::Authority, load::Load, machine::seeway, ports, turn::Turn, wait,
+};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -251,6 +253,38 @@ fn where_nothing_may_be_changed_it_says_why() {
         send(process, Signal::TERM);
     }
     managing.was_left_with(0);
+}
+
+/// The stream of events, and a change, where operators come over TLS with a certificate.
+#[test]
+fn over_tls_it_follows_the_gateway_and_drains_a_machine() {
+    let _turn = Turn::beside_others();
+    let operators = Authority::new("operators");
+    let scene = Scene::start();
+    let config = scene
+        .config
+        .line("listen", "management = \"tls:127.0.0.1:0\"")
+        .line("management_tls", &operators.tls(&operators.server()))
+        .permission("who = [\"certificate:spiffe://bank.example/operator\"]\nmay = [\"admin\"]");
+    let gateway = Gateway::ready(&config);
+    let operator = operators.client("spiffe://bank.example/operator");
+    let terminal = Terminal::start(&format!(
+        "--admin {} --ca '{}' --certificate '{}' --key '{}'",
+        gateway.management(),
+        operators.certificate().display(),
+        operator.certificate.display(),
+        operator.key.display()
+    ));
+    terminal.shows("› hsm-a");
+    terminal.press("d");
+    terminal.shows("Drain machine hsm-a? y/n");
+    terminal.press("y");
+    terminal.shows("machine hsm-a takes no new jobs");
+    terminal.shows("■ drained");
+    assert_eq!(is_draining(&gateway, "?machine=hsm-a"), true);
+    assert!(!terminal.screen().contains("nothing heard"));
+    terminal.press("q");
+    terminal.was_left_with(0);
 }
 
 #[test]

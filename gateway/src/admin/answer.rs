@@ -11,8 +11,9 @@ use hyper::body::Incoming as Body;
 use serde_json::{Value, json};
 
 use super::events::{Events, Leash};
-use super::guard::{by_address, from_here, may_change};
-use super::seen::Seen;
+use super::guard::{by_address, from_here, may_change, may_open};
+use super::sampler::Sample;
+use super::seen::readiness;
 use super::server::Operator;
 use super::{Board, Control, DrainError, Draining, ReloadError, console, log};
 use crate::audit::Actor;
@@ -20,7 +21,7 @@ use crate::audit::Actor;
 /// An answer: whole, or one that goes on.
 pub(super) type Answer = Response<Either<Full<Bytes>, Events>>;
 
-/// How long `/readyz` waits for the shards to say what is wrong. A probe is answered without it, too.
+/// How long `/readyz` waits for the sampler to say what is wrong. A probe is answered without it, too.
 const REASONS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// After how many seconds somebody who may not listen now should try again.
@@ -63,17 +64,19 @@ async fn answer_whole(request: &Request<Body>, operator: &Operator, control: &Ar
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     match request.uri().path() {
         "/reload" | "/resume" if is_read => only(&Method::POST),
-        "/log" if is_read => log::show(),
         path @ ("/reload" | "/drain" | "/resume" | "/log") => {
             if !is_read && *request.method() != Method::POST {
                 return only(&Method::POST);
+            }
+            if is_read && let Err(why) = by_address(request, operator) {
+                return text(StatusCode::FORBIDDEN, why);
             }
             if !is_read && let Err(why) = may_change(operator, control).and_then(|()| from_here(request, operator)) {
                 control.refused(path, &operator.actor, &why);
                 return text(StatusCode::FORBIDDEN, why);
             }
             if path == "/log" {
-                return log::change(request, control, &operator.actor);
+                return if is_read { log::show() } else { log::change(request, control, &operator.actor) };
             }
             let machine = match machine(request) {
                 Ok(machine) => machine,
@@ -103,26 +106,31 @@ async fn answer_whole(request: &Request<Body>, operator: &Operator, control: &Ar
         _ if !is_read => only(&Method::GET),
         "/metrics" => text(StatusCode::OK, control.metrics().await),
         "/healthz" => text(StatusCode::OK, "ok\n".into()),
-        // Its reasons repeat what machines said.
-        "/readyz" if operator.is_near && accepts_json(request) => ready_json(control).await,
+        // Its reasons repeat what machines said. A probe that names the gateway otherwise is still answered.
+        "/readyz" if operator.is_near && accepts_json(request) && by_address(request, operator).is_ok() => {
+            ready_json(control).await
+        }
         "/readyz" => ready(control.board()),
-        "/audit" => audit(control),
-        path => match by_address(request, operator) {
-            Ok(()) => look(path, operator, control).await,
-            Err(why) => text(StatusCode::FORBIDDEN, why),
+        path => match console::file(path) {
+            Some(file) => match may_open(request, operator) {
+                Ok(()) => file,
+                Err(why) => text(StatusCode::FORBIDDEN, why),
+            },
+            None => match by_address(request, operator) {
+                Ok(()) => look(path, operator, control).await,
+                Err(why) => text(StatusCode::FORBIDDEN, why),
+            },
         },
     }
 }
 
-/// What is there for whoever looks: the console and what it shows.
+/// What is there for whoever looks: what the console shows, and the audit log's head.
 async fn look(path: &str, operator: &Operator, control: &Arc<Control>) -> Response<Full<Bytes>> {
-    if let Some(file) = console::file(path) {
-        return file;
-    }
     let history = path.strip_prefix("/api/machines/").and_then(|rest| rest.strip_suffix("/history"));
     let mut response = match (path, history.and_then(unescaped)) {
         ("/api/state", _) => state(operator, control).await,
         ("/api/history", _) => ready_made(control.sampler().points()),
+        ("/audit", _) => audit(control),
         (_, Some(machine)) => match control.history(&machine).await {
             Ok(history) => json(StatusCode::OK, &json!({ "machine": machine, "history": history })),
             Err(error) => json(StatusCode::NOT_FOUND, &json!({ "message": error.to_string() })),
@@ -138,12 +146,16 @@ async fn look(path: &str, operator: &Operator, control: &Arc<Control>) -> Respon
     response
 }
 
-/// The state as the sampler saw it last, at most a second ago.
-async fn state(operator: &Operator, control: &Arc<Control>) -> Response<Full<Bytes>> {
+/// What the sampler saw last, at most a second ago.
+async fn latest(control: &Arc<Control>) -> Option<Arc<Sample>> {
     let mut samples = control.sampler().look(control);
     // The sender is in `control`.
-    let sample = samples.wait_for(Option::is_some).await.ok().and_then(|sample| sample.clone());
-    match sample {
+    samples.wait_for(Option::is_some).await.ok().and_then(|sample| sample.clone())
+}
+
+/// The state, and whether whoever asks may change it.
+async fn state(operator: &Operator, control: &Arc<Control>) -> Response<Full<Bytes>> {
+    match latest(control).await {
         Some(sample) => ready_made(with_rights(&sample.state, operator, control)),
         None => text(StatusCode::INTERNAL_SERVER_ERROR, "nobody has seen the state; see the log\n".into()),
     }
@@ -265,13 +277,10 @@ fn ready(board: &Board) -> Response<Full<Bytes>> {
     text(if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, body)
 }
 
-/// The same for programs, with reasons; those of the machines where the shards tell them in time.
+/// The same for programs, with reasons; those of the machines where the sampler tells them in time.
 async fn ready_json(control: &Arc<Control>) -> Response<Full<Bytes>> {
-    let board = control.board();
-    let readiness = match tokio::time::timeout(REASONS_TIMEOUT, control.see()).await {
-        Ok(seen) => seen.readiness(board),
-        Err(_) => Seen::unseen(control.config()).readiness(board),
-    };
+    let sample = tokio::time::timeout(REASONS_TIMEOUT, latest(control)).await.ok().flatten();
+    let readiness = readiness(control.board(), |world| sample.as_ref()?.reasons.get(world).cloned());
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     json(status, &json!(readiness))
 }

@@ -96,13 +96,14 @@ pub struct Part {
 }
 
 /// The whole catalogue.
-pub const PARTS: [Part; 8] = [
+pub const PARTS: [Part; 9] = [
     Part { title: "Jobs", metrics: jobs::JOBS },
     Part { title: "Callers", metrics: jobs::CALLERS },
     Part { title: "Machines", metrics: machines::MACHINES },
     Part { title: "Limits", metrics: gateway::LIMITS },
     Part { title: "TLS and tokens", metrics: gateway::WAYS_IN },
     Part { title: "The audit log", metrics: gateway::AUDIT },
+    Part { title: "Traces", metrics: gateway::TRACES },
     Part { title: "The gateway", metrics: gateway::GATEWAY },
     Part { title: "The process", metrics: gateway::PROCESS },
 ];
@@ -167,6 +168,12 @@ mod tests {
         assert_eq!(named("seeway_job_bytes_total").unit(), Some("bytes"));
         assert_eq!(named("seeway_config_loaded_timestamp_seconds").unit(), Some("seconds"));
         assert_eq!(named("seeway_limit_used_ratio").unit(), Some("ratio"));
+    }
+
+    #[test]
+    fn how_much_of_a_fault_is_in_the_log_is_as_the_log_has_it() {
+        assert_eq!(crate::seldom::PERIOD.as_secs(), 10);
+        assert_eq!(all().filter(|metric| metric.when.contains("one in ten seconds is in the log")).count(), 2);
     }
 
     #[test]

@@ -28,6 +28,10 @@ const UNREAD: Duration = Duration::from_secs(10);
 /// How long one may listen. It comes again then, by whatever rules and certificates there are.
 const MAX_AGE: Duration = Duration::from_secs(3600);
 
+/// What is said last to one who has listened for so long, and is not to be taken for a gateway that is gone. A browser hears of no event
+/// without data.
+const END: &[u8] = b"event: end\ndata: {}\n\n";
+
 /// When a connection ends, whatever it is doing.
 #[derive(Clone)]
 pub(super) struct Leash(Arc<watch::Sender<Instant>>);
@@ -85,6 +89,8 @@ pub(super) struct Events {
     control: Arc<Control>,
     leash: Leash,
     until: Instant,
+    /// Whether the end was said.
+    has_ended: bool,
     _place: Place,
 }
 
@@ -95,7 +101,8 @@ impl Events {
         let samples = WatchStream::new(control.sampler().look(control));
         leash.renew(UNREAD);
         let (operator, control, leash) = (operator.clone(), control.clone(), leash.clone());
-        Some(Self { samples, operator, control, leash, until: Instant::now() + MAX_AGE, _place: place })
+        let until = Instant::now() + MAX_AGE;
+        Some(Self { samples, operator, control, leash, until, has_ended: false, _place: place })
     }
 }
 
@@ -107,12 +114,16 @@ impl Body for Events {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.has_ended {
+            return Poll::Ready(None);
+        }
         loop {
             let Some(sample) = ready!(Pin::new(&mut self.samples).poll_next(context)) else {
                 return Poll::Ready(None);
             };
             if Instant::now() >= self.until {
-                return Poll::Ready(None);
+                self.has_ended = true;
+                return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(END)))));
             }
             // The first one may still be in the making.
             let Some(sample) = sample else { continue };

@@ -14,8 +14,11 @@ use crate::access::{Action, Means};
 /// and is never told yes.
 const CONSOLE: (HeaderName, &[u8]) = (HeaderName::from_static("x-seeway"), b"console");
 
-/// What a browser says of a request's page: whether it is from where the request goes.
+/// What a browser says of a request: whether its page is from where it goes, how it came about, and what the answer is for. No page can
+/// have it say something else.
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const FETCH_DESTINATION: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
 /// Whether whoever asks may have something changed.
 pub(super) fn may_change(operator: &Operator, control: &Control) -> Result<(), String> {
@@ -50,11 +53,28 @@ pub(super) fn from_here(request: &Request<Body>, operator: &Operator) -> Result<
         (Some(origin), None) if is_console(request, operator, origin) => {}
         (Some(_), _) => return Err(elsewhere.into()),
     }
+    is_named_by_address(request, operator)
+}
+
+/// Whether whoever looks has named this gateway as nobody else can have named it for them, and no other page in their browser asks in
+/// their place: it could not read the answer, and would still take places and make work.
+pub(super) fn by_address(request: &Request<Body>, operator: &Operator) -> Result<(), String> {
+    if request.headers().get_all(FETCH_SITE).iter().any(|site| site != "same-origin" && site != "none") {
+        return Err("only this gateway's own console may look from a browser; open it, or type this address\n".into());
+    }
+    is_named_by_address(request, operator)
+}
+
+/// The same for the console's own files: a link on another page may lead to them, since they say nothing of the gateway.
+pub(super) fn may_open(request: &Request<Body>, operator: &Operator) -> Result<(), String> {
+    let says = |name: HeaderName, wanted: &str| request.headers().get(name).is_some_and(|said| said == wanted);
+    if says(FETCH_MODE, "navigate") && says(FETCH_DESTINATION, "document") {
+        return is_named_by_address(request, operator);
+    }
     by_address(request, operator)
 }
 
-/// Whether whoever looks has named this gateway as nobody else can have named it for them.
-pub(super) fn by_address(request: &Request<Body>, operator: &Operator) -> Result<(), String> {
+fn is_named_by_address(request: &Request<Body>, operator: &Operator) -> Result<(), String> {
     if operator.actor.identity().means() != Means::Anonymous {
         // Over TLS the name is one that the certificate has; and no browser speaks to a Unix socket.
         return Ok(());

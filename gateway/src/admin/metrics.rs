@@ -12,13 +12,14 @@ use super::catalogue;
 use super::control::ReloadCounts;
 use super::histogram::HistogramText;
 use super::process::ProcessFigures;
+use super::seen::Reports;
 use crate::access::token::TokenCounts;
 use crate::audit;
 use crate::config::{Config, Limits, NO_MACHINE};
 use crate::handover;
 use crate::listen::tls::TlsCounts;
 use crate::schedule::{FrontEnd, Histogram, MachineId, MachineState, Outcomes};
-use crate::shard::{Late, MachineReport, Passed, PoolCounts, Report, TunnelState, WorldReport};
+use crate::shard::{Late, Passed, PoolCounts, Report, TunnelState, WorldReport};
 use crate::trace::SpanCounts;
 
 /// What of `[limits]` is a count or bytes, by the name of its key.
@@ -91,37 +92,23 @@ pub(super) fn render(seen: &Seen<'_>) -> String {
     page
 }
 
+impl Reports for Seen<'_> {
+    fn config(&self) -> &Config {
+        self.config
+    }
+
+    fn reports(&self) -> impl Iterator<Item = &Report> {
+        self.reports.iter()
+    }
+}
+
 impl Seen<'_> {
-    /// A world's part of each report. A shard that has not heard of the world yet has none.
-    fn of_world(&self, index: usize) -> impl Iterator<Item = &WorldReport> {
-        self.reports.iter().filter_map(move |report| report.worlds.get(index))
-    }
-
-    /// A machine's part of each report. A shard that has not heard of the machine yet has none.
-    fn of_machine(&self, index: usize) -> impl Iterator<Item = &MachineReport> {
-        self.reports.iter().filter_map(move |report| report.machines.get(index))
-    }
-
-    /// The worlds that are shown, by their positions: those that the configuration has.
-    fn worlds(&self) -> impl Iterator<Item = (usize, &str)> {
-        let worlds = self.config.worlds.iter().enumerate().filter(|(_, world)| !world.is_retired);
-        worlds.map(|(index, world)| (index, world.name.as_str()))
-    }
-
-    /// The machines that are shown, by their positions: those that the configuration has, and those that still finish
-    /// what they had when it lost them.
-    fn machines(&self) -> impl Iterator<Item = (usize, &str)> {
-        let is_at_work = |index| self.of_machine(index).any(|machine| machine.in_flight > 0 || machine.channels > 0);
-        let machines = self.config.machines.iter().enumerate();
-        let shown = machines.filter(move |(index, machine)| !machine.is_retired || is_at_work(*index));
-        shown.map(|(index, machine)| (index, machine.name.as_str()))
-    }
-
     /// The recorder would keep a sample for each job; the shards have counted them into buckets already.
     fn write_histograms(&self, page: &mut String) {
         let mut job = HistogramText::begin("seeway_job_seconds");
         let mut queue = HistogramText::begin("seeway_queue_seconds");
-        for (index, name) in self.worlds() {
+        for index in self.worlds() {
+            let name = self.config.worlds[index].name.as_str();
             for front_end in FrontEnd::ALL {
                 let time = self.of_world(index).map(|world| &world.stats.time[front_end as usize]);
                 job.write(&[name, front_end.label()], &merged(time));
@@ -130,7 +117,8 @@ impl Seen<'_> {
         }
         let mut machine_time = HistogramText::begin("seeway_machine_seconds");
         let mut keepalives = HistogramText::begin("seeway_keepalive_seconds");
-        for (index, name) in self.machines() {
+        for index in self.machines() {
+            let name = self.config.machines[index].name.as_str();
             machine_time.write(&[name], &merged(self.of_machine(index).map(|machine| &machine.machine_time)));
             keepalives.write(&[name], &merged(self.of_machine(index).map(|machine| &machine.keepalives)));
         }
@@ -169,8 +157,8 @@ impl Seen<'_> {
         self.publish_handovers();
         publish_process(self.process.as_ref());
         self.publish_limits();
-        self.worlds().for_each(|(index, name)| self.publish_world(index, name));
-        self.machines().for_each(|(index, name)| self.publish_machine(index, name));
+        self.worlds().for_each(|index| self.publish_world(index));
+        self.machines().for_each(|index| self.publish_machine(index));
     }
 
     fn publish_passed(&self) {
@@ -219,10 +207,10 @@ impl Seen<'_> {
         gauge!("seeway_limit_seconds", "limit" => "default_timeout").set(limits.default_timeout.as_secs_f64());
         gauge!("seeway_limit_seconds", "limit" => "message_timeout").set(limits.message_timeout.as_secs_f64());
         let worlds = |of: fn(&WorldReport) -> usize, limit| {
-            let used = self.worlds().map(|(index, _)| self.of_world(index).map(of).sum());
+            let used = self.worlds().map(|index| self.of_world(index).map(of).sum());
             used.map(|used| ratio(used, limit)).fold(0.0, f64::max)
         };
-        let in_flight = self.machines().map(|(index, _)| {
+        let in_flight = self.machines().map(|index| {
             let in_flight = self.of_machine(index).map(|machine| machine.in_flight).sum();
             ratio(in_flight, self.config.machines[index].max_in_flight)
         });
@@ -238,8 +226,8 @@ impl Seen<'_> {
         }
     }
 
-    fn publish_world(&self, index: usize, name: &str) {
-        let name = name.to_owned();
+    fn publish_world(&self, index: usize) {
+        let name = self.config.worlds[index].name.clone();
         let of_world = || self.of_world(index);
         let ready = of_world().any(|world| world.is_ready);
         gauge!("seeway_world_ready", "world" => name.clone()).set(f64::from(u8::from(ready)));
@@ -287,8 +275,8 @@ impl Seen<'_> {
         }
     }
 
-    fn publish_machine(&self, index: usize, name: &str) {
-        let name = name.to_owned();
+    fn publish_machine(&self, index: usize) {
+        let name = self.config.machines[index].name.clone();
         let of_machine = || self.of_machine(index);
         gauge!("seeway_jobs_in_flight", "machine" => name.clone())
             .set(number(of_machine().map(|machine| machine.in_flight).sum()));

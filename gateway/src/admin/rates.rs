@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 
 use super::control::Control;
 use super::percentiles::{Counts, Percentiles, Window, percentiles};
-use super::seen::{Seen, seconds};
-use super::state::{Caller, Callers, Jobs, Limit, Machine, Outcome, State, World};
+use super::seen::{Reports as _, Seen, readiness, seconds};
+use super::state::{Caller, Callers, Jobs, Limit, Machine, Outcome, Process, State, World};
 use crate::schedule::{Histogram, MachineState};
 use crate::shard::{BUSIEST, Look, MachineReport, PoolCounts, Report};
 
@@ -59,8 +59,10 @@ impl WorldRates {
     }
 }
 
-/// What of a state is kept for plots: numbers only, in the order that `docs/console.md` has.
+/// What of a state is kept for plots: numbers only, in the order that `docs/console.md` has. Where nobody had looked before, nobody knows
+/// the rates: they are null, since a 0 would look like an outage.
 pub(super) fn point(state: &State) -> Value {
+    let rate = |rate: f64| (state.interval > 0.0).then_some(rate);
     let of = |percentiles: &Option<Percentiles>| match percentiles {
         Some(percentiles) => [json!(percentiles.p50), json!(percentiles.p99), json!(percentiles.p999)],
         None => [Value::Null, Value::Null, Value::Null],
@@ -69,15 +71,15 @@ pub(super) fn point(state: &State) -> Value {
     let [p50, p99, p999] = of(&jobs.seconds);
     let worlds = state.worlds.iter().map(|world| {
         let [p50, p99, p999] = of(&world.seconds);
-        (world.name.clone(), json!([world.jobs_per_second, world.queued, p50, p99, p999]))
+        (world.name.clone(), json!([rate(world.jobs_per_second), world.queued, p50, p99, p999]))
     });
     let machines = state.machines.iter().map(|machine| {
         let [p50, p99, p999] = of(&machine.machine_seconds);
-        (machine.name.clone(), json!([machine.jobs_per_second, machine.in_flight, p50, p99, p999]))
+        (machine.name.clone(), json!([rate(machine.jobs_per_second), machine.in_flight, p50, p99, p999]))
     });
     json!({
         "time": state.time,
-        "all": [jobs.per_second, jobs.in_flight, jobs.queued, p50, p99, p999],
+        "all": [rate(jobs.per_second), jobs.in_flight, jobs.queued, p50, p99, p999],
         "worlds": worlds.collect::<Map<_, _>>(),
         "machines": machines.collect::<Map<_, _>>(),
     })
@@ -87,8 +89,10 @@ impl Rates {
     /// The state as it is now.
     pub(super) fn state(&mut self, control: &Control, seen: &Seen) -> State {
         self.take(seen);
-        let readiness = seen.readiness(control.board());
         let worlds: Vec<_> = seen.worlds().map(|index| self.world(seen, index)).collect();
+        let readiness =
+            readiness(control.board(), |name| worlds.iter().find(|world| world.name == name)?.reason.clone());
+        let process = control.process_state();
         let machines: Vec<_> = seen.machines().map(|index| self.machine(seen, index)).collect();
         let sum = |of: fn(&Report) -> usize| seen.looks.iter().map(|look| of(&look.report)).sum();
         let times = sum_of(self.worlds.iter().map(|world| world.time.counted()));
@@ -117,8 +121,8 @@ impl Rates {
                 grpc_paused: sum(|report| report.grpc_paused),
                 busiest: self.busiest(seen),
             },
-            limits: limits(control, seen, &worlds, &machines),
-            process: control.process_state(),
+            limits: limits(control, &process, seen, &worlds, &machines),
+            process,
             worlds,
             machines,
         }
@@ -234,7 +238,7 @@ impl Rates {
 }
 
 /// What is limited, and how near it is: where a limit is for each world or machine, of the fullest.
-fn limits(control: &Control, seen: &Seen, worlds: &[World], machines: &[Machine]) -> Vec<Limit> {
+fn limits(control: &Control, process: &Process, seen: &Seen, worlds: &[World], machines: &[Machine]) -> Vec<Limit> {
     let limits = &seen.config.limits;
     let mut all: BTreeMap<&str, Limit> = BTreeMap::new();
     let mut near = |limit: &'static str, of: Option<&str>, used: usize, max: usize| {
@@ -253,7 +257,6 @@ fn limits(control: &Control, seen: &Seen, worlds: &[World], machines: &[Machine]
     for (taken, most) in control.handshakes() {
         near("handshakes", None, taken, most);
     }
-    let process = control.process_state();
     if let (Some(open), Some(most)) = (process.open_files, process.max_open_files) {
         near("open_files", None, whole(open), whole(most));
     }

@@ -1,10 +1,10 @@
 //! One sampler for everybody who looks. It asks the shards every second, from when the first looks until a while after the last
 //! has; nobody looks, nothing is asked.
 //!
-//! Called by the admin port for `/api/state`, `/api/events` and `/api/history`. What has to be remembered from one second to the
-//! next (counts, for rates; the last five minutes, for plots) is here too.
+//! Called by the admin port for `/api/state`, `/api/events` and `/api/history`, and for the reasons in `/readyz`. What has to be remembered
+//! from one second to the next (counts, for rates; the last five minutes, for plots) is here too.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::control::Control;
 use super::rates::{self, Rates};
+use super::state::World;
 
 /// How often the shards are asked.
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);
@@ -29,6 +30,8 @@ pub(super) struct Sample {
     pub(super) state: String,
     /// What is kept of it.
     pub(super) point: Arc<str>,
+    /// By the names of the worlds that are not ready: why not.
+    pub(super) reasons: BTreeMap<String, String>,
 }
 
 /// Whoever looks has one of these, and hears of each sample.
@@ -117,8 +120,10 @@ async fn run(control: Arc<Control>) {
         let seen = control.see().await;
         let state = rates.state(&control, &seen);
         let point = rates::point(&state).to_string().into();
+        let reason = |world: &World| Some((world.name.clone(), world.reason.clone()?));
+        let reasons = state.worlds.iter().filter_map(reason).collect();
         match serde_json::to_string(&state) {
-            Ok(state) => control.sampler().publish(Sample { state, point }),
+            Ok(state) => control.sampler().publish(Sample { state, point, reasons }),
             Err(error) => tracing::error!(%error, "the state can not be written as JSON"),
         }
     }

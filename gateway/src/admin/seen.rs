@@ -1,5 +1,5 @@
 //! What is seen of the shards at one moment, and what it says by itself: which machines are well, and why worlds are not ready.
-//! For the sampler, and for `/readyz` where somebody wants reasons.
+//! For the sampler; and for `/metrics` and `/readyz`, which go by the same rules.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,39 @@ use super::Board;
 use super::state::{Happening, Readiness, WorldReadiness};
 use crate::config::Config;
 use crate::schedule::MachineState;
-use crate::shard::{self, Look, MachineReport, TunnelState, What, WorldReport};
+use crate::shard::{self, Look, MachineReport, Report, TunnelState, What, WorldReport};
+
+/// What shards have to say of worlds and machines, by the positions that these have in the configuration.
+pub(super) trait Reports {
+    /// The configuration that is in force.
+    fn config(&self) -> &Config;
+
+    /// What each shard has to say.
+    fn reports(&self) -> impl Iterator<Item = &Report>;
+
+    /// A world's part of each report. A shard that has not heard of the world yet has none.
+    fn of_world(&self, index: usize) -> impl Iterator<Item = &WorldReport> {
+        self.reports().filter_map(move |report| report.worlds.get(index))
+    }
+
+    /// A machine's part of each report. A shard that has not heard of the machine yet has none.
+    fn of_machine(&self, index: usize) -> impl Iterator<Item = &MachineReport> {
+        self.reports().filter_map(move |report| report.machines.get(index))
+    }
+
+    /// The worlds that are shown: those that the configuration has.
+    fn worlds(&self) -> impl Iterator<Item = usize> {
+        let worlds = self.config().worlds.iter().enumerate();
+        worlds.filter(|(_, world)| !world.is_retired).map(|(index, _)| index)
+    }
+
+    /// The machines that are shown: those that the configuration has, and those that still finish what they had when it lost them.
+    fn machines(&self) -> impl Iterator<Item = usize> {
+        let is_at_work = |index| self.of_machine(index).any(|machine| machine.in_flight > 0 || machine.channels > 0);
+        let machines = self.config().machines.iter().enumerate();
+        machines.filter(move |(index, machine)| !machine.is_retired || is_at_work(*index)).map(|(index, _)| index)
+    }
+}
 
 /// The shards at one moment.
 pub(super) struct Seen {
@@ -29,34 +61,17 @@ const WORST_FIRST: [MachineState; 6] = [
     MachineState::Ready,
 ];
 
+impl Reports for Seen {
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn reports(&self) -> impl Iterator<Item = &Report> {
+        self.looks.iter().map(|look| &look.report)
+    }
+}
+
 impl Seen {
-    /// Where the shards have said nothing.
-    pub(super) fn unseen(config: Arc<Config>) -> Self {
-        Self { config, looks: Vec::new() }
-    }
-
-    /// A world's part of each report. A shard that has not heard of the world yet has none.
-    pub(super) fn of_world(&self, index: usize) -> impl Iterator<Item = &WorldReport> {
-        self.looks.iter().filter_map(move |look| look.report.worlds.get(index))
-    }
-
-    /// A machine's part of each report. A shard that has not heard of the machine yet has none.
-    pub(super) fn of_machine(&self, index: usize) -> impl Iterator<Item = &MachineReport> {
-        self.looks.iter().filter_map(move |look| look.report.machines.get(index))
-    }
-
-    /// The worlds that are shown, by their positions: those that the configuration has.
-    pub(super) fn worlds(&self) -> impl Iterator<Item = usize> {
-        (0..self.config.worlds.len()).filter(|index| !self.config.worlds[*index].is_retired)
-    }
-
-    /// The machines that are shown, by their positions: those that the configuration has, and those that still finish what they had.
-    pub(super) fn machines(&self) -> impl Iterator<Item = usize> {
-        let is_at_work = |index| self.of_machine(index).any(|machine| machine.in_flight > 0 || machine.channels > 0);
-        (0..self.config.machines.len())
-            .filter(move |index| !self.config.machines[*index].is_retired || is_at_work(*index))
-    }
-
     /// The worst of what a machine is to the shards.
     pub(super) fn state(&self, machine: usize) -> MachineState {
         let is_any = |state: &MachineState| self.of_machine(machine).any(|report| report.state == *state);
@@ -119,21 +134,17 @@ impl Seen {
             }
         }
     }
-
-    /// Whether the gateway is ready, and why not.
-    pub(super) fn readiness(&self, board: &Board) -> Readiness {
-        let find = |name: &str| self.worlds().find(|index| self.config.worlds[*index].name == name);
-        let worlds = board.worlds().into_iter().map(|(world, ready)| {
-            let is_seen = !ready && !self.looks.is_empty();
-            let reason = is_seen.then(|| find(&world).map(|index| self.why_not_ready(index)));
-            WorldReadiness { reason: reason.flatten(), ready, world }
-        });
-        readiness(board.is_draining(), worlds.collect())
-    }
 }
 
-/// Ready is a gateway that does not drain and has a world that can take a job.
-fn readiness(is_draining: bool, worlds: Vec<WorldReadiness>) -> Readiness {
+/// Whether the gateway is ready, as the board has it: ready is one that does not drain and has a world that can take a job. `reason_of` says
+/// why a world is not, where somebody has seen that.
+pub(super) fn readiness(board: &Board, reason_of: impl Fn(&str) -> Option<String>) -> Readiness {
+    let of_world = |(world, ready): (String, bool)| {
+        let reason = if ready { None } else { reason_of(&world) };
+        WorldReadiness { world, ready, reason }
+    };
+    let worlds: Vec<_> = board.worlds().into_iter().map(of_world).collect();
+    let is_draining = board.is_draining();
     let can_take = worlds.iter().any(|world| world.ready);
     let mut reasons = Vec::new();
     if is_draining {

@@ -1,12 +1,13 @@
 //! The admin port: HTTP/1.1 over TCP, TLS or a Unix socket, and how long and how many connections there may be. What is answered is in
 //! `answer`.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
+use http_body_util::Either;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -22,10 +23,11 @@ use crate::access::{Identity, Users};
 use crate::audit::{Actor, ListenerKind};
 use crate::listen::accept::UnixSocket;
 use crate::listen::tls::Terminator;
+use crate::places::Peer;
 use crate::seldom::{Seldom, Tell};
 
 /// Connections at the admin port. One more takes the place of the one that has been there longest without asking anything; where all have
-/// asked, it is closed at once.
+/// asked, of the oldest answer of whoever has the most places, so that nobody keeps a probe out who asks and does not read.
 pub(crate) const MAX_CONNECTIONS: usize = 64;
 
 /// How long a request's head may take to come. Short, so that connections that ask nothing soon make room for one that does.
@@ -74,17 +76,20 @@ enum Incoming {
 
 /// Serves one of the listeners until it is dropped.
 pub async fn serve(listener: Listener, control: Arc<Control>, users: Users) {
-    let mut connections = VecDeque::new();
+    let mut connections = Connections::default();
     let listener = Arc::new(listener);
     loop {
         let accepted = match &*listener {
             Listener::Plain { listener, .. } | Listener::Tls(listener, _) => {
-                listener.accept().await.map(|(stream, _)| Incoming::Tcp(stream))
+                listener.accept().await.map(|(stream, peer)| (Incoming::Tcp(stream), Some(peer.ip().into())))
             }
-            Listener::Unix(socket) => socket.accept().await.map(Incoming::Unix),
+            Listener::Unix(socket) => socket.accept().await.map(|stream| {
+                let user = stream.peer_cred().ok().map(|peer| Peer::User(peer.uid()));
+                (Incoming::Unix(stream), user)
+            }),
         };
-        let stream = match accepted {
-            Ok(stream) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 static NOT_ACCEPTED: Seldom = Seldom::new("a connection to the admin port could not be accepted");
                 if let Some(Tell { untold }) = NOT_ACCEPTED.tell("") {
@@ -94,40 +99,82 @@ pub async fn serve(listener: Listener, control: Arc<Control>, users: Users) {
                 continue;
             }
         };
-        if !has_room(&mut connections) {
+        if !connections.make_room() {
             tracing::debug!(limit = MAX_CONNECTIONS, "a connection to the admin port was closed: there are too many");
             continue;
         }
-        let has_asked = Arc::new(AtomicBool::new(false));
-        let asked = has_asked.clone();
+        let progress = Progress::default();
         let (listener, control, users) = (listener.clone(), control.clone(), users.clone());
+        let of_task = progress.clone();
         let task = tokio::spawn(async move {
             let leash = Leash::new(CONNECTION_TIMEOUT);
             tokio::select! {
-                () = serve_connection(&listener, stream, control, &users, asked, &leash) => {}
+                () = serve_connection(&listener, stream, control, &users, of_task, &leash) => {}
                 () = leash.over() => tracing::debug!("a connection to the admin port took too long"),
             }
         });
-        connections.push_back(Connected { task: task.abort_handle(), has_asked });
+        connections.0.push_back(Connected { peer, task: task.abort_handle(), progress });
+    }
+}
+
+/// How far a connection has come.
+#[derive(Clone, Default)]
+struct Progress(Arc<AtomicU8>);
+
+impl Progress {
+    /// It has asked nothing yet.
+    const SILENT: u8 = 0;
+    /// It has asked.
+    const ASKED: u8 = 1;
+    /// It listens to events, which are few and are let go where they are not read.
+    const LISTENS: u8 = 2;
+
+    fn set(&self, progress: u8) {
+        self.0.store(progress, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u8 {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
 /// A connection that is being served.
 struct Connected {
+    /// `None` where it was gone before the system could say.
+    peer: Option<Peer>,
     task: AbortHandle,
-    has_asked: Arc<AtomicBool>,
+    progress: Progress,
 }
 
-/// Whether there is room for one more. Whoever connects and asks nothing must not keep a probe or an operator out.
-fn has_room(connections: &mut VecDeque<Connected>) -> bool {
-    connections.retain(|connected| !connected.task.is_finished());
-    if connections.len() < MAX_CONNECTIONS {
-        return true;
+/// Those that are being served, the oldest first.
+#[derive(Default)]
+struct Connections(VecDeque<Connected>);
+
+impl Connections {
+    /// Makes room for one more. Whoever connects and asks nothing, or asks and does not read, must not keep a probe or an operator out.
+    fn make_room(&mut self) -> bool {
+        self.0.retain(|connected| !connected.task.is_finished());
+        if self.0.len() < MAX_CONNECTIONS {
+            return true;
+        }
+        let silent = self.0.iter().position(|connected| connected.progress.get() == Progress::SILENT);
+        let Some(given_up) = silent.or_else(|| self.oldest_of_the_greediest()) else { return false };
+        if let Some(connected) = self.0.remove(given_up) {
+            connected.task.abort();
+        }
+        true
     }
-    let idle = connections.iter().position(|connected| !connected.has_asked.load(Ordering::Relaxed));
-    let Some(idle) = idle.and_then(|idle| connections.remove(idle)) else { return false };
-    idle.task.abort();
-    true
+
+    /// The oldest that asked, of the peer that has most of those.
+    fn oldest_of_the_greediest(&self) -> Option<usize> {
+        let asked = || self.0.iter().enumerate().filter(|(_, connected)| connected.progress.get() == Progress::ASKED);
+        let mut of_peers: HashMap<Option<Peer>, usize> = HashMap::new();
+        for (_, connected) in asked() {
+            *of_peers.entry(connected.peer).or_default() += 1;
+        }
+        let most = of_peers.values().copied().max()?;
+        asked().find(|(_, connected)| of_peers[&connected.peer] == most).map(|(place, _)| place)
+    }
 }
 
 async fn serve_connection(
@@ -135,7 +182,7 @@ async fn serve_connection(
     stream: Incoming,
     control: Arc<Control>,
     users: &Users,
-    asked: Arc<AtomicBool>,
+    progress: Progress,
     leash: &Leash,
 ) {
     if let Incoming::Tcp(stream) = &stream {
@@ -153,7 +200,7 @@ async fn serve_connection(
                         let from = stream.peer().map(|peer| peer.to_string());
                         let actor = Actor::new(identity, ListenerKind::Management, from.as_deref()).into();
                         let operator = Operator { actor, takes_changes: true, is_near: true, is_tls: true };
-                        answer_all(stream, operator, control, asked, leash).await;
+                        answer_all(stream, operator, control, progress, leash).await;
                     }
                 }
                 Err(error) => tracing::debug!(%error, "no TLS was agreed on at listen.management"),
@@ -165,7 +212,7 @@ async fn serve_connection(
             let actor = Actor::new(Identity::anonymous(), ListenerKind::Admin, from.as_deref()).into();
             let is_near = peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback());
             let operator = Operator { actor, takes_changes: *takes_changes, is_near, is_tls: false };
-            answer_all(stream, operator, control, asked, leash).await;
+            answer_all(stream, operator, control, progress, leash).await;
         }
         (_, Incoming::Unix(stream)) => {
             let Ok(peer) = stream.peer_cred() else { return };
@@ -173,7 +220,7 @@ async fn serve_connection(
             let process = peer.pid().map(|pid| format!("pid {pid} uid {}", peer.uid()));
             let actor = Actor::new(identity, ListenerKind::Management, process.as_deref()).into();
             let operator = Operator { actor, takes_changes: true, is_near: true, is_tls: false };
-            answer_all(stream, operator, control, asked, leash).await;
+            answer_all(stream, operator, control, progress, leash).await;
         }
         (Listener::Unix(_), Incoming::Tcp(_)) => unreachable!("a Unix socket accepts no TCP"),
     }
@@ -183,13 +230,19 @@ async fn answer_all(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     operator: Operator,
     control: Arc<Control>,
-    asked: Arc<AtomicBool>,
+    progress: Progress,
     leash: &Leash,
 ) {
     let answer = service_fn(|request| {
-        asked.store(true, Ordering::Relaxed);
-        let (control, operator) = (control.clone(), operator.clone());
-        async move { Ok::<_, Infallible>(answer(&request, &operator, &control, leash).await) }
+        progress.set(Progress::ASKED);
+        let (control, operator, progress) = (control.clone(), operator.clone(), progress.clone());
+        async move {
+            let answer = answer(&request, &operator, &control, leash).await;
+            if let Either::Right(_) = answer.body() {
+                progress.set(Progress::LISTENS);
+            }
+            Ok::<_, Infallible>(answer)
+        }
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -200,5 +253,61 @@ async fn answer_all(
         .serve_connection(TokioIo::new(stream), answer);
     if let Err(error) = serving.await {
         tracing::debug!(%error, "a connection to the admin port ended badly");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One more connection of this peer that will never end by itself.
+    fn connect(connections: &mut Connections, last: u8, progress: u8) -> AbortHandle {
+        assert!(connections.make_room(), "there is always room");
+        let task = tokio::spawn(std::future::pending::<()>()).abort_handle();
+        let connected = Connected {
+            peer: Some(std::net::IpAddr::from([192, 0, 2, last]).into()),
+            task: task.clone(),
+            progress: Progress::default(),
+        };
+        connected.progress.set(progress);
+        connections.0.push_back(connected);
+        task
+    }
+
+    fn of(connections: &Connections, last: u8) -> usize {
+        let peer = Some(std::net::IpAddr::from([192, 0, 2, last]).into());
+        connections.0.iter().filter(|connected| connected.peer == peer).count()
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_and_reads_nothing_keeps_nobody_out() {
+        let mut connections = Connections::default();
+        // Two listen to events, one asks slowly, and two others take all that there is.
+        let listeners: Vec<_> = (0..2).map(|_| connect(&mut connections, 1, Progress::LISTENS)).collect();
+        let slow = connect(&mut connections, 2, Progress::ASKED);
+        for _ in 0..MAX_CONNECTIONS {
+            connect(&mut connections, 3, Progress::ASKED);
+            connect(&mut connections, 4, Progress::ASKED);
+        }
+        assert_eq!(connections.0.len(), MAX_CONNECTIONS);
+        assert!(of(&connections, 3).abs_diff(of(&connections, 4)) <= 1, "the two hold each other down");
+        assert_eq!((of(&connections, 1), of(&connections, 2)), (2, 1));
+        let probe = connect(&mut connections, 5, Progress::ASKED);
+        connect(&mut connections, 3, Progress::ASKED);
+        for kept in listeners.iter().chain([&slow, &probe]) {
+            assert!(!kept.is_finished());
+        }
+        assert_eq!(of(&connections, 5), 1);
+    }
+
+    #[tokio::test]
+    async fn who_has_asked_nothing_makes_room_first() {
+        let mut connections = Connections::default();
+        for _ in 1..MAX_CONNECTIONS {
+            connect(&mut connections, 3, Progress::ASKED);
+        }
+        connect(&mut connections, 4, Progress::SILENT);
+        connect(&mut connections, 5, Progress::ASKED);
+        assert_eq!([3, 4, 5].map(|last| of(&connections, last)), [MAX_CONNECTIONS - 1, 0, 1]);
     }
 }

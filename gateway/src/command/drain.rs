@@ -80,8 +80,8 @@ pub fn resume(args: &ResumeArgs, out: &mut dyn Write) -> Result<(), Failure> {
     say(args.at.json, machine, &state, out)
 }
 
-fn done(Answer { is_done, body }: Answer) -> Result<Value, Failure> {
-    if is_done { Ok(body) } else { Err(Failure::Failed(body["message"].as_str().unwrap_or_default().to_owned())) }
+fn done(answer: Answer) -> Result<Value, Failure> {
+    if answer.is_done { Ok(answer.body) } else { Err(Failure::Failed(answer.refusal())) }
 }
 
 fn jobs(state: &Value) -> u64 {

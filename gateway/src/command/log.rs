@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::operator::{Answer, At};
+use super::operator::{At, clean};
 use super::{Failure, write_json};
 use crate::config::{duration_text, parse_duration};
 use crate::log_filter;
@@ -47,18 +47,18 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     query.extend(args.filter.as_deref().map(|filter| ("filter", filter)));
     query.extend(lasts.as_deref().map(|lasts| ("for", lasts)));
     let is_change = args.reset || args.filter.is_some();
-    let Answer { is_done, body } = args.at.ask(if is_change { "POST" } else { "GET" }, "/log", &query)?;
-    if !is_done {
-        return Err(Failure::Failed(body["message"].as_str().unwrap_or_default().to_owned()));
+    let answer = args.at.ask(if is_change { "POST" } else { "GET" }, "/log", &query)?;
+    if !answer.is_done {
+        return Err(Failure::Failed(answer.refusal()));
     }
-    say(args.at.json, &body, out)
+    say(args.at.json, &answer.body, out)
 }
 
 fn say(json: bool, body: &Value, out: &mut dyn Write) -> Result<(), Failure> {
     if json {
         return write_json(out, body);
     }
-    let text = |key: &str| body[key].as_str();
+    let text = |key: &str| body[key].as_str().map(clean);
     write!(out, "{}", text("filter").unwrap_or_default())?;
     if let (Some(lasts), Some(then)) = (text("for"), text("then")) {
         write!(out, " for {lasts}, then {then}")?;

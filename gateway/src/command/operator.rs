@@ -1,5 +1,7 @@
 //! How `reload`, `drain`, `resume`, `log` and `top` reach a gateway that runs: one request to its admin port.
 
+mod terminal;
+
 use std::fmt::{self, Write as _};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
@@ -19,6 +21,10 @@ use zeroize::Zeroizing;
 use super::Failure;
 use super::tls_files::TlsFiles;
 use crate::config::provider;
+
+pub(super) use terminal::{clean, clean_all};
+
+use terminal::clean_lines;
 
 /// How long connecting may take, and how long each step of the request.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -93,8 +99,15 @@ pub(super) type Stream = Box<dyn BufRead + Send>;
 pub(super) struct Answer {
     /// Whether it has done what it was asked to.
     pub(super) is_done: bool,
-    /// A JSON object.
+    /// A JSON object, with no text in it that a terminal would obey. Texts may have several lines.
     pub(super) body: Value,
+}
+
+impl Answer {
+    /// What it said instead of doing what it was asked to, on one line.
+    pub(super) fn refusal(&self) -> String {
+        clean(self.body["message"].as_str().unwrap_or_default())
+    }
 }
 
 impl At {
@@ -198,9 +211,7 @@ impl At {
             Admin::Unix(path) => unix(path).map(|stream| Box::new(stream) as _),
             Admin::Tls(endpoint) => {
                 let session = self.session(endpoint)?;
-                let stream = (endpoint.host.as_str(), endpoint.port)
-                    .to_socket_addrs()
-                    .and_then(|mut addresses| tcp(addresses.next().ok_or(io::ErrorKind::NotFound)?));
+                let stream = (endpoint.host.as_str(), endpoint.port).to_socket_addrs().and_then(any_of);
                 stream.map(|stream| Box::new(StreamOwned::new(session, stream)) as _)
             }
         })
@@ -228,6 +239,18 @@ fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
     stream.set_read_timeout(Some(STEP_TIMEOUT))?;
     stream.set_write_timeout(Some(STEP_TIMEOUT))?;
     Ok(stream)
+}
+
+/// Connects to the first of a name's addresses that answers: a name may have one of IPv6 that leads nowhere.
+fn any_of(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
+    let mut failed = io::Error::from(io::ErrorKind::NotFound);
+    for address in addresses {
+        match tcp(address) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
 }
 
 fn unix(path: &Path) -> io::Result<UnixStream> {
@@ -288,12 +311,13 @@ fn read(answer: &[u8]) -> Option<Answer> {
     let text = std::str::from_utf8(answer).ok()?;
     let (head, body) = text.split_once("\r\n\r\n")?;
     let status = status(head)?;
-    let body: Value = match serde_json::from_str(body) {
+    let mut body: Value = match serde_json::from_str(body) {
         Ok(body @ Value::Object(_)) => body,
         // Said in a sentence: a request that is not allowed, or not known.
         _ if status >= 400 => serde_json::json!({ "message": body.trim() }),
         _ => return None,
     };
+    clean_all(&mut body, clean_lines);
     Some(Answer { is_done: status == 200, body })
 }
 
@@ -311,6 +335,29 @@ mod tests {
         for none in [&b""[..], b"SSH-2.0-OpenSSH", b"HTTP/1.1 200 OK\r\n\r\nhello", b"HTTP/1.1 200 OK\r\n\r\n{\"jobs"] {
             assert!(read(none).is_none(), "{none:?}");
         }
+    }
+
+    #[test]
+    fn whoever_answers_has_no_terminal_do_anything() {
+        let hostile = "no\u{1b}[2J\u{9b}31m\u{202e}\nmachine hsm-a takes jobs";
+        let refused = read(format!("HTTP/1.1 403 Forbidden\r\n\r\n{hostile}\n").as_bytes()).expect("an answer");
+        assert_eq!(refused.refusal(), "no\u{fffd}[2J\u{fffd}31m\u{fffd} machine hsm-a takes jobs");
+        let body = serde_json::json!({ "message": hostile, "problems": [{ "what": hostile }] });
+        let told = read(format!("HTTP/1.1 400 Bad Request\r\n\r\n{body}").as_bytes()).expect("an answer");
+        let shown = "no\u{fffd}[2J\u{fffd}31m\u{fffd}\nmachine hsm-a takes jobs";
+        assert_eq!(told.body, serde_json::json!({ "message": shown, "problems": [{ "what": shown }] }));
+    }
+
+    #[test]
+    fn each_address_of_a_name_is_tried() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let there = listener.local_addr().expect("bound");
+        // Nobody listens at port 0.
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let reached = any_of([nowhere, there].into_iter()).expect("one of them answers");
+        assert_eq!(reached.peer_addr().expect("connected"), there);
+        assert!(any_of([nowhere].into_iter()).is_err());
+        assert_eq!(any_of(std::iter::empty()).expect_err("there is none").kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use serde_json::Value;
 
-use super::operator::{Answer, At};
+use super::operator::{Answer, At, clean};
 use super::{Failure, write_json};
 
 /// Have the gateway read its configuration again
@@ -34,7 +34,8 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     writeln!(out, "reloaded")?;
     for what in ["machines", "worlds"] {
         for how in ["added", "removed"] {
-            let names: Vec<&str> = body[what][how].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            let names = body[what][how].as_array().into_iter().flatten().filter_map(Value::as_str);
+            let names: Vec<_> = names.map(clean).collect();
             if !names.is_empty() {
                 writeln!(out, "{what} {how}: {}", names.join(", "))?;
             }

@@ -52,7 +52,7 @@ pub struct MachineLook {
 }
 
 impl State {
-    /// The shard now. There is one who looks: rates are since the last time.
+    /// The shard now. The sampler is the only one who looks: rates are since the last time, and one more would take them away from it.
     pub fn look(&mut self, now: Instant) -> Look {
         let report = self.report();
         let since = now.saturating_duration_since(std::mem::replace(&mut self.looked, now)).as_secs_f64();

@@ -64,7 +64,7 @@ enum ExportError {
     #[error("the address can not be used: {0}")]
     Address(tonic::transport::Error),
     /// The collector can't be reached, or answers that it can't take them.
-    #[error("{}{}", .0.message(), causes(.0))]
+    #[error("{}", told(.0))]
     Refused(Box<tonic::Status>),
 }
 
@@ -97,11 +97,14 @@ impl ExportError {
     }
 }
 
-/// What lies below a status, such as "connection refused".
-fn causes(status: &tonic::Status) -> String {
+/// What a status says, and what lies below it, such as "connection refused": on one line and not for long, since the collector may have
+/// written all of it.
+fn told(status: &tonic::Status) -> String {
     let first = std::error::Error::source(status);
     let causes = std::iter::successors(first, |error| error.source());
-    causes.map(|cause| format!(": {cause}")).collect::<Vec<_>>().concat()
+    let causes = causes.map(|cause| format!(": {cause}")).collect::<Vec<_>>().concat();
+    let said = format!("{}{causes}", status.message()).escape_debug().to_string();
+    cut(&said).to_owned()
 }
 
 /// A batch that was taken from the queue and is with nobody yet. Dropping it counts its spans as dropped.
@@ -291,4 +294,19 @@ async fn read(file: &Path, limit: u64) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     opened.take(limit).read_to_end(&mut bytes).await.map_err(failed)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::MAX_TEXT;
+
+    #[test]
+    fn what_a_collector_says_makes_no_line_of_its_own() {
+        let refused = |said: &str| ExportError::Refused(Box::new(tonic::Status::unavailable(said))).to_string();
+        assert_eq!(refused("it is full: try again"), "it is full: try again");
+        let hostile = "no\n2026-01-01 INFO all is well\u{1b}[2J\u{9b}31m\u{202e}";
+        assert_eq!(refused(hostile), "no\\n2026-01-01 INFO all is well\\u{1b}[2J\\u{9b}31m\\u{202e}");
+        assert_eq!(refused(&"a".repeat(100_000)).len(), MAX_TEXT);
+    }
 }

@@ -1,8 +1,10 @@
 //! Between the shards and the exporter: spans that wait, and what became of the others.
 //!
 //! A shard locks it once for each call that ended sampled jobs, and wakes the exporter only where a whole batch waits: what is less is
-//! fetched when the exporter's time has come. Nothing waits for room: what does not fit is dropped and counted.
+//! fetched when the exporter's time has come. Nothing waits for room: what does not fit is dropped and counted. However many wait, a
+//! shard waits no longer for the lock: spans lie in the batches in which they leave, and the exporter moves none.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -16,7 +18,7 @@ pub(super) const BATCH: usize = 512;
 /// Spans that wait to be exported.
 #[derive(Debug)]
 pub(super) struct Queue {
-    waiting: Mutex<Vec<Span>>,
+    waiting: Mutex<Waiting>,
     /// How many may wait.
     limit: usize,
     /// Notified when a batch waits.
@@ -24,6 +26,34 @@ pub(super) struct Queue {
     dropped: AtomicU64,
     exported: AtomicU64,
     failed: AtomicU64,
+}
+
+/// In the order in which they came.
+#[derive(Debug)]
+struct Waiting {
+    /// [`BATCH`] spans in each.
+    full: VecDeque<Vec<Span>>,
+    /// Those after them: fewer than a batch, with room for a whole one.
+    last: Vec<Span>,
+}
+
+impl Waiting {
+    fn len(&self) -> usize {
+        self.full.len() * BATCH + self.last.len()
+    }
+
+    /// Takes in all of these.
+    fn append(&mut self, spans: &mut Vec<Span>) {
+        let mut spans = spans.drain(..);
+        loop {
+            let room = BATCH - self.last.len();
+            self.last.extend(spans.by_ref().take(room));
+            if self.last.len() < BATCH {
+                return;
+            }
+            self.full.push_back(std::mem::replace(&mut self.last, Vec::with_capacity(BATCH)));
+        }
+    }
 }
 
 /// What became of spans since the gateway began.
@@ -40,7 +70,8 @@ pub struct SpanCounts {
 impl Queue {
     pub(super) fn new(limit: usize) -> Self {
         let (dropped, exported, failed) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-        Self { waiting: Mutex::default(), limit, has_batch: Notify::new(), dropped, exported, failed }
+        let waiting = Mutex::new(Waiting { full: VecDeque::new(), last: Vec::with_capacity(BATCH) });
+        Self { waiting, limit, has_batch: Notify::new(), dropped, exported, failed }
     }
 
     /// How many may wait.
@@ -68,11 +99,10 @@ impl Queue {
 
     /// Takes up to [`BATCH`] spans, those that have waited longest.
     pub(super) fn take(&self) -> Vec<Span> {
+        // Made before the lock is taken, so that no shard has to make room for what comes next.
+        let empty = Vec::with_capacity(BATCH);
         let mut waiting = self.lock();
-        if waiting.len() <= BATCH {
-            return std::mem::take(&mut *waiting);
-        }
-        waiting.drain(..BATCH).collect()
+        waiting.full.pop_front().unwrap_or_else(|| std::mem::replace(&mut waiting.last, empty))
     }
 
     pub(super) fn dropped(&self, count: usize) {
@@ -92,7 +122,7 @@ impl Queue {
         SpanCounts { exported: read(&self.exported), dropped: read(&self.dropped), failed: read(&self.failed) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Span>> {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -116,5 +146,41 @@ mod tests {
         assert_eq!((first.len(), first[0].start, first[BATCH - 1].start), (BATCH, 0, BATCH as u64 - 1));
         assert_eq!(queue.take().len(), 10);
         assert!(queue.take().is_empty());
+    }
+
+    #[test]
+    fn whatever_is_handed_over_at_once_leaves_in_batches_and_in_order() {
+        const LIMIT: usize = 5 * BATCH + 7;
+        let queue = Queue::new(LIMIT);
+        let (mut given, mut taken) = (0..u64::MAX, 0);
+        let mut hand_over = |count: usize| queue.push(&mut given.by_ref().take(count).map(span).collect());
+        let mut take = |count: usize| {
+            let batch = queue.take();
+            assert!(batch.iter().zip(taken..).all(|(span, number)| span.start == number), "the oldest leave first");
+            taken += batch.len() as u64;
+            assert_eq!(batch.len(), count);
+        };
+        hand_over(1);
+        take(1);
+        hand_over(BATCH);
+        take(BATCH);
+        take(0);
+        hand_over(BATCH - 1);
+        hand_over(2 * BATCH + 2);
+        take(BATCH);
+        hand_over(BATCH - 2);
+        for count in [BATCH, BATCH, BATCH - 1, 0] {
+            take(count);
+        }
+        // One at a time and all at once there is as much room, and again when it was taken.
+        for count in [1, LIMIT + 9] {
+            for _ in 0..LIMIT.div_ceil(count) {
+                hand_over(count);
+            }
+            for count in [BATCH; 5].into_iter().chain([7, 0]) {
+                take(count);
+            }
+        }
+        assert_eq!(queue.counts(), SpanCounts { dropped: 9, ..SpanCounts::default() });
     }
 }

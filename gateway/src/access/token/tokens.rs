@@ -59,7 +59,11 @@ enum State {
     /// The configuration has no `[token]`.
     Off,
     /// There are no keys yet.
-    Waiting(Token),
+    Waiting {
+        token: Token,
+        /// Since when they are wanted.
+        since: Instant,
+    },
     /// There are.
     On {
         token: Token,
@@ -92,7 +96,7 @@ pub struct TokenCounts {
     pub failed_reads: u64,
     /// How many keys there are.
     pub keys: usize,
-    /// How old they are; `None` where there are none.
+    /// How old they are, or for how long they have been waited for where there are none; `None` where none are wanted.
     pub age: Option<Duration>,
 }
 
@@ -117,7 +121,7 @@ impl Tokens {
     }
 
     /// Goes by another configuration from now on, after a reload. Keys from the same place are kept until they are read anew,
-    /// which is at once.
+    /// which is at once; where they are still waited for, that goes on.
     pub fn reconfigure(&self, token: Option<Token>) {
         let mut state = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
         *state = match (&**state, token) {
@@ -125,6 +129,9 @@ impl Tokens {
             (State::On { token: old, verifier, read, .. }, Some(new)) if old.has_keys_of(&new) => {
                 let verifier = Verifier::new(new.settings.clone(), verifier.keys().clone());
                 Arc::new(State::On { token: new, verifier, read: *read, cache: RwLock::default() })
+            }
+            (State::Waiting { token: old, since }, Some(new)) if old.has_keys_of(&new) => {
+                Arc::new(State::Waiting { token: new, since: *since })
             }
             (_, new) => Arc::new(State::new(new)),
         };
@@ -154,7 +161,7 @@ impl Tokens {
         let state = self.state();
         let (token, verifier, read, cache) = match &*state {
             State::Off => return Err(TokenError::NotTaken),
-            State::Waiting(_) => return Err(TokenError::NoKeys),
+            State::Waiting { .. } => return Err(TokenError::NoKeys),
             State::On { token, verifier, read, cache } => (token, verifier, read, cache),
         };
         let bearer = bearer(authorization).ok_or(TokenError::NotBearer)?;
@@ -187,7 +194,8 @@ impl Tokens {
         let Counts { accepted, refused, reads, failed_reads } = &self.shared.counts;
         let (keys, age) = match &*self.state() {
             State::On { verifier, read, .. } => (verifier.keys().len(), Some(read.elapsed())),
-            State::Off | State::Waiting(_) => (0, None),
+            State::Waiting { since, .. } => (0, Some(since.elapsed())),
+            State::Off => (0, None),
         };
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         TokenCounts {
@@ -250,7 +258,7 @@ impl Tokens {
         match result {
             Ok(keys) => {
                 counts.reads.fetch_add(1, Ordering::Relaxed);
-                let is_first = matches!(**state, State::Waiting(_));
+                let is_first = matches!(**state, State::Waiting { .. });
                 let (count, notes) = (keys.len(), keys.notes().join("; "));
                 if is_first && !notes.is_empty() {
                     tracing::warn!(%source, keys = count, "some of the token keys can not be used: {notes}");
@@ -272,7 +280,7 @@ impl Tokens {
                         let age = read.elapsed();
                         tracing::warn!(%source, %error, ?age, untold, stale = ?token.stale, "the token keys could not be read; the last ones stay in use until they are stale");
                     }
-                    State::Off | State::Waiting(_) => {
+                    State::Off | State::Waiting { .. } => {
                         tracing::warn!(%source, %error, untold, "the token keys could not be read; all tokens are refused until they are");
                     }
                 }
@@ -291,13 +299,13 @@ impl Tokens {
 
 impl State {
     fn new(token: Option<Token>) -> Self {
-        token.map_or(Self::Off, Self::Waiting)
+        token.map_or(Self::Off, |token| Self::Waiting { token, since: Instant::now() })
     }
 
     fn token(&self) -> Option<&Token> {
         match self {
             Self::Off => None,
-            Self::Waiting(token) | Self::On { token, .. } => Some(token),
+            Self::Waiting { token, .. } | Self::On { token, .. } => Some(token),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What is shown of the gateway itself: its limits, who is let in, its audit log, its process.
+//! What is shown of the gateway itself: its limits, who is let in, its audit log, its traces, its process.
 
 use super::Metric;
 use super::labels::{
@@ -63,18 +63,12 @@ pub(super) const WAYS_IN: &[Metric] = &[
     Metric::gauge(
         "seeway_token_keys_age_seconds",
         &[],
-        "How long ago the provider's keys were read; 0 where there are none",
-        "it grows while they can not be read; after `token.stale` all tokens are refused",
+        "How long ago the provider's keys were read, or, where none ever were, were first wanted; 0 without [token]",
+        "it grows while they can not be read; after `token.stale` all tokens are refused, and until then as well where `seeway_token_keys` is 0",
     ),
 ];
 
 pub(super) const AUDIT: &[Metric] = &[
-    Metric::counter(
-        "seeway_spans_total",
-        &[SPANS],
-        "Spans of sampled jobs: sent to the collector, dropped for want of room, or lost because it refused them or was away",
-        "`failed`: the collector of [spans](tracing.md) is away or refuses; `dropped`: it is too slow, or `trace.sample_ratio` too large. No job suffers",
-    ),
     Metric::counter(
         "seeway_audit_records_total",
         &[RECORDED],
@@ -118,6 +112,13 @@ pub(super) const AUDIT: &[Metric] = &[
         "`audit.buffer`; only a reload changes it",
     ),
 ];
+
+pub(super) const TRACES: &[Metric] = &[Metric::counter(
+    "seeway_spans_total",
+    &[SPANS],
+    "Spans of sampled jobs: sent to the collector, dropped for want of room, or lost because it refused them or was away",
+    "`failed`: the collector of [spans](tracing.md) is away or refuses; `dropped`: it is too slow, or `trace.sample_ratio` too large. No job suffers",
+)];
 
 pub(super) const GATEWAY: &[Metric] = &[
     Metric::gauge(

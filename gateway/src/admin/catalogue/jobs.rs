@@ -96,7 +96,7 @@ pub(super) const CALLERS: &[Metric] = &[
         "seeway_callers_refused_total",
         &[],
         "Connections closed at once because of limits.callers or limits.peer_callers",
-        "raise the limit, or find who opens so many; the first is in the log",
+        "raise the limit, or find who opens so many; one in ten seconds is in the log, with its address or user",
     ),
     Metric::counter(
         "seeway_callers_late_total",
@@ -108,7 +108,7 @@ pub(super) const CALLERS: &[Metric] = &[
         "seeway_callers_broken_total",
         &[],
         "Legacy connections closed because what they sent was no message",
-        "somebody speaks another protocol there; one a second is in the log, with its address",
+        "somebody speaks another protocol there; one in ten seconds is in the log, with its address",
     ),
     Metric::gauge(
         "seeway_pipes",

@@ -19,9 +19,12 @@ const isCalm = matchMedia("(prefers-reduced-motion: reduce)");
 let source = null;
 let retry = RETRY_FIRST;
 let heard = 0;
+// What is shown; and the process and the points that were heard last, which are others while updates are paused.
 let latest = null;
+let started = null;
 let points = [];
-let isPaused = false;
+// The points that are shown while updates are paused.
+let held = null;
 let isLost = false;
 let plotted = 0;
 let known = new Map();
@@ -51,6 +54,8 @@ function listen() {
     retry = RETRY_FIRST;
     hear(JSON.parse(event.data));
   });
+  // Nobody may listen for ever: whoever comes again is heard at once, and nobody needs to be told.
+  source.addEventListener("end", listen);
   source.addEventListener("error", lost);
 }
 
@@ -72,30 +77,33 @@ function tellStream() {
   at.classList.toggle("lost", isLost);
   const since = latest ? clock(latest.time) : null;
   if (isLost) say(at, since ? `No news since ${since}: trying again` : "The gateway does not answer: trying again");
-  else if (isPaused) say(at, `Paused at ${since ?? "the start"}`);
+  else if (held) say(at, `Paused at ${since ?? "the start"}`);
   else say(at, since ? `Live, ${since}` : "Connecting");
 }
 
 async function hear(now) {
-  const isNew = isLost || !latest || latest.process.started !== now.process.started;
+  const isNew = isLost || started !== now.process.started;
   if (isLost) announce("The gateway answers again.");
   isLost = false;
+  started = now.process.started;
   if (isNew) await remember();
   if (points.at(-1)?.time !== now.time) points.push(pointOf(now));
   while (points.length && points[0].time < now.time - REMEMBERED) points.shift();
   tellChanges(now);
-  if (!isPaused) latest = now;
+  if (held) { tellStream(); return; }
+  latest = now;
   draw();
 }
 
-// The same as the gateway keeps: see docs/console.md.
-function pointOf({ time, jobs, worlds, machines }) {
+// The same as the gateway keeps: see docs/console.md. Of the first moment nobody knows the rates.
+function pointOf({ time, interval, jobs, worlds, machines }) {
+  const rate = (value) => (interval > 0 ? value : null);
   const times = (of) => (of ? [of.p50, of.p99, of.p999] : [null, null, null]);
   return {
     time,
-    all: [jobs.per_second, jobs.in_flight, jobs.queued, ...times(jobs.seconds)],
-    worlds: Object.fromEntries(worlds.map((world) => [world.name, [world.jobs_per_second, world.queued, ...times(world.seconds)]])),
-    machines: Object.fromEntries(machines.map((machine) => [machine.name, [machine.jobs_per_second, machine.in_flight, ...times(machine.machine_seconds)]])),
+    all: [rate(jobs.per_second), jobs.in_flight, jobs.queued, ...times(jobs.seconds)],
+    worlds: Object.fromEntries(worlds.map((world) => [world.name, [rate(world.jobs_per_second), world.queued, ...times(world.seconds)]])),
+    machines: Object.fromEntries(machines.map((machine) => [machine.name, [rate(machine.jobs_per_second), machine.in_flight, ...times(machine.machine_seconds)]])),
   };
 }
 
@@ -134,12 +142,12 @@ function draw() {
   if (page === "missing") return;
   const withPlots = !isCalm.matches || Date.now() - plotted >= CALM;
   if (withPlots) plotted = Date.now();
-  pages[page].show(latest, withPlots ? points.filter(({ time }) => time <= latest.time) : null, is);
+  pages[page].show(latest, withPlots ? (held ?? points).filter(({ time }) => time <= latest.time) : null, is);
 }
 
 byId("pause").addEventListener("click", () => {
-  isPaused = !isPaused;
-  byId("pause").setAttribute("aria-pressed", String(isPaused));
+  held = held ? null : [...points];
+  byId("pause").setAttribute("aria-pressed", String(held !== null));
   tellStream();
 });
 

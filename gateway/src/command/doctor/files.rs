@@ -7,6 +7,8 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+
 use super::finding::Finding;
 use crate::config::{Config, HardserverAddress};
 
@@ -83,7 +85,7 @@ fn written_by_others(check: &'static str, file: &Path) -> Option<Finding> {
 /// Whether the gateway can read a file. Root's own question is answered by its mode, since root itself may read all.
 fn owner(file: &Path, runner: Runner) -> Option<Finding> {
     let metadata = file.metadata().ok()?;
-    if runner.uid == 0 || metadata.is_dir() || can(&metadata, runner, 0o4) {
+    if runner.uid == 0 || metadata.is_dir() || can(file, &metadata, runner, Access::READ_OK) {
         return None;
     }
     let what = format!(
@@ -95,14 +97,19 @@ fn owner(file: &Path, runner: Runner) -> Option<Finding> {
     Some(Finding::failed("file", file.display(), what, format!("run: chown {} {}", runner.uid, file.display())))
 }
 
-/// Whether a user has the right `bit` (4 read, 2 write, 1 search) by its owner, its group, or as anybody.
-fn can(metadata: &Metadata, runner: Runner, bit: u32) -> bool {
+/// Whether the gateway may read or write a file. Where it runs as whoever runs this, the kernel says so, which knows all its groups and
+/// the file's access list. Where root becomes another user, that has its own group and no other, and it goes by the mode.
+fn can(file: &Path, metadata: &Metadata, runner: Runner, right: Access) -> bool {
+    if runner.uid == rustix::process::geteuid().as_raw() {
+        return accessat(CWD, file, right, AtFlags::EACCESS).is_ok();
+    }
+    let bit = if right == Access::WRITE_OK { 0o2 } else { 0o4 };
     let shift = match (metadata.uid() == runner.uid, metadata.gid() == runner.gid) {
         (true, _) => 6,
         (false, true) => 3,
         (false, false) => 0,
     };
-    runner.uid == 0 || metadata.mode() >> shift & bit != 0
+    metadata.mode() >> shift & bit != 0
 }
 
 /// The folders that lead to a file: where anybody can exchange one of them, the file's own mode is worth nothing.
@@ -127,7 +134,7 @@ fn socket(path: &Path, config: &Config, runner: Runner) -> Finding {
         let what = format!("its folder {} is not there", folder.display());
         return Finding::failed(CHECK, path.display(), what, "make it; under systemd, RuntimeDirectory= does");
     };
-    if !can(&metadata, runner, 0o2) {
+    if !can(folder, &metadata, runner, Access::WRITE_OK) {
         let what = format!("user {}, whom the gateway runs as, can not make it in {}", runner.uid, folder.display());
         return Finding::failed(CHECK, path.display(), what, format!("run: chown {} {}", runner.uid, folder.display()));
     }
@@ -154,4 +161,50 @@ fn socket(path: &Path, config: &Config, runner: Runner) -> Finding {
         return Finding::warning(CHECK, path.display(), what, "write socket_mode = \"0660\", and name a socket_group");
     }
     Finding::ok(CHECK, path.display(), format!("group {group} can come to it"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{Permissions, set_permissions};
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+
+    use rustix::process::{Gid, Uid, geteuid};
+    use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
+
+    use super::*;
+
+    #[test]
+    fn who_is_in_a_files_group_can_read_it_and_who_becomes_somebody_else_is_in_none() {
+        const SOMEBODY: u32 = 64_999;
+        const GROUP: u32 = 64_998;
+        // Only root can make somebody else's files, and be somebody else.
+        if !geteuid().is_root() {
+            return;
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let key = folder.path().join("key");
+        std::fs::write(&key, "a key").expect("written");
+        let mode = |path: &Path, mode| set_permissions(path, Permissions::from_mode(mode)).expect("it is ours");
+        mode(&key, 0o640);
+        mode(folder.path(), 0o770);
+        for path in [folder.path(), key.as_path()] {
+            chown(path, None, Some(GROUP)).expect("root may");
+        }
+        let runner = Runner { uid: SOMEBODY, gid: SOMEBODY };
+        let rights = move || {
+            let can = |path: &Path, right| can(path, &path.metadata().expect("there"), runner, right);
+            let parent = key.parent().expect("it has one");
+            [can(&key, Access::READ_OK), can(&key, Access::WRITE_OK), can(parent, Access::WRITE_OK)]
+        };
+        let of_root = rights();
+        // Who somebody is, is a thread's own for the kernel.
+        let of_member = std::thread::spawn(move || {
+            set_thread_groups(&[Gid::from_raw(GROUP)]).expect("root may");
+            set_thread_gid(Gid::from_raw(SOMEBODY)).expect("root may");
+            set_thread_uid(Uid::from_raw(SOMEBODY)).expect("root may");
+            rights()
+        });
+        assert_eq!(of_root, [false; 3]);
+        assert_eq!(of_member.join().expect("no panic"), [true, false, true]);
+    }
 }

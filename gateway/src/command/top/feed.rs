@@ -94,7 +94,7 @@ pub(super) fn not_understood(error: &serde_json::Error) -> String {
     format!("the gateway's state is not understood: {error}; use the gateway's own version of seeway")
 }
 
-/// The data of the next event; `None` at the end of the stream.
+/// The data of the next event; `None` at the end of the stream, which the gateway says as an event of its own where it lives on.
 fn event(stream: &mut impl BufRead) -> io::Result<Option<Value>> {
     let mut data = Vec::new();
     let mut line = Vec::new();
@@ -105,6 +105,9 @@ fn event(stream: &mut impl BufRead) -> io::Result<Option<Value>> {
         let text = text.strip_suffix(b"\r").unwrap_or(text);
         if text.is_empty() && !data.is_empty() {
             return serde_json::from_slice(&data).map(Some).map_err(io::Error::from);
+        }
+        if text.strip_prefix(b"event:").is_some_and(|name| name.trim_ascii() == b"end") {
+            return Ok(None);
         }
         if let Some(more) = text.strip_prefix(b"data:") {
             data.extend_from_slice(more);
@@ -167,5 +170,7 @@ mod tests {
         let mut next = || event(&mut stream).expect("read").map(|value| value["a"].clone());
         assert_eq!([next(), next(), next()], [Some(1.into()), Some(2.into()), None], "the last one was not whole");
         assert!(event(&mut &b"data: {\n\n"[..]).is_err());
+        let ended = event(&mut &b"event: end\ndata: {}\n\nevent: state\ndata: {\"a\":1}\n\n"[..]);
+        assert!(ended.expect("read").is_none(), "it is no state");
     }
 }

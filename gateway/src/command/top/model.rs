@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::seen::{Plots, Seen};
 use super::tables::{Table, tables};
-use super::text::clean;
 use crate::admin::state::{Happening, Machine};
+use crate::command::operator::clean;
 
 /// After how long without news what is shown is said to be old: the gateway speaks each second.
 const OLD: Duration = Duration::from_secs(3);

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde_json::Value;
 
-use super::text::clean_all;
 use crate::admin::state::{Happening, State};
+use crate::command::operator::{clean, clean_all};
 
 /// How many points a plot remembers: five minutes, as the gateway does.
 const POINTS: usize = 300;
@@ -22,7 +22,7 @@ pub(super) struct Seen {
 impl Seen {
     /// What `/api/state` said, with no text in it that a terminal would obey.
     pub(super) fn read(mut value: Value) -> Result<Self, serde_json::Error> {
-        clean_all(&mut value);
+        clean_all(&mut value, clean);
         let may_change = value["may_change"] == true;
         let why_not = value["why_not"].as_str().map(str::to_owned);
         Ok(Self { may_change, why_not, state: serde_json::from_value(value)? })
@@ -31,7 +31,7 @@ impl Seen {
 
 /// What `/api/machines/NAME/history` said, the newest first.
 pub(super) fn happenings(mut value: Value) -> Result<Vec<Happening>, serde_json::Error> {
-    clean_all(&mut value);
+    clean_all(&mut value, clean);
     let mut history: Vec<_> = serde_json::from_value(value["history"].take())?;
     history.reverse();
     Ok(history)
@@ -69,7 +69,7 @@ pub(super) struct Plots {
 impl Plots {
     /// From what the gateway remembers: `/api/history`. What is not understood of it is left out.
     pub(super) fn read(mut points: Value) -> Self {
-        clean_all(&mut points);
+        clean_all(&mut points, clean);
         let mut plots = Self::default();
         for point in points.as_array().into_iter().flatten() {
             plots.latest = point["time"].as_f64().unwrap_or_default();
@@ -133,6 +133,10 @@ mod tests {
             plots.push(&seen(f64::from(second)));
         }
         assert_eq!((plots.all.rates.len(), plots.machines["hsm-a"].rates.len()), (POINTS, POINTS));
+        let first = json!({ "time": 1.0, "all": [null, 0, 0, 0.1, 0.2, 0.3], "machines": { "hsm-a": [null, 1, 0.1, 0.2, 0.3] } });
+        let plots = Plots::read(json!([first, point(2.0)]));
+        assert_eq!(plots.all.rates, [None, Some(2.0)], "of the first second nobody knows it");
+        assert_eq!(plots.machines["hsm-a"].rates, [None, Some(2.0)]);
         assert!(Plots::read(json!("nothing")).all.rates.is_empty());
     }
 }

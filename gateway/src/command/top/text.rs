@@ -1,52 +1,12 @@
-//! How numbers, times and other people's text look on a terminal. `tables` and `draw` use it.
+//! How numbers and times look on a terminal. `tables` and `draw` use it.
 
 use std::time::Duration;
-
-use serde_json::Value;
 
 /// What stands for what is not known.
 pub(super) const NONE: &str = "-";
 
 /// What a plot is made of, from the lowest to the highest.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-
-/// A text that moves no cursor, changes no colour and turns no direction, whoever wrote it.
-pub(super) fn clean(text: &str) -> String {
-    text.chars()
-        .map(|letter| match letter {
-            '\t' | '\n' | '\r' => ' ',
-            letter if letter.is_control() => '\u{fffd}',
-            // Without a width, or for the direction of what follows.
-            '\u{ad}'
-            | '\u{61c}'
-            | '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{feff}'
-            | '\u{fff9}'..='\u{fffb}'
-            | '\u{e0000}'..='\u{e007f}' => '\u{fffd}',
-            letter => letter,
-        })
-        .collect()
-}
-
-/// The same for every text in what a gateway said.
-pub(super) fn clean_all(value: &mut Value) {
-    match value {
-        Value::String(text) => *text = clean(text),
-        Value::Array(values) => values.iter_mut().for_each(clean_all),
-        Value::Object(fields) => {
-            *fields = std::mem::take(fields)
-                .into_iter()
-                .map(|(name, mut value)| {
-                    clean_all(&mut value);
-                    (clean(&name), value)
-                })
-                .collect();
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
-    }
-}
 
 /// Something for each second.
 pub(super) fn rate(per_second: f64) -> String {
@@ -127,18 +87,6 @@ pub(super) fn plot(values: &[Option<f64>], width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nothing_that_moves_a_cursor_is_left_of_a_text() {
-        let hostile = "a\u{1b}[2J\u{7}\u{9b}31m\u{202e}b\u{200b}\r\n\tc\u{7f}";
-        let text = clean(hostile);
-        assert!(!text.contains(char::is_control), "{text:?}");
-        assert_eq!(text, "a\u{fffd}[2J\u{fffd}\u{fffd}31m\u{fffd}b\u{fffd}   c\u{fffd}");
-        assert_eq!(clean("hsm-a Größe 日本"), "hsm-a Größe 日本");
-        let mut value = serde_json::json!({ "a\u{1b}": ["\u{1b}", { "b": "\u{7}", "c": 1 }] });
-        clean_all(&mut value);
-        assert_eq!(value, serde_json::json!({ "a\u{fffd}": ["\u{fffd}", { "b": "\u{fffd}", "c": 1 }] }));
-    }
 
     #[test]
     fn numbers_are_short() {

@@ -184,6 +184,23 @@ async fn the_last_good_keys_outlast_an_outage_until_they_are_stale() {
 }
 
 #[tokio::test]
+async fn keys_that_never_came_are_as_old_as_the_wish_for_them() {
+    let server = Server::start(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n".to_vec(), false).await;
+    let config = token_config(server.url("http"));
+    let tokens = Tokens::hasty(Some(config.clone()));
+    let _task = keep_fresh(&tokens);
+    until("reading has failed often", || tokens.counts().failed_reads > 3).await;
+    let before = tokens.counts();
+    let age = before.age.expect("they are wanted");
+    assert!(before.keys == 0 && age > Duration::ZERO, "{before:?}");
+    // A reload that wants them from the same place is no new wish.
+    tokens.reconfigure(Some(Token { stale: Duration::from_secs(1), ..config }));
+    assert!(tokens.counts().age.is_some_and(|now| now >= age));
+    tokens.reconfigure(None);
+    assert_eq!(tokens.counts().age, None);
+}
+
+#[tokio::test]
 async fn what_is_no_key_set_is_said_and_not_taken() {
     let big = vec![b' '; (1 << 20) + 1];
     let server = Server::start(ok(b"{}"), false).await;
