@@ -111,6 +111,8 @@ struct Unopened {
     listeners: Vec<Listener>,
     admin: Vec<admin::Listener>,
     handover: Option<(Giver, UnixSocket, mpsc::Sender<Asked>)>,
+    /// What another gateway listens at, and nobody will any more.
+    unwanted: Vec<UnixSocket>,
     /// Another gateway's audit log, which gets its name back unless this one is opened.
     aside: Option<Aside>,
 }
@@ -138,7 +140,7 @@ impl Gateway {
         let now = Instant::now();
         let Beginning { file, inherited, takes_over } = beginning;
         let terminators = Terminators::new(&config)?;
-        let Bound { listeners, addresses, admin: admin_listeners, handover, inherited: inherited_listeners } =
+        let Bound { listeners, addresses, admin: admin_listeners, handover, inherited: inherited_listeners, unwanted } =
             bind(&config, inherited, &terminators).await?;
         // Opened now, since a process that is confined can not.
         let process = ProcessFiles::open();
@@ -216,7 +218,7 @@ impl Gateway {
             acceptors: JoinSet::new(),
             keepers,
             admin: JoinSet::new(),
-            unopened: Some(Unopened { listeners, admin: admin_listeners, handover, aside }),
+            unopened: Some(Unopened { listeners, admin: admin_listeners, handover, unwanted, aside }),
             asked,
             terminators,
             predecessor: None,
@@ -226,7 +228,10 @@ impl Gateway {
 
     /// Begins to accept callers and operators. Does nothing the second time.
     pub fn open(&mut self) {
-        let Some(Unopened { listeners, admin, handover, aside }) = self.unopened.take() else { return };
+        let Some(Unopened { listeners, admin, handover, unwanted, aside }) = self.unopened.take() else { return };
+        // Their files go with them.
+        unwanted.iter().for_each(UnixSocket::claim);
+        drop(unwanted);
         if let Some(aside) = aside {
             aside.keep();
         }

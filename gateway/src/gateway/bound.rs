@@ -32,6 +32,8 @@ pub(super) struct Bound {
     pub(super) handover: Option<(Vec<Held>, UnixSocket)>,
     /// How many sockets another gateway had bound.
     pub(super) inherited: u64,
+    /// What it listens at and this one does not.
+    pub(super) unwanted: Vec<UnixSocket>,
 }
 
 /// Begins to listen wherever the configuration says.
@@ -78,6 +80,6 @@ pub(super) async fn bind(
         None => None,
     };
     let inherited = binder.inherited.taken_over();
-    binder.inherited.all_taken()?;
-    Ok(Bound { listeners, addresses, admin, handover: binder.held.zip(handover), inherited })
+    let unwanted = Binder::unwanted(binder.inherited)?;
+    Ok(Bound { listeners, addresses, admin, handover: binder.held.zip(handover), inherited, unwanted })
 }

@@ -190,14 +190,14 @@ impl Gateway {
         tracing::error!("the gateway that takes over has ended; this one goes on in its place");
         let config = self.control.config();
         let inherited = successor.inherited().map_err(GatewayError::Retake)?;
-        let Bound { listeners, admin, handover, .. } = bind(&config, inherited, &self.terminators).await?;
+        let Bound { listeners, admin, handover, unwanted, .. } = bind(&config, inherited, &self.terminators).await?;
         let (sender, asked) = mpsc::channel(1);
         let handover = handover.map(|(held, socket)| {
             let giver = Giver::new(held, self.control.board().clone(), self.control.handovers().clone());
             giver.map(|giver| (giver, socket, sender)).map_err(GatewayError::Binary)
         });
         self.asked = asked;
-        self.unopened = Some(Unopened { listeners, admin, handover: handover.transpose()?, aside: None });
+        self.unopened = Some(Unopened { listeners, admin, handover: handover.transpose()?, unwanted, aside: None });
         self.control.end_handover().await;
         self.stop_accepting.send_replace(false);
         self.open();

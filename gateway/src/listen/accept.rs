@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::hardserver;
-use super::inherited::{Inherited, InheritedSocket, Name, Role};
+use super::inherited::{InheritError, Inherited, InheritedSocket, Name, Role};
 use super::tls::Terminator;
 use crate::access::{Identity, Users};
 use crate::audit::Audit;
@@ -92,11 +92,11 @@ impl UnixSocket {
         Ok(self.listener.accept().await?.0)
     }
 
-    /// One that is bound already. Another gateway's gets the mode and the group that this one's configuration wants.
-    fn inherited(inherited: InheritedSocket, path: &Path, access: SocketAccess) -> io::Result<Self> {
+    /// One that is bound already. Another gateway's gets the mode and the group that `access` says, if it says any.
+    fn inherited(inherited: InheritedSocket, path: &Path, access: Option<SocketAccess>) -> io::Result<Self> {
         let listener = UnixListener::from_std(inherited.socket.into())?;
         let file = std::fs::symlink_metadata(path).ok().filter(|file| file.file_type().is_socket());
-        if let Some(file) = file.as_ref().filter(|_| !inherited.is_lent) {
+        if let (Some(access), Some(file), false) = (access, &file, inherited.is_lent) {
             access.apply(path, file)?;
         }
         let inode = file.map_or(0, |file| file.ino());
@@ -198,6 +198,20 @@ impl Binder {
         }
     }
 
+    /// What was bound by somebody else and is not wanted here: the Unix sockets among it, whose files go when they are claimed and dropped.
+    ///
+    /// # Errors
+    /// Something is left that systemd has passed.
+    pub fn unwanted(inherited: Inherited) -> Result<Vec<UnixSocket>, InheritError> {
+        let sockets = inherited.left()?.into_iter().filter_map(|left| {
+            let path = left.name.path()?.to_owned();
+            // The file of one that the system does not take stays behind, as after a crash.
+            rustix::io::ioctl_fionbio(&left.socket, true).ok()?;
+            UnixSocket::inherited(left, &path, None).ok()
+        });
+        Ok(sockets.collect())
+    }
+
     /// Begins to listen on a TCP address.
     ///
     /// # Errors
@@ -230,7 +244,7 @@ impl Binder {
         let system = |error| BindError::System { address: format!("unix:{}", path.display()), error };
         let access = if role == Role::Handover { SocketAccess::OWN } else { self.access };
         let socket = match self.inherited.take(role, &HardserverAddress::Unix(path.to_owned())) {
-            Some(inherited) => UnixSocket::inherited(inherited, path, access).map_err(system)?,
+            Some(inherited) => UnixSocket::inherited(inherited, path, Some(access)).map_err(system)?,
             None => bind_unix(path, access)?,
         };
         if let Some(held) = &mut self.held {

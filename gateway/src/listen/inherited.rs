@@ -6,6 +6,7 @@ use std::fmt;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,11 @@ pub enum Role {
 pub struct Name(String);
 
 impl Name {
+    /// The Unix socket's file, where it is one's.
+    pub fn path(&self) -> Option<&Path> {
+        self.0.strip_prefix("unix:").map(Path::new)
+    }
+
     /// The name of a configured address. Port 0 stays 0: two gateways with the same file mean the same socket by it.
     pub fn of(address: &HardserverAddress) -> Self {
         match address {
@@ -121,14 +127,16 @@ impl Inherited {
         self.taken_over
     }
 
-    /// That nothing is left that systemd has passed: it would take connections that nobody serves. What another gateway had and this
-    /// one does not want is closed.
+    /// What is left: sockets that another gateway had and that this one does not want. Of systemd's none may be left: it would take
+    /// connections that nobody serves.
     ///
     /// # Errors
-    /// Something is left.
-    pub fn all_taken(self) -> Result<(), InheritError> {
-        let unwanted = self.sockets.into_iter().find(|socket| socket.role.is_none());
-        unwanted.map_or(Ok(()), |socket| Err(InheritError::Unwanted(socket.name)))
+    /// One is.
+    pub fn left(self) -> Result<Vec<InheritedSocket>, InheritError> {
+        match self.sockets.iter().find(|socket| socket.role.is_none()) {
+            Some(socket) => Err(InheritError::Unwanted(socket.name.clone())),
+            None => Ok(self.sockets),
+        }
     }
 }
 
@@ -185,18 +193,18 @@ mod tests {
         assert!(inherited.take(Role::Grpc, &HardserverAddress::Tls(address)).is_some(), "TLS is spoken later");
         assert!(inherited.take(Role::Grpc, &HardserverAddress::Tls(address)).is_none(), "once");
         assert!(inherited.take(Role::Hardserver, &anybodys).is_some());
-        inherited.all_taken().expect("nothing is left");
+        assert!(inherited.left().expect("none of systemd's").is_empty());
     }
 
     #[test]
     fn what_systemd_passes_in_vain_is_said_and_what_another_gateway_does_is_closed() {
         let mut inherited = Inherited::default();
         inherited.add(socket(Some(Role::Hardserver)).0);
-        inherited.all_taken().expect("this configuration listens elsewhere");
+        assert_eq!(inherited.left().expect("this configuration listens elsewhere").len(), 1);
         let mut inherited = Inherited::default();
         let (from_systemd, address) = socket(None);
         inherited.add(from_systemd);
-        let error = inherited.all_taken().expect_err("nobody would serve it").to_string();
+        let error = inherited.left().expect_err("nobody would serve it").to_string();
         assert!(error.contains(&Name::of(&address).to_string()) && error.contains("[listen]"), "{error}");
     }
 }

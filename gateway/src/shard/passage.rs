@@ -126,6 +126,11 @@ impl Passage {
         ended
     }
 
+    /// Whether the caller has a connection to the hardserver, is about to have one, or has lost one and does not know it yet.
+    pub(super) fn is_used(&self) -> bool {
+        self.is_connected || self.outstanding() > 0 || self.loss != Loss::Known
+    }
+
     /// How many commands have no reply yet.
     pub(super) fn outstanding(&self) -> usize {
         self.asked.len()
@@ -170,8 +175,11 @@ mod tests {
         let mut passage = Passage::new(Arc::default());
         assert!(passage.lost().is_empty());
         assert_eq!(passage.loss, Loss::Known, "there was no connection");
+        assert!(!passage.is_used(), "it may go elsewhere");
         passage.is_connected = true;
+        assert!(passage.is_used());
         assert!(passage.lost().is_empty());
         assert_eq!(passage.loss, Loss::Untold);
+        assert!(passage.is_used(), "elsewhere nobody would tell the caller");
     }
 }

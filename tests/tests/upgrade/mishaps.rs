@@ -237,6 +237,24 @@ fn sockets_have_the_modes_that_the_new_configuration_wants() {
     send(&gateway, "still");
 }
 
+/// Where the new configuration does not listen any more, nobody is let in who would not be served.
+#[test]
+fn a_socket_that_is_not_wanted_any_more_is_gone() {
+    let _turn = Turn::beside_others();
+    let estate = Estate::new("echo");
+    let mut gateway = Gateway::ready(&estate.config);
+    let (mut stays, handle) = caller(&gateway);
+    let text = fs::read_to_string(gateway.config_file()).expect("written before");
+    assert!(text.contains("/nserver\""), "{text}");
+    gateway.rewrite_as(&text.replace("/nserver\"", "/other\""));
+    let old = gateway.upgrade();
+    succeeded(old);
+    assert!(!gateway.folder().join("nserver").exists());
+    assert_eq!(mode(&gateway.folder().join("other")), 0o660);
+    stays.write_all(&see_job(2, handle, b"still")).expect("sent");
+    assert_eq!(reply(&mut stays, 2), b"still", "who was there is served");
+}
+
 /// What `systemctl reload` runs: where nothing was replaced the running gateway says what came of it, and where it can't be asked it is
 /// told by a signal.
 #[test]

@@ -95,9 +95,7 @@ impl LegacyPort {
 
     /// Whether the caller has a connection to the hardserver behind, or is about to, or has lost one and was not told yet.
     pub fn has_hardserver(&self) -> bool {
-        let is_used =
-            |passage: &Passage| passage.is_connected || passage.outstanding() > 0 || passage.loss != Loss::Known;
-        self.passage.as_deref().is_some_and(is_used)
+        self.passage.as_deref().is_some_and(Passage::is_used)
     }
 
     /// Whether nothing is outstanding, and every answer has been written.

@@ -1,6 +1,7 @@
 //! Decides what becomes of each line of a hardserver's configuration: a value of `seeway.toml`, or a reason why not.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use super::super::hardserver::{Entry, Field, File, Problem, Section};
 use super::rules::{
@@ -15,6 +16,8 @@ const ESN_LIMIT: usize = 64;
 const PUBLISHED_LIMIT: usize = 255;
 /// The longest time that is taken over, in seconds: a day. A hardserver's times are minutes at most.
 const LONGEST_S: u64 = 86_400;
+/// The longest queue that Seeway takes; the keys' table has the same.
+const LONGEST_QUEUE: u64 = 1 << 24;
 
 /// What became of a file.
 #[derive(Debug, Default)]
@@ -257,8 +260,9 @@ impl Takeover {
                 self.leave("server_settings", field, why_no_setting(&field.name));
                 continue;
             };
-            let Some(number) = field.value.parse::<u64>().ok().filter(|number| *number <= LONGEST_S) else {
-                let what = format!("{} is not a whole number up to {LONGEST_S}", field.name);
+            let most = if key == "queue" { LONGEST_QUEUE } else { LONGEST_S };
+            let Some(number) = field.value.parse::<u64>().ok().filter(|number| *number <= most) else {
+                let what = format!("{} is not a whole number up to {most}", field.name);
                 problems.push(Problem::new(field.line, what, "write the number that the hardserver is to take"));
                 continue;
             };
@@ -309,6 +313,9 @@ impl Takeover {
             let is_used = entry.fields.iter().any(|field| used.contains(&field.line));
             for field in entry.fields.iter().filter(|field| !used.contains(&field.line)) {
                 let why = match field.name.as_str() {
+                    "remote_ip" if field.value.parse::<IpAddr>().is_err() => {
+                        "is no IP address; where an enabled entry of [codesafe] is on this HSM, write machine.address yourself"
+                    }
                     "remote_ip" => "no enabled entry of [codesafe] is on this HSM",
                     "remote_esn" if is_used => "said which machine's address remote_ip is",
                     _ => "is the hardserver's own connection to the HSM; it keeps it",

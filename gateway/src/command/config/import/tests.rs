@@ -17,7 +17,7 @@ connect_keepidle=15
 connect_keepalive=5
 connect_broken=45
 connect_command_block=0
-connect_maxqueue=512
+connect_maxqueue=100000
 accept_keepidle=30
 
 [server_startup]
@@ -131,7 +131,7 @@ fn check_names_what_is_to_be_filled_in_and_nothing_else() {
     assert_eq!(config.ssh.retry_max, seconds(20));
     assert_eq!((config.ssh.keepalive_idle, config.ssh.keepalive), (seconds(15), seconds(5)));
     assert_eq!((config.ssh.broken_after, config.limits.hold), (seconds(45), seconds(0)));
-    assert_eq!(config.limits.queue, 512);
+    assert_eq!(config.limits.queue, 100_000);
 }
 
 #[test]
