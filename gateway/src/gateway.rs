@@ -8,7 +8,7 @@ mod terminators;
 mod tests;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -34,7 +34,7 @@ use crate::trace::Tracing;
 use crate::upstream;
 
 pub use bound::Addresses;
-use bound::{Bound, bind};
+use bound::{Bound, Files, bind};
 use handing::Predecessor;
 pub use terminators::Terminators;
 
@@ -62,6 +62,9 @@ pub enum GatewayError {
     /// What systemd has passed can't be used.
     #[error(transparent)]
     Inherit(#[from] InheritError),
+    /// The gateway that was to be taken over from has not left its place.
+    #[error("{0}; nothing was taken over")]
+    NotLeft(String),
     /// What another gateway had for a moment can't be had again.
     #[error(
         "the listening sockets can not be had again from a gateway that has ended: {0}; let the process have more open files (LimitNOFILE=)"
@@ -88,6 +91,7 @@ pub struct Gateway {
     unopened: Option<Unopened>,
     /// What somebody asks at `listen.handover`.
     asked: mpsc::Receiver<Asked>,
+    files: Files,
     terminators: Terminators,
     /// Whom this one has taken over from.
     predecessor: Option<Predecessor>,
@@ -111,8 +115,6 @@ struct Unopened {
     listeners: Vec<Listener>,
     admin: Vec<admin::Listener>,
     handover: Option<(Giver, UnixSocket, mpsc::Sender<Asked>)>,
-    /// What another gateway listens at, and nobody will any more.
-    unwanted: Vec<UnixSocket>,
     /// Another gateway's audit log, which gets its name back unless this one is opened.
     aside: Option<Aside>,
 }
@@ -140,8 +142,8 @@ impl Gateway {
         let now = Instant::now();
         let Beginning { file, inherited, takes_over } = beginning;
         let terminators = Terminators::new(&config)?;
-        let Bound { listeners, addresses, admin: admin_listeners, handover, inherited: inherited_listeners, unwanted } =
-            bind(&config, inherited, &terminators).await?;
+        let Bound { listeners, addresses, admin: admin_listeners, handover, inherited: inherited_listeners, files } =
+            bind(&config, inherited, &terminators, true).await?;
         // Opened now, since a process that is confined can not.
         let process = ProcessFiles::open();
         let process =
@@ -205,7 +207,8 @@ impl Gateway {
         let (sender, asked) = mpsc::channel(1);
         let handover = match handover {
             Some((held, socket)) => {
-                Some((Giver::new(held, board.clone(), handovers).map_err(GatewayError::Binary)?, socket, sender))
+                let giver = Giver::new(held, board.clone(), handovers, control.audit().cloned());
+                Some((giver.map_err(GatewayError::Binary)?, socket, sender))
             }
             None => None,
         };
@@ -218,8 +221,9 @@ impl Gateway {
             acceptors: JoinSet::new(),
             keepers,
             admin: JoinSet::new(),
-            unopened: Some(Unopened { listeners, admin: admin_listeners, handover, unwanted, aside }),
+            unopened: Some(Unopened { listeners, admin: admin_listeners, handover, aside }),
             asked,
+            files,
             terminators,
             predecessor: None,
             successor: None,
@@ -228,44 +232,34 @@ impl Gateway {
 
     /// Begins to accept callers and operators. Does nothing the second time.
     pub fn open(&mut self) {
-        let Some(Unopened { listeners, admin, handover, unwanted, aside }) = self.unopened.take() else { return };
-        // Their files go with them.
-        unwanted.iter().for_each(UnixSocket::claim);
-        drop(unwanted);
-        if let Some(aside) = aside {
-            aside.keep();
-        }
+        self.files.claim();
+        self.accept();
+    }
+
+    /// The same, while the files of sockets are another gateway's.
+    fn accept(&mut self) {
+        let Some(Unopened { listeners, admin, handover, aside }) = self.unopened.take() else { return };
+        // The process that wrote it leaves its place.
+        aside.map(Aside::keep);
         for listener in listeners {
-            if let Listener::LegacyUnix(socket) = &listener {
-                socket.claim();
-            }
             self.acceptors.spawn(self.acceptor.clone().accept(listener));
         }
         for listener in admin {
-            if let admin::Listener::Unix(socket) = &listener {
-                socket.claim();
-            }
             self.admin.spawn(admin::serve(listener, self.control.clone(), self.acceptor.users.clone()));
         }
         if let Some((giver, socket, asked)) = handover {
-            socket.claim();
             self.keepers.spawn(giver.run(socket, asked));
         }
     }
 
-    /// The first Unix socket that it is about to accept at whose file is gone, or another's.
-    pub fn lost_name(&self) -> Option<PathBuf> {
-        let Unopened { listeners, admin, handover, .. } = self.unopened.as_ref()?;
-        let of_callers = listeners.iter().filter_map(|listener| match listener {
-            Listener::LegacyUnix(socket) => Some(socket),
-            Listener::Grpc(..) | Listener::LegacyTcp(..) => None,
-        });
-        let of_operators = admin.iter().filter_map(|listener| match listener {
-            admin::Listener::Unix(socket) => Some(socket),
-            admin::Listener::Plain { .. } | admin::Listener::Tls(..) => None,
-        });
-        let mut all = of_callers.chain(of_operators).chain(handover.as_ref().map(|(_, socket, _)| socket));
-        all.find(|socket| !socket.has_name()).map(|socket| socket.path().to_owned())
+    /// The first Unix socket whose file is gone, or another's, so that nobody can connect.
+    pub fn lost_name(&self) -> Option<&Path> {
+        self.files.lost()
+    }
+
+    /// What another gateway's audit log was renamed to; it is that one's to get its own name back, where it goes on.
+    pub fn take_aside(&mut self) -> Option<PathBuf> {
+        self.unopened.as_mut()?.aside.take().and_then(Aside::keep)
     }
 
     /// Where it listens.
@@ -306,6 +300,7 @@ impl Gateway {
         tracing::info!(?timeout, "draining, to stop then");
         control.begin_stop().await;
         acceptors.shutdown().await;
+        self.files.remove();
         // The admin port answers to the end, so that an operator can watch.
         let mut drains = JoinSet::new();
         for index in 0..shards.len() {
@@ -320,6 +315,7 @@ impl Gateway {
         }
         if let Some(predecessor) = self.predecessor {
             predecessor.ended(drained).await;
+            self.files.remove();
         }
         keepers.shutdown().await;
         seldom::tell_rest(Instant::now() + seldom::PERIOD);

@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     let Err(failure) = done else { return ExitCode::SUCCESS };
     let why = failure.to_string();
     if !why.is_empty() {
-        eprintln!("{}seeway: {why}", logging::priority_of_failure());
+        logging::tell_failure(&why);
     }
     ExitCode::from(failure.exit_status())
 }

@@ -9,7 +9,8 @@ use std::{
 
 use seeway_client::grpc::{Gateway as Client, SubmitOptions};
 use seeway_tests::{
-    Config, Door, Gateway, Identity, Machine, Sshd, load::Load, ports, process::Process, python, turn::Turn, wait,
+    Config, Door, Gateway, Identity, Machine, Sshd, load::Load, ports, process::Process, python, repository::root,
+    turn::Turn, wait,
 };
 use serde_json::Value;
 
@@ -42,7 +43,7 @@ async fn an_operator_looks_and_changes_in_a_browser() {
     gateway.until_up(&["hsm-a", "hsm-b"]);
     let url = format!("http://{}/", gateway.admin());
     let mut arguments = vec!["--url", &url, "--world", "payments", "--machine", "hsm-a", "--other", "hsm-b"];
-    let pictures = std::env::var("SEEWAY_PICTURES").ok();
+    let pictures = std::env::var("SEEWAY_PICTURES").ok().map(|folder| root().join(folder).display().to_string());
     arguments.extend(pictures.iter().flat_map(|folder| ["--pictures", folder]));
     let mut browser = python::start("console_test.py", &arguments);
     let mut load = None;

@@ -9,7 +9,8 @@ use std::{
 use rustix::process::Signal;
 use seeway_bench::family::{descendants, send};
 use seeway_tests::{
-    Config, Gateway, Identity, Machine, authority::Authority, load::Load, machine::seeway, ports, turn::Turn, wait,
+    Config, Gateway, Identity, Machine, authority::Authority, load::Load, machine::seeway, ports, repository::root,
+    turn::Turn, wait,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -138,7 +139,7 @@ async fn an_operator_watches_drains_and_resumes_on_a_terminal() {
     // The page about it has a frame.
     if let Ok(folder) = std::env::var("SEEWAY_PICTURES") {
         let frame = terminal.shows("payments");
-        std::fs::write(format!("{folder}/top.txt"), frame).expect("the folder can be written");
+        std::fs::write(root().join(folder).join("top.txt"), frame).expect("the folder can be written");
     }
 
     // A question comes first, and no is no.

@@ -21,8 +21,8 @@ use crate::audit::Actor;
 /// An answer: whole, or one that goes on.
 pub(super) type Answer = Response<Either<Full<Bytes>, Events>>;
 
-/// How long `/readyz` waits for the sampler to say what is wrong. A probe is answered without it, too.
-const REASONS_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long somebody waits for the sampler to say how the shards are; it asks them each second. A probe is answered without it, too.
+const SAMPLE_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// After how many seconds somebody who may not listen now should try again.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
@@ -146,16 +146,18 @@ async fn look(path: &str, operator: &Operator, control: &Arc<Control>) -> Respon
     response
 }
 
-/// What the sampler saw last, at most a second ago.
-async fn latest(control: &Arc<Control>) -> Option<Arc<Sample>> {
+/// What the sampler saw last, a second ago as a rule, if it is what is wanted; else the first that is. `None` where there is none in time.
+async fn sample(control: &Arc<Control>, is_wanted: impl Fn(&Sample) -> bool) -> Option<Arc<Sample>> {
     let mut samples = control.sampler().look(control);
+    let is_it =
+        |sample: &Option<Arc<Sample>>| sample.as_deref().is_some_and(|sample| sample.is_fresh() && is_wanted(sample));
     // The sender is in `control`.
-    samples.wait_for(Option::is_some).await.ok().and_then(|sample| sample.clone())
+    tokio::time::timeout(SAMPLE_TIMEOUT, samples.wait_for(is_it)).await.ok()?.ok()?.clone()
 }
 
 /// The state, and whether whoever asks may change it.
 async fn state(operator: &Operator, control: &Arc<Control>) -> Response<Full<Bytes>> {
-    match latest(control).await {
+    match sample(control, |_| true).await {
         Some(sample) => ready_made(with_rights(&sample.state, operator, control)),
         None => text(StatusCode::INTERNAL_SERVER_ERROR, "nobody has seen the state; see the log\n".into()),
     }
@@ -277,10 +279,15 @@ fn ready(board: &Board) -> Response<Full<Bytes>> {
     text(if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, body)
 }
 
-/// The same for programs, with reasons; those of the machines where the sampler tells them in time.
+/// The same for programs, with reasons; those of the machines where the sampler tells them in time. A world may have become unready since
+/// its last sample: the next one has the reason.
 async fn ready_json(control: &Arc<Control>) -> Response<Full<Bytes>> {
-    let sample = tokio::time::timeout(REASONS_TIMEOUT, latest(control)).await.ok().flatten();
-    let readiness = readiness(control.board(), |world| sample.as_ref()?.reasons.get(world).cloned());
+    let board = control.board();
+    let has_reasons = |sample: &Sample| {
+        board.worlds().iter().all(|(world, is_ready)| *is_ready || sample.reasons.contains_key(world))
+    };
+    let sample = sample(control, has_reasons).await;
+    let readiness = readiness(board, |world| sample.as_ref()?.reasons.get(world).cloned());
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     json(status, &json!(readiness))
 }

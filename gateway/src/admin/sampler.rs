@@ -32,6 +32,15 @@ pub(super) struct Sample {
     pub(super) point: Arc<str>,
     /// By the names of the worlds that are not ready: why not.
     pub(super) reasons: BTreeMap<String, String>,
+    /// When the shards were asked.
+    at: Instant,
+}
+
+impl Sample {
+    /// Whether it is one that may be shown as what is so now: a shard that does not answer holds the next one up.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.at.elapsed() < 3 * INTERVAL
+    }
 }
 
 /// Whoever looks has one of these, and hears of each sample.
@@ -117,13 +126,14 @@ async fn run(control: Arc<Control>) {
         if control.sampler().is_over() {
             return;
         }
+        let at = Instant::now();
         let seen = control.see().await;
         let state = rates.state(&control, &seen);
         let point = rates::point(&state).to_string().into();
         let reason = |world: &World| Some((world.name.clone(), world.reason.clone()?));
         let reasons = state.worlds.iter().filter_map(reason).collect();
         match serde_json::to_string(&state) {
-            Ok(state) => control.sampler().publish(Sample { state, point, reasons }),
+            Ok(state) => control.sampler().publish(Sample { state, point, reasons, at }),
             Err(error) => tracing::error!(%error, "the state can not be written as JSON"),
         }
     }

@@ -178,6 +178,16 @@ impl Audit {
         self.buffer.ask_to_reopen();
     }
 
+    /// Another gateway has renamed this one's file to `aside`, and has ended: it gets its own name back. What that one has recorded is beside
+    /// it. Blocks.
+    pub fn back_from(&self, aside: PathBuf) {
+        if let Target::File(path) = &self.to
+            && aside.exists()
+        {
+            drop(Aside::of(path.clone(), aside));
+        }
+    }
+
     /// Where records go.
     pub fn target(&self) -> &Target {
         &self.to

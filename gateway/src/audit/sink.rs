@@ -293,9 +293,14 @@ impl Aside {
         Ok(Self { path, name: Some(name) })
     }
 
-    /// It stays: the process that wrote it has left its place.
-    pub fn keep(mut self) {
-        self.name = None;
+    /// One that another process has moved.
+    pub(super) fn of(path: PathBuf, name: PathBuf) -> Self {
+        Self { path, name: Some(name) }
+    }
+
+    /// It stays, under this name, as far as this process is concerned.
+    pub fn keep(mut self) -> Option<PathBuf> {
+        self.name.take()
     }
 }
 

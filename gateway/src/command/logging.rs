@@ -3,7 +3,7 @@
 //! Where stderr is the journal, each line begins with its priority, as `sd-daemon(3)` has it: the journal takes it off, and
 //! `journalctl -p warning` finds the line.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::AsFd;
 
 use clap::ValueEnum;
@@ -69,9 +69,16 @@ pub fn start(format: Format, default: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What a line begins with that says why a command has failed, where the journal reads it.
-pub fn priority_of_failure() -> &'static str {
-    if is_to_journal() { priority(Level::ERROR) } else { "" }
+/// Says on stderr why a command has failed: where the journal reads it, with an error's priority before each line.
+pub fn tell_failure(why: &str) {
+    let said = failure(why, is_to_journal());
+    // There is nobody else to tell.
+    let _ = io::stderr().write_all(said.as_bytes());
+}
+
+fn failure(why: &str, has_priority: bool) -> String {
+    let priority = if has_priority { priority(Level::ERROR) } else { "" };
+    format!("{priority}seeway: {}\n", why.trim_end().replace('\n', &format!("\n{priority}")))
 }
 
 fn is_to_journal() -> bool {
@@ -149,6 +156,12 @@ mod tests {
     use tracing::subscriber::with_default;
 
     use super::*;
+
+    #[test]
+    fn each_line_of_a_failure_has_its_priority_where_the_journal_reads_it() {
+        assert_eq!(failure("one\ntwo", true), "<3>seeway: one\n<3>two\n");
+        assert_eq!(failure("one\ntwo", false), "seeway: one\ntwo\n");
+    }
 
     fn say() {
         tracing::error!("one");

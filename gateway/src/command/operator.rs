@@ -106,7 +106,7 @@ pub(super) struct Answer {
 impl Answer {
     /// What it said instead of doing what it was asked to, on one line.
     pub(super) fn refusal(&self) -> String {
-        clean(self.body["message"].as_str().unwrap_or_default())
+        clean(self.body["message"].as_str().unwrap_or("it does not say why").trim_end())
     }
 }
 

@@ -76,12 +76,20 @@ async fn serve(config: Config, args: &Args, out: &mut dyn Write) -> Result<(), F
             gateway.open();
             None
         }
-        Some(taker) => tokio::select! {
-            yours = take_over(&mut gateway, taker) => yours?,
-            () = signals.stop() => {
-                return Err(Failure::Failed("told to stop before this gateway could take jobs; nothing was taken over".into()));
+        Some(taker) => {
+            let yours = tokio::select! {
+                yours = may_take_over(&mut gateway, taker) => yours?,
+                () = signals.stop() => {
+                    return Err(Failure::Failed("told to stop before this gateway could take jobs; nothing was taken over".into()));
+                }
+            };
+            if let Err(error) = gateway.open_after(yours.clone()).await {
+                // Somebody may have come in already.
+                let _ = gateway.drain().await;
+                return Err(failed(error));
             }
-        },
+            yours
+        }
     };
     let must_stop = tokio::select! {
         ready = gateway.worlds_ready(MACHINES_HEAD_START) => {
@@ -111,8 +119,8 @@ async fn serve(config: Config, args: &Args, out: &mut dyn Write) -> Result<(), F
     } else {
         supervisor.ready(&line);
     }
-    let is_replaced = if must_stop { false } else { until_stopped(&mut gateway, &mut signals).await? };
-    if !is_replaced {
+    let next = if must_stop { Next::Stop } else { until_stopped(&mut gateway, &mut signals).await? };
+    if !matches!(next, Next::Replaced) {
         supervisor.stopping();
     }
     let ended = tokio::select! {
@@ -120,7 +128,10 @@ async fn serve(config: Config, args: &Args, out: &mut dyn Write) -> Result<(), F
         () = signals.stop() => Err(Failure::Failed("told to stop twice: ended without finishing the jobs in hand".into())),
     };
     alive.abort();
-    ended
+    match next {
+        Next::Stop | Next::Replaced => ended,
+        Next::Broken(why) => Err(failed(why)),
+    }
 }
 
 /// Asks the gateway that runs for its listening sockets. Without one this is a start like any other.
@@ -138,9 +149,9 @@ fn taken_from(config: &Config) -> Result<(Option<Taker>, Option<Inherited>), Fai
     Ok((Some(taker), Some(inherited)))
 }
 
-/// Takes the running gateway's place, once this one can take jobs for every world that has them there. Until then the other one is as
-/// it was, and so it is where this one fails.
-async fn take_over(gateway: &mut Gateway, taker: Taker) -> Result<Option<Yours>, Failure> {
+/// Waits until the running gateway leaves its place, once this one can take jobs for every world that has them there. Until then the other
+/// one is as it was, and so it is where this one fails.
+async fn may_take_over(gateway: &mut Gateway, taker: Taker) -> Result<Option<Yours>, Failure> {
     let worlds = taker.ready_worlds.clone();
     let ready = tokio::time::timeout(TAKE_OVER_TIMEOUT, gateway.control().board().these_ready(&worlds));
     if ready.await.is_err() {
@@ -154,7 +165,8 @@ async fn take_over(gateway: &mut Gateway, taker: Taker) -> Result<Option<Yours>,
             TAKE_OVER_TIMEOUT.as_secs()
         )));
     }
-    let yours = tokio::task::spawn_blocking(|| taker.ready()).await;
+    let aside = gateway.take_aside();
+    let yours = tokio::task::spawn_blocking(|| taker.ready(aside)).await;
     let yours = yours.map_err(|error| Failure::Failed(error.to_string()))?;
     let yours = yours.map_err(|error| Failure::Failed(format!("{error}; nothing was taken over")))?;
     if yours.is_none() {
@@ -166,17 +178,26 @@ async fn take_over(gateway: &mut Gateway, taker: Taker) -> Result<Option<Yours>,
         }
         tracing::warn!("the running gateway has ended meanwhile; what it listened at goes on here");
     }
-    gateway.open_after(yours.clone());
     Ok(yours)
 }
 
-/// Reloads as often as it is told to, until it is told to stop, or another gateway has taken over; returns whether that is so.
-async fn until_stopped(gateway: &mut Gateway, signals: &mut Signals) -> Result<bool, Failure> {
+/// Why a gateway drains.
+enum Next {
+    /// It was told to stop.
+    Stop,
+    /// Another one has taken over.
+    Replaced,
+    /// Another one was to, and has ended, and this one can not accept callers again.
+    Broken(GatewayError),
+}
+
+/// Reloads as often as it is told to, until it is told to stop, or another gateway has taken over.
+async fn until_stopped(gateway: &mut Gateway, signals: &mut Signals) -> Result<Next, Failure> {
     let failed = |error: GatewayError| Failure::Failed(error.to_string());
     loop {
         let offer = tokio::select! {
             wanted = signals.next() => match wanted {
-                Wanted::Stop => return Ok(false),
+                Wanted::Stop => return Ok(Next::Stop),
                 Wanted::Reload => {
                     reload(gateway, None);
                     continue;
@@ -191,10 +212,15 @@ async fn until_stopped(gateway: &mut Gateway, signals: &mut Signals) -> Result<b
             },
         };
         tokio::select! {
-            handed_over = gateway.hand_over(offer) => if handed_over.map_err(failed)? {
-                return Ok(true);
+            handed_over = gateway.hand_over(offer) => match handed_over {
+                Ok(true) => return Ok(Next::Replaced),
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::error!(%error, "the gateway that takes over has ended, and this one can not go on in its place: it finishes its jobs, and ends");
+                    return Ok(Next::Broken(error));
+                }
             },
-            () = signals.stop() => return Ok(true),
+            () = signals.stop() => return Ok(Next::Replaced),
         }
     }
 }

@@ -2,12 +2,14 @@
 //! are any.
 
 use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
 
 use super::{GatewayError, Terminators};
 use crate::admin;
 use crate::config::{Config, HardserverAddress};
 use crate::handover::Held;
-use crate::listen::accept::{Binder, Listener, SocketAccess, UnixSocket};
+use crate::listen::accept::{Binder, Listener, SocketAccess, SocketFile, UnixSocket};
 use crate::listen::inherited::{Inherited, Role};
 
 /// Where a gateway listens.
@@ -32,18 +34,47 @@ pub(super) struct Bound {
     pub(super) handover: Option<(Vec<Held>, UnixSocket)>,
     /// How many sockets another gateway had bound.
     pub(super) inherited: u64,
-    /// What it listens at and this one does not.
-    pub(super) unwanted: Vec<UnixSocket>,
+    pub(super) files: Files,
 }
 
-/// Begins to listen wherever the configuration says.
+/// The files of Unix sockets.
+#[derive(Clone, Default)]
+pub(super) struct Files {
+    ours: Vec<Arc<SocketFile>>,
+    /// Of sockets that another gateway listens at, and this one does not.
+    unwanted: Vec<Arc<SocketFile>>,
+}
+
+impl Files {
+    /// Whoever had them has ended. Those that nobody listens at any more go.
+    pub(super) fn claim(&self) {
+        for file in self.ours.iter().chain(&self.unwanted) {
+            file.claim();
+        }
+        self.unwanted.iter().for_each(|file| file.remove());
+    }
+
+    /// Removes those that are this gateway's.
+    pub(super) fn remove(&self) {
+        self.ours.iter().for_each(|file| file.remove());
+    }
+
+    /// The first that is gone, or another's, so that nobody can connect.
+    pub(super) fn lost(&self) -> Option<&Path> {
+        self.ours.iter().find(|file| !file.has_name()).map(|file| file.path())
+    }
+}
+
+/// Begins to listen wherever the configuration says. `sets_access`: as [`Binder`] has it.
 pub(super) async fn bind(
     config: &Config,
     inherited: Inherited,
     terminators: &Terminators,
+    sets_access: bool,
 ) -> Result<Bound, GatewayError> {
     let access = SocketAccess { mode: config.listen.socket_mode, group: config.listen.socket_group };
-    let mut binder = Binder { inherited, access, held: config.listen.handover.as_ref().map(|_| Vec::new()) };
+    let held = config.listen.handover.as_ref().map(|_| Vec::new());
+    let mut binder = Binder { inherited, access, sets_access, files: Vec::new(), held };
     let mut listeners = Vec::new();
     let mut addresses = Addresses { grpc: None, hardserver: Vec::new(), admin: None, management: None };
     if let Some(address) = config.listen.grpc {
@@ -80,6 +111,6 @@ pub(super) async fn bind(
         None => None,
     };
     let inherited = binder.inherited.taken_over();
-    let unwanted = Binder::unwanted(binder.inherited)?;
-    Ok(Bound { listeners, addresses, admin, handover: binder.held.zip(handover), inherited, unwanted })
+    let files = Files { ours: binder.files, unwanted: Binder::unwanted(binder.inherited)? };
+    Ok(Bound { listeners, addresses, admin, handover: binder.held.zip(handover), inherited, files })
 }

@@ -61,20 +61,39 @@ enum Over {
 }
 
 impl Gateway {
-    /// Accepts callers and operators at the listeners that another gateway had, and takes its legacy connections in as they come.
-    pub fn open_after(&mut self, yours: Option<Yours>) {
+    /// Accepts callers and operators at the listeners that another gateway had, and takes its legacy connections in as they come. The names
+    /// of its Unix sockets are this one's when it has ended.
+    ///
+    /// # Errors
+    /// It has not left its place after all: this one is to be drained.
+    pub async fn open_after(&mut self, yours: Option<Yours>) -> Result<(), GatewayError> {
         let counts = self.control.handovers().clone();
+        let Some(yours) = yours else {
+            Counts::add(&counts.taken_over);
+            self.open();
+            return Ok(());
+        };
+        // Before anybody can ask to take over from this one.
+        counts.takes_over_from.store(yours.pid(), Ordering::Relaxed);
+        self.accept();
+        let asked = yours.clone();
+        let is_there = tokio::task::spawn_blocking(move || asked.opened()).await.unwrap_or(Ok(false));
+        let is_there = is_there.map_err(|error| GatewayError::NotLeft(error.to_string()))?;
+        if let Some(lost) = self.files.lost() {
+            let why = format!("the running gateway has ended meanwhile, and unix:{} with it", lost.display());
+            return Err(GatewayError::NotLeft(why));
+        }
         Counts::add(&counts.taken_over);
-        self.open();
-        let Some(yours) = yours else { return };
-        if let Err(error) = yours.opened() {
-            tracing::warn!(%error, "the gateway that was taken over from has ended before it gave its callers");
-            return;
+        if !is_there {
+            tracing::warn!("the gateway that was taken over from has ended before it gave its callers");
+            counts.takes_over_from.store(0, Ordering::Relaxed);
+            self.files.claim();
+            return Ok(());
         }
         let (sender, mut arrived) = mpsc::channel(ARRIVALS);
         let (running, ended) = oneshot::channel::<()>();
         self.predecessor = Some(Predecessor { yours: yours.clone(), ended });
-        let acceptor = self.acceptor.clone();
+        let (acceptor, files) = (self.acceptor.clone(), self.files.clone());
         self.keepers.spawn(async move {
             let taking = {
                 let counts = counts.clone();
@@ -86,11 +105,15 @@ impl Gateway {
                     break;
                 }
             }
+            // Whoever still comes has nobody to go to.
+            drop(arrived);
             if let Ok(Err(error)) = taking.await {
                 tracing::warn!(%error, "the gateway that was taken over from has not given all of its callers");
             }
+            files.claim();
             drop(running);
         });
+        Ok(())
     }
 
     /// Waits for what somebody asks at `listen.handover`.
@@ -135,7 +158,7 @@ impl Gateway {
         }
         let (leaving, to_give) = mpsc::unbounded_channel();
         let giver = successor.clone();
-        let giving = tokio::task::spawn_blocking(move || giver.give(to_give));
+        let mut giving = tokio::task::spawn_blocking(move || giver.give(to_give));
         let (tell, mut heard) = mpsc::channel(1);
         let listener = successor.clone();
         tokio::task::spawn_blocking(move || listener.listen(&tell));
@@ -144,78 +167,124 @@ impl Gateway {
             let _ = shard.hand_over(leaving.clone()).await;
         }
         let timeout = self.control.config().runtime.handover_timeout;
-        let over = tokio::select! {
-            left = self.until_moved(timeout) => Over::Given(left),
-            over = self.until_over(&mut heard) => over,
+        let end = Instant::now() + timeout;
+        let mut given = None;
+        let over = loop {
+            tokio::select! {
+                left = self.until_moved(end) => break Over::Given(left),
+                over = self.until_over(&mut heard) => break over,
+                // Before there is nothing more to give: it takes no more.
+                stuck = &mut giving, if given.is_none() => {
+                    given = Some(stuck.ok());
+                    self.keep(given.as_mut().and_then(Option::as_mut)).await;
+                }
+            }
         };
         if let Over::Lost = over {
             // Before the connections that wait to be given are taken back: no other is to come after them.
-            for shard in self.shards.iter() {
-                let _ = shard.stay().await;
-            }
+            self.stay().await;
         }
         let _ = leaving.send(None);
         drop(leaving);
-        let given = giving.await.ok();
+        let given = match given {
+            Some(given) => given,
+            None => giving.await.ok(),
+        };
+        let over = match over {
+            // Whoever watches over the two must know the new one before this one ends.
+            Over::Given(_) => self.until_settled(&mut heard).await.unwrap_or(over),
+            Over::Stopping | Over::Lost => over,
+        };
         if let Over::Lost = over {
             successor.hang_up();
             self.take_back(&successor, given).await?;
             return Ok(false);
         }
-        match (given, over) {
-            (Some(Given { callers, error: None, .. }), Over::Given(0)) => {
-                tracing::info!(callers, "everything has been handed over");
+        let callers = given.as_ref().map(|given| given.callers);
+        let error = given.and_then(|given| given.error);
+        match (over, error) {
+            (Over::Stopping, _) => {
+                tracing::info!("the gateway that takes over is told to stop, and this one with it");
             }
-            (Some(Given { callers, error: None, .. }), Over::Given(left)) => {
+            (Over::Given(0), None) => tracing::info!(callers, "everything has been handed over"),
+            (Over::Given(left), None) => {
                 tracing::warn!(callers, left, ?timeout, "what can not move is served no longer");
             }
-            (_, Over::Stopping) => tracing::info!("the gateway that takes over is told to stop, and this one with it"),
-            (Some(Given { error: Some(error), .. }), _) => {
-                tracing::warn!(%error, "the gateway that takes over has not taken all callers");
+            (_, Some(error)) => {
+                tracing::warn!(callers, %error, "the gateway that takes over has not taken all callers");
             }
-            (..) => tracing::error!("whoever gave callers to the gateway that takes over has failed"),
-        }
-        // Whoever watches over the two must know the new one before this one ends.
-        let settled = tokio::time::timeout(SETTLE_TIMEOUT, self.until_settled(&mut heard)).await;
-        if settled.is_err() {
-            tracing::warn!("the gateway that takes over has not said that it is watched over");
+            (Over::Lost, None) => {}
         }
         self.successor = Some(successor);
         Ok(true)
     }
 
+    /// No connection leaves any more.
+    async fn stay(&self) {
+        for shard in self.shards.iter() {
+            // One that has ended has no callers.
+            let _ = shard.stay().await;
+        }
+    }
+
+    /// The new gateway takes no more connections: those that it has not got stay here until this one ends.
+    async fn keep(&self, given: Option<&mut Given>) {
+        self.stay().await;
+        if let Some(given) = given {
+            self.serve_again(given).await;
+        }
+    }
+
+    /// Serves connections that were to leave and did not.
+    async fn serve_again(&self, given: &mut Given) {
+        let Given { unsent, rest, .. } = given;
+        let rest = std::iter::from_fn(|| rest.try_recv().ok()).flatten();
+        for Leaving { socket, carried, count } in unsent.take().into_iter().chain(rest) {
+            // It takes another place.
+            drop(count);
+            if let Err(error) = self.acceptor.take_over(Arrived { socket, carried }).await {
+                tracing::error!(%error, "a connection is lost");
+            }
+        }
+    }
+
     /// Accepts callers again, and goes on with those that the new gateway did not get any more.
     async fn take_back(&mut self, successor: &Successor, given: Option<Given>) -> Result<(), GatewayError> {
         Counts::add(&self.control.handovers().failed);
-        tracing::error!("the gateway that takes over has ended; this one goes on in its place");
+        self.stay().await;
         let config = self.control.config();
         let inherited = successor.inherited().map_err(GatewayError::Retake)?;
-        let Bound { listeners, admin, handover, unwanted, .. } = bind(&config, inherited, &self.terminators).await?;
+        // What the new one has set of modes stays: this process can set none any more.
+        let Bound { listeners, admin, handover, files, .. } =
+            bind(&config, inherited, &self.terminators, false).await?;
         let (sender, asked) = mpsc::channel(1);
         let handover = handover.map(|(held, socket)| {
-            let giver = Giver::new(held, self.control.board().clone(), self.control.handovers().clone());
+            let (board, counts) = (self.control.board().clone(), self.control.handovers().clone());
+            let giver = Giver::new(held, board, counts, self.control.audit().cloned());
             giver.map(|giver| (giver, socket, sender)).map_err(GatewayError::Binary)
         });
-        self.asked = asked;
-        self.unopened = Some(Unopened { listeners, admin, handover: handover.transpose()?, unwanted, aside: None });
+        (self.asked, self.files) = (asked, files);
+        self.unopened = Some(Unopened { listeners, admin, handover: handover.transpose()?, aside: None });
+        if let (Some(audit), Some(aside)) = (self.control.audit().cloned(), successor.audit_aside().cloned()) {
+            let _ = tokio::task::spawn_blocking(move || audit.back_from(aside)).await;
+        }
         self.control.end_handover().await;
         self.stop_accepting.send_replace(false);
         self.open();
-        let Some(Given { unsent, mut rest, .. }) = given else { return Ok(()) };
-        let rest = std::iter::from_fn(|| rest.try_recv().ok()).flatten();
-        for Leaving { socket, carried, count } in unsent.into_iter().chain(rest) {
-            // It takes another place.
-            drop(count);
-            self.acceptor.take_over(Arrived { socket, carried }).await?;
+        tracing::error!("the gateway that takes over has ended; this one goes on in its place");
+        if let Some(lost) = self.files.lost() {
+            tracing::error!(path = %lost.display(), "a socket's file is gone, so that nobody new can connect there: restart this gateway");
+        }
+        if let Some(mut given) = given {
+            self.serve_again(&mut given).await;
         }
         Ok(())
     }
 
-    /// Waits until nothing is left, at most for `timeout`; returns how much is.
-    async fn until_moved(&self, timeout: Duration) -> usize {
-        let end = Instant::now() + timeout;
+    /// Waits until nothing is left, at most until `end`; returns how much is.
+    async fn until_moved(&self, end: Instant) -> usize {
         // Whoever is told to connect anew may have a call on its way that is served here.
-        tokio::time::sleep(LAST_CALLS.min(timeout)).await;
+        tokio::time::sleep(LAST_CALLS.min(end.saturating_duration_since(Instant::now()))).await;
         loop {
             let mut left = self.control.open_pipes();
             for shard in self.shards.iter() {
@@ -239,14 +308,21 @@ impl Gateway {
         }
     }
 
-    /// Waits until the new gateway is watched over, or ends.
-    async fn until_settled(&self, heard: &mut mpsc::Receiver<Heard>) {
+    /// Waits until the new gateway is watched over; or returns what comes instead.
+    async fn until_settled(&self, heard: &mut mpsc::Receiver<Heard>) -> Option<Over> {
+        let end = tokio::time::Instant::now() + SETTLE_TIMEOUT;
         while !self.control.handovers().is_watched_elsewhere.load(Ordering::Relaxed) {
-            match heard.recv().await {
-                Some(Heard::Settled) => self.is_watched_elsewhere(),
-                Some(Heard::Stopping) | None => return,
+            match tokio::time::timeout_at(end, heard.recv()).await {
+                Ok(Some(Heard::Settled)) => self.is_watched_elsewhere(),
+                Ok(Some(Heard::Stopping)) => return Some(Over::Stopping),
+                Ok(None) => return Some(Over::Lost),
+                Err(_) => {
+                    tracing::warn!("the gateway that takes over has not said that it is watched over");
+                    return None;
+                }
             }
         }
+        None
     }
 
     fn is_watched_elsewhere(&self) {

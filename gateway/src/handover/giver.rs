@@ -4,8 +4,9 @@ use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -13,7 +14,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::message::{Message, MessageError, Said, receive, send};
 use super::{Counts, Leaving, PROTOCOL, Running};
 use crate::admin::Board;
-use crate::listen::accept::UnixSocket;
+use crate::audit::Audit;
+use crate::listen::accept::{SocketFile, UnixSocket};
 use crate::listen::inherited::{Inherited, InheritedSocket, Name, Role};
 use crate::seldom::{Seldom, Tell};
 
@@ -38,8 +40,8 @@ pub struct Held {
     pub socket: OwnedFd,
     /// Whether its file is somebody else's, who removes it.
     pub is_lent: bool,
-    /// Set where the socket is another gateway's from now on, and with it its file.
-    pub is_given: Arc<AtomicBool>,
+    /// Its file, where it is a Unix socket: another gateway's when that has the socket.
+    pub file: Option<Arc<SocketFile>>,
 }
 
 /// Answers at `listen.handover`.
@@ -48,6 +50,7 @@ pub struct Giver {
     running: Running,
     board: Arc<Board>,
     counts: Arc<Counts>,
+    audit: Option<Arc<Audit>>,
 }
 
 /// What somebody asks of this gateway who may.
@@ -64,6 +67,8 @@ pub struct Offer {
     held: Arc<[Held]>,
     /// Told when it is accepted. Dropped unused, it tells that another one may make an offer.
     is_accepted: Option<oneshot::Sender<()>>,
+    /// What it has renamed this gateway's audit log to.
+    audit_aside: Option<PathBuf>,
     /// Who it is.
     pub running: Running,
 }
@@ -74,6 +79,7 @@ pub struct Successor {
     /// Closed with the last handle, and so at the end of this process: that one waits for it.
     stream: Arc<UnixStream>,
     held: Arc<[Held]>,
+    audit_aside: Option<PathBuf>,
 }
 
 /// What a new gateway says while it is given connections.
@@ -102,8 +108,8 @@ impl Giver {
     ///
     /// # Errors
     /// The system does not say which file this process runs.
-    pub fn new(held: Vec<Held>, board: Arc<Board>, counts: Arc<Counts>) -> io::Result<Self> {
-        Ok(Self { held: held.into(), running: Running::this()?, board, counts })
+    pub fn new(held: Vec<Held>, board: Arc<Board>, counts: Arc<Counts>, audit: Option<Arc<Audit>>) -> io::Result<Self> {
+        Ok(Self { held: held.into(), running: Running::this()?, board, counts, audit })
     }
 
     /// Answers one after the other until a new gateway has this one's place. What they ask is told to `asked`; whoever ends before is
@@ -202,16 +208,26 @@ impl Giver {
         };
         send(stream, &welcome, None, &[])?;
         stream.set_read_timeout(Some(START_TIMEOUT))?;
-        match receive(stream)?.said {
-            Said::Ready => {}
+        let audit_aside = match receive(stream)?.said {
+            Said::Ready { audit_aside } => audit_aside,
             other => return Err(MessageError::Foreign(format!("{other:?}"))),
-        }
+        };
         stream.set_read_timeout(Some(STEP_TIMEOUT))?;
         let (sender, accepted) = oneshot::channel();
-        let offer = Offer { stream: stream.clone(), held: self.held.clone(), is_accepted: Some(sender), running };
+        let offer = Offer {
+            stream: stream.clone(),
+            held: self.held.clone(),
+            is_accepted: Some(sender),
+            audit_aside: audit_aside.clone(),
+            running,
+        };
         // Nobody waits for it where the gateway ends anyway.
         let _ = asked.blocking_send(Asked::TakeOver(offer));
-        Ok(accepted.blocking_recv().is_ok())
+        let is_accepted = accepted.blocking_recv().is_ok();
+        if !is_accepted && let (Some(audit), Some(aside)) = (&self.audit, audit_aside) {
+            audit.back_from(aside);
+        }
+        Ok(is_accepted)
     }
 }
 
@@ -226,14 +242,19 @@ impl Offer {
             Said::Opened => {}
             other => return Err(MessageError::Foreign(format!("{other:?}"))),
         }
-        for held in self.held.iter() {
-            held.is_given.store(true, Ordering::Relaxed);
+        // Before that one looks whether they are there: a gateway that is stopped at this moment removes what is its own.
+        let files = || self.held.iter().filter_map(|held| held.file.as_ref());
+        files().for_each(|file| file.give());
+        if let Err(error) = send(&self.stream, &Said::Alone, None, &[]) {
+            files().for_each(|file| file.claim());
+            return Err(error);
         }
         if let Some(is_accepted) = self.is_accepted.take() {
             // Whoever answers may have ended with the gateway.
             let _ = is_accepted.send(());
         }
-        Ok(Successor { stream: self.stream.clone(), held: self.held.clone() })
+        let (stream, held) = (self.stream.clone(), self.held.clone());
+        Ok(Successor { stream, held, audit_aside: self.audit_aside.take() })
     }
 }
 
@@ -298,6 +319,11 @@ impl Successor {
     pub fn hang_up(&self) {
         // It may have ended.
         let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
+    /// What it has renamed this gateway's audit log to, if it has.
+    pub fn audit_aside(&self) -> Option<&PathBuf> {
+        self.audit_aside.as_ref()
     }
 
     /// The listening sockets, for this gateway to accept at again.

@@ -5,6 +5,7 @@ use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
@@ -44,12 +45,18 @@ pub(super) enum Said {
         #[serde(default)]
         ready_worlds: Vec<String>,
     },
-    /// To the old: I can take jobs.
-    Ready,
+    /// To the old: I can take jobs. `audit_aside`: what I have renamed your audit log to, if I have; its own name is yours to give back
+    /// where you go on.
+    Ready {
+        #[serde(default)]
+        audit_aside: Option<PathBuf>,
+    },
     /// The old: then accept.
     Yours,
     /// To the old: I do. You need not any more.
     Opened,
+    /// The old: I will not. From now on connections come.
+    Alone,
     /// The old: a legacy connection.
     Caller { first_handle: u32, room: u32, worlds: Vec<Option<String>> },
     /// The old: no other connection comes.

@@ -23,7 +23,7 @@ pub use message::MessageError;
 pub use taker::{Arrived, Taker, Yours, ask_to_reload, ask_who};
 
 /// What both sides speak. A gateway of another number is not taken over from; fields may be added without changing it.
-const PROTOCOL: u32 = 1;
+const PROTOCOL: u32 = 2;
 
 /// Which program runs, and as which process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -72,14 +72,14 @@ impl Taker {
         }
     }
 
-    /// Says that this gateway can take jobs; returns when the old one wants it to accept callers, which is to be said then
-    /// ([`Yours::opened`]). `None` where the old one has ended meanwhile: then the listeners are this one's all the same. Blocks.
+    /// Says that this gateway can take jobs, and what it has renamed the old one's audit log to; returns when the old one wants it to accept
+    /// callers, which is to be said then ([`Yours::opened`]). `None` where the old one has ended meanwhile: then the listeners are this one's all the same. Blocks.
     ///
     /// # Errors
     /// It does not want to any more, or answers something else.
-    pub fn ready(self) -> Result<Option<Yours>, MessageError> {
+    pub fn ready(self, audit_aside: Option<PathBuf>) -> Result<Option<Yours>, MessageError> {
         let Self { stream, running, .. } = self;
-        match send(&stream, &Said::Ready, None, &[]).and_then(|()| receive(&stream)) {
+        match send(&stream, &Said::Ready { audit_aside }, None, &[]).and_then(|()| receive(&stream)) {
             Ok(message) if matches!(message.said, Said::Yours) => Ok(Some(Yours { stream: Arc::new(stream), running })),
             Ok(message) => Err(MessageError::Foreign(format!("{:?}", message.said))),
             Err(error) if error.is_end() => Ok(None),
@@ -89,12 +89,23 @@ impl Taker {
 }
 
 impl Yours {
-    /// Says that this gateway accepts callers, so that the old one need not any more.
+    /// Says that this gateway accepts callers; returns when the old one has said that it does not any more. False where the old one has ended.
+    /// Blocks.
     ///
     /// # Errors
-    /// The old one has ended already.
-    pub fn opened(&self) -> Result<(), MessageError> {
-        send(&self.stream, &Said::Opened, None, &[])
+    /// The old one goes on: it has not heard of this one in time, or was told to stop.
+    pub fn opened(&self) -> Result<bool, MessageError> {
+        match send(&self.stream, &Said::Opened, None, &[]).and_then(|()| receive(&self.stream)) {
+            Ok(message) if matches!(message.said, Said::Alone) => Ok(true),
+            Ok(message) => Err(MessageError::Foreign(format!("{:?}", message.said))),
+            Err(error) if error.is_end() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Which process the old one is.
+    pub fn pid(&self) -> u32 {
+        self.running.pid
     }
 
     /// Says that whoever watches over the two watches this process now, so that the old one may end.
@@ -124,7 +135,6 @@ impl Yours {
     /// # Errors
     /// The old gateway has ended before it had given them all.
     pub fn take(&self, arrived: &mpsc::Sender<Arrived>, counts: &Counts) -> Result<(), MessageError> {
-        counts.takes_over_from.store(self.running.pid, Ordering::Relaxed);
         let taken = self.take_all(arrived);
         counts.takes_over_from.store(0, Ordering::Relaxed);
         taken?;

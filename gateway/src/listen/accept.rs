@@ -75,15 +75,21 @@ pub enum Listener {
     LegacyUnix(UnixSocket),
 }
 
-/// A listening Unix socket; its file is removed when it is dropped, unless it is somebody else's.
+/// A listening Unix socket.
 pub struct UnixSocket {
     listener: UnixListener,
+    file: Arc<SocketFile>,
+}
+
+/// A Unix socket's file. Where it is this gateway's it is removed with the last who has this.
+#[derive(Debug)]
+pub struct SocketFile {
     path: PathBuf,
     inode: u64,
-    /// Whether its file is never this gateway's.
+    /// Whether it is never this gateway's.
     is_lent: bool,
-    /// Whether it is another gateway's now, or still.
-    is_given: Arc<AtomicBool>,
+    /// Whether it is another gateway's now, or still, or is gone.
+    is_given: AtomicBool,
 }
 
 impl UnixSocket {
@@ -99,41 +105,56 @@ impl UnixSocket {
         if let (Some(access), Some(file), false) = (access, &file, inherited.is_lent) {
             access.apply(path, file)?;
         }
-        let inode = file.map_or(0, |file| file.ino());
-        let is_given = Arc::new(AtomicBool::new(true));
-        Ok(Self { listener, path: path.to_owned(), inode, is_lent: inherited.is_lent, is_given })
-    }
-
-    /// Where its file is, or was.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Whether its file is there, so that somebody can connect.
-    pub fn has_name(&self) -> bool {
-        std::fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode)
-    }
-
-    /// Whoever had it leaves it to this gateway, which removes its file at the end.
-    pub fn claim(&self) {
-        self.is_given.store(self.is_lent, Ordering::Relaxed);
+        Ok(Self { listener, file: SocketFile::elsewhere(path, inherited.is_lent) })
     }
 
     /// A second handle to it, for another gateway.
     fn held(&self, role: Role) -> io::Result<Held> {
-        let name = Name::of(&HardserverAddress::Unix(self.path.clone()));
-        let is_lent = self.is_lent;
+        let name = Name::of(&HardserverAddress::Unix(self.file.path.clone()));
         let socket = self.listener.as_fd().try_clone_to_owned()?;
-        Ok(Held { role, name, socket, is_lent, is_given: self.is_given.clone() })
+        Ok(Held { role, name, socket, is_lent: self.file.is_lent, file: Some(self.file.clone()) })
     }
 }
 
-impl Drop for UnixSocket {
-    fn drop(&mut self) {
-        // Another gateway may have the socket now, or may have taken the name meanwhile.
-        if !self.is_given.load(Ordering::Relaxed) && self.has_name() {
+impl SocketFile {
+    /// One that another gateway still has, or whoever has lent it.
+    fn elsewhere(path: &Path, is_lent: bool) -> Arc<Self> {
+        let file = std::fs::symlink_metadata(path).ok().filter(|file| file.file_type().is_socket());
+        let inode = file.map_or(0, |file| file.ino());
+        Arc::new(Self { path: path.to_owned(), inode, is_lent, is_given: AtomicBool::new(true) })
+    }
+
+    /// Where it is, or was.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it is there, so that somebody can connect.
+    pub fn has_name(&self) -> bool {
+        std::fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode)
+    }
+
+    /// Whoever had it leaves it to this gateway.
+    pub fn claim(&self) {
+        self.is_given.store(self.is_lent, Ordering::Relaxed);
+    }
+
+    /// It is another gateway's.
+    pub fn give(&self) {
+        self.is_given.store(true, Ordering::Relaxed);
+    }
+
+    /// Removes it, where it is this gateway's and nobody has taken the name meanwhile.
+    pub fn remove(&self) {
+        if !self.is_given.swap(true, Ordering::Relaxed) && self.has_name() {
             let _ = std::fs::remove_file(&self.path);
         }
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        self.remove();
     }
 }
 
@@ -152,9 +173,10 @@ impl SocketAccess {
 
     /// Lets these connect to a socket that is there, and no others, as far as `file` says that it is not so already.
     fn apply(self, path: &Path, file: &std::fs::Metadata) -> io::Result<()> {
+        let group = self.group.unwrap_or(rustix::process::getegid().as_raw());
         // Whoever is taken out goes first: nobody is to get in for a moment.
-        if self.group.is_some_and(|group| group != file.gid()) {
-            chown(path, None, self.group)?;
+        if group != file.gid() {
+            chown(path, None, Some(group))?;
         }
         if file.permissions().mode() & 0o777 != self.mode {
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(self.mode))?;
@@ -169,6 +191,10 @@ pub struct Binder {
     pub inherited: Inherited,
     /// Who may connect to Unix sockets.
     pub access: SocketAccess,
+    /// Whether sockets that are there already get that, too. They can't any more once the process is confined.
+    pub sets_access: bool,
+    /// The files of the Unix sockets that were made.
+    pub files: Vec<Arc<SocketFile>>,
     /// Second handles to what was bound, for another gateway to take over; `None` where nobody can.
     pub held: Option<Vec<Held>>,
 }
@@ -198,18 +224,13 @@ impl Binder {
         }
     }
 
-    /// What was bound by somebody else and is not wanted here: the Unix sockets among it, whose files go when they are claimed and dropped.
+    /// What was bound by somebody else and is not wanted here: the files of the Unix sockets among it.
     ///
     /// # Errors
     /// Something is left that systemd has passed.
-    pub fn unwanted(inherited: Inherited) -> Result<Vec<UnixSocket>, InheritError> {
-        let sockets = inherited.left()?.into_iter().filter_map(|left| {
-            let path = left.name.path()?.to_owned();
-            // The file of one that the system does not take stays behind, as after a crash.
-            rustix::io::ioctl_fionbio(&left.socket, true).ok()?;
-            UnixSocket::inherited(left, &path, None).ok()
-        });
-        Ok(sockets.collect())
+    pub fn unwanted(inherited: Inherited) -> Result<Vec<Arc<SocketFile>>, InheritError> {
+        let left = inherited.left()?;
+        Ok(left.iter().filter_map(|left| Some(SocketFile::elsewhere(left.name.path()?, left.is_lent))).collect())
     }
 
     /// Begins to listen on a TCP address.
@@ -231,7 +252,7 @@ impl Binder {
         };
         if let Some(held) = &mut self.held {
             let socket = listener.as_fd().try_clone_to_owned().map_err(system)?;
-            held.push(Held { role, name: Name::of(&configured), socket, is_lent, is_given: Arc::default() });
+            held.push(Held { role, name: Name::of(&configured), socket, is_lent, file: None });
         }
         Ok((listener, bound))
     }
@@ -244,12 +265,15 @@ impl Binder {
         let system = |error| BindError::System { address: format!("unix:{}", path.display()), error };
         let access = if role == Role::Handover { SocketAccess::OWN } else { self.access };
         let socket = match self.inherited.take(role, &HardserverAddress::Unix(path.to_owned())) {
-            Some(inherited) => UnixSocket::inherited(inherited, path, Some(access)).map_err(system)?,
+            Some(inherited) => {
+                UnixSocket::inherited(inherited, path, self.sets_access.then_some(access)).map_err(system)?
+            }
             None => bind_unix(path, access)?,
         };
         if let Some(held) = &mut self.held {
             held.push(socket.held(role).map_err(system)?);
         }
+        self.files.push(socket.file.clone());
         Ok(socket)
     }
 }
@@ -280,7 +304,8 @@ fn bind_unix(path: &Path, access: SocketAccess) -> Result<UnixSocket, BindError>
         }
         let inode = std::fs::symlink_metadata(&unfinished)?.ino();
         std::fs::rename(&unfinished, path)?;
-        Ok(UnixSocket { listener, path: path.to_owned(), inode, is_lent: false, is_given: Arc::default() })
+        let file = SocketFile { path: path.to_owned(), inode, is_lent: false, is_given: AtomicBool::new(false) };
+        Ok(UnixSocket { listener, file: Arc::new(file) })
     };
     bind().map_err(|error| {
         let _ = std::fs::remove_file(&unfinished);

@@ -267,6 +267,8 @@ async fn run(
     tokio::spawn(async move { timer.run_timer().await });
     let mut keepers = upstream::start(&shard);
     let mut grpc = grpc::Server::start(&shard, common.clone());
+    // Those that have told their callers to go, and were not left after all. One for each upgrade that failed so late.
+    let mut before = Vec::new();
     let legacy = hardserver::Callers::start(&shard, poller);
     while let Some(handed) = inbox.recv().await {
         match handed {
@@ -299,15 +301,19 @@ async fn run(
             }
             Handed::Stay(done) => {
                 legacy.stay();
-                // The one before finishes with the callers that it has told to go.
-                grpc = grpc::Server::start(&shard, common.clone());
+                if grpc.is_sent_away() {
+                    // The one before finishes with the callers that it has told to go.
+                    let new = grpc::Server::start(&shard, common.clone());
+                    before.push(std::mem::replace(&mut grpc, new));
+                }
                 let _ = done.send(());
             }
             Handed::Remaining(wanted) => {
                 let _ = wanted.send(remaining(&shard));
             }
             Handed::Drain(done) => {
-                answer_while(&shard, &mut inbox, drain(&shard, keepers, grpc)).await;
+                before.push(grpc);
+                answer_while(&shard, &mut inbox, drain(&shard, keepers, before)).await;
                 // Before the inbox goes, so that whoever finds it gone finds this.
                 let _ = last_report.set(shard.with(|state, _| state.report()));
                 // Who asked may have gone.
@@ -427,7 +433,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// How often a drain looks whether it is done. It runs once in a shard's life, so that it may look instead of being told.
 const DRAIN_CHECK: Duration = Duration::from_millis(10);
 
-async fn drain(shard: &Shard, keepers: upstream::Keepers, grpc: grpc::Server) {
+async fn drain(shard: &Shard, keepers: upstream::Keepers, grpc: Vec<grpc::Server>) {
     set_draining(shard, true);
     let timeout = shard.config().runtime.drain_timeout;
     if !until(timeout, || shard.with(|state, _| state.scheduler.is_idle())).await {
@@ -450,7 +456,10 @@ async fn drain(shard: &Shard, keepers: upstream::Keepers, grpc: grpc::Server) {
         state.front.wake_streams();
     });
     until(LAST_ANSWERS, || shard.with(|state, _| state.scheduler.is_idle() && state.front.is_flushed())).await;
-    grpc.stop(LAST_ANSWERS).await;
+    let end = Instant::now() + LAST_ANSWERS;
+    for server in grpc {
+        server.stop(end.saturating_duration_since(Instant::now())).await;
+    }
 }
 
 /// Waits for a condition, at most for `timeout`; returns whether it holds.

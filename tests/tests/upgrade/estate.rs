@@ -1,8 +1,13 @@
 //! What the tests of upgrades have in common: a gateway that can be taken over from, and the wire as a caller says it that knows no
 //! library.
 
-use std::{io::Read, time::Duration};
+use std::{
+    io::{Read, Write as _},
+    os::unix::net::UnixStream,
+    time::Duration,
+};
 
+use seeway_bench::Target;
 use seeway_tests::{Config, Gateway, Identity, Machine, Sshd, machine::seeway, process::Process, wait};
 
 pub const BOUND: Duration = wait::BOUND;
@@ -27,29 +32,41 @@ impl Estate {
     }
 }
 
+/// Waits until a gateway that was taken over from has ended as it should.
 pub fn succeeded(mut old: Process) {
     let status = old.exit(BOUND);
     assert_eq!(status.code(), Some(0), "{}", old.log());
     assert!(old.log().contains("everything has been handed over"), "{}", old.log());
 }
 
+/// Sends one job in the way that a person does.
 pub fn send(gateway: &Gateway, what: &str) {
     let job = seeway().args(["job", &gateway.unix().to_string(), "--world", "echo", "--data", what]).output();
     assert_eq!(job.expect("it runs").stdout, what.as_bytes());
 }
 
+/// A legacy connection that has a handle for the world.
+pub fn caller(gateway: &Gateway) -> (UnixStream, u32) {
+    let Target::Unix(path) = gateway.unix() else { panic!("a Unix socket") };
+    let mut stream = UnixStream::connect(&path).expect("it listens");
+    stream.set_read_timeout(Some(BOUND)).expect("set");
+    stream.write_all(&open_world(1, b"echo")).expect("sent");
+    let handle = object(&mut stream, 1);
+    (stream, handle)
+}
+
 // --- the wire, as a caller that knows no library says it
 
-pub fn word(number: usize) -> [u8; 4] {
+fn word(number: usize) -> [u8; 4] {
     u32::try_from(number).expect("small").to_le_bytes()
 }
 
-pub fn command(tag: u32, command: usize, arguments: &[u8]) -> Vec<u8> {
+fn command(tag: u32, command: usize, arguments: &[u8]) -> Vec<u8> {
     let body = [&tag.to_le_bytes()[..], &word(command), &word(0), arguments].concat();
     [&word(body.len())[..], &body].concat()
 }
 
-pub fn block(bytes: &[u8]) -> Vec<u8> {
+fn block(bytes: &[u8]) -> Vec<u8> {
     let padding = bytes.len().next_multiple_of(4) - bytes.len();
     [&word(bytes.len())[..], bytes, &[0; 3][..padding]].concat()
 }
@@ -63,7 +80,7 @@ pub fn see_job(tag: u32, handle: u32, job: &[u8]) -> Vec<u8> {
 }
 
 /// Status and what follows the flags of the next reply, which has to be to `tag`.
-pub fn answer(from: &mut impl Read, tag: u32) -> (u32, Vec<u8>) {
+fn answer(from: &mut impl Read, tag: u32) -> (u32, Vec<u8>) {
     let mut length = [0; 4];
     from.read_exact(&mut length).expect("an answer");
     let mut body = vec![0; u32::from_le_bytes(length) as usize];

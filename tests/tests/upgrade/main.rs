@@ -36,7 +36,7 @@ use seeway_tests::{
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
-use estate::{Estate, object, open_world, reply, see_job, send, status, succeeded};
+use estate::{Estate, caller, object, open_world, reply, see_job, send, status, succeeded};
 
 const BOUND: Duration = wait::BOUND;
 
@@ -167,11 +167,7 @@ fn half_a_command_and_the_handles_move_with_their_connection() {
     let _turn = Turn::beside_others();
     let estate = Estate::new("echo");
     let mut gateway = Gateway::ready(&estate.config);
-    let Target::Unix(path) = gateway.unix() else { panic!("a Unix socket") };
-    let mut half = UnixStream::connect(&path).expect("it listens");
-    half.set_read_timeout(Some(BOUND)).expect("set");
-    half.write_all(&open_world(1, b"echo")).expect("sent");
-    let handle = object(&mut half, 1);
+    let (mut half, handle) = caller(&gateway);
     let command = see_job(2, handle, b"cut in two");
     half.write_all(&command[..9]).expect("sent");
     // A second one says nothing at all.

@@ -10,26 +10,24 @@ use std::{
 };
 
 use rustix::process::Signal;
-use seeway_bench::{Target, family::send as signal};
+use seeway_bench::family::send as signal;
 use seeway_tests::{Gateway, Identity, audit::AuditLog, machine::seeway, process::Process, turn::Turn, wait};
 use tempfile::TempDir;
 
-use crate::estate::{BOUND, Estate, object, open_world, reply, see_job, send, succeeded};
+use crate::estate::{BOUND, Estate, caller, reply, see_job, send, succeeded};
 
-/// A legacy connection that has a handle for the world.
-fn caller(gateway: &Gateway) -> (UnixStream, u32) {
-    let Target::Unix(path) = gateway.unix() else { panic!("a Unix socket") };
-    let mut stream = UnixStream::connect(&path).expect("it listens");
-    stream.set_read_timeout(Some(BOUND)).expect("set");
-    stream.write_all(&open_world(1, b"echo")).expect("sent");
-    let handle = object(&mut stream, 1);
-    (stream, handle)
+/// Sends a job, and waits until it is in flight, with no other at this gateway.
+fn send_slow(gateway: &Gateway, stream: &mut UnixStream, tag: u32, handle: u32, job: &[u8]) {
+    stream.write_all(&see_job(tag, handle, job)).expect("sent");
+    let in_flight = || (gateway.metrics().sum("seeway_jobs_in_flight") > 0.5).then_some(());
+    wait::until("the job is in flight", BOUND, in_flight);
 }
 
-/// Waits until so many jobs are in flight.
-fn until_in_flight(gateway: &Gateway, jobs: f64) {
-    let in_flight = || (gateway.metrics().sum("seeway_jobs_in_flight") > jobs - 0.5).then_some(());
-    wait::until("the jobs are in flight", BOUND, in_flight);
+/// A legacy connection that waits for the reply to its job 2, `slow`.
+fn busy_caller(gateway: &Gateway) -> (UnixStream, u32) {
+    let (mut stream, handle) = caller(gateway);
+    send_slow(gateway, &mut stream, 2, handle, b"slow");
+    (stream, handle)
 }
 
 fn next_of(gateway: &Gateway) -> Command {
@@ -43,11 +41,9 @@ fn next_of(gateway: &Gateway) -> Command {
 #[test]
 fn a_new_gateway_that_is_killed_leaves_the_old_one_at_work() {
     let _turn = Turn::beside_others();
-    let estate = Estate::new("slow:3000");
+    let estate = Estate::new("slow:5000");
     let mut gateway = Gateway::ready(&estate.config);
-    let (mut busy, handle) = caller(&gateway);
-    busy.write_all(&see_job(2, handle, b"slow")).expect("sent");
-    until_in_flight(&gateway, 1.0);
+    let (mut busy, handle) = busy_caller(&gateway);
     let old = gateway.upgrade();
     gateway.kill();
     wait::until("the old one notices it", BOUND, || old.log().contains("goes on in its place").then_some(()));
@@ -91,20 +87,18 @@ fn a_new_gateway_outlives_whoever_has_started_it() {
 #[test]
 fn an_upgrade_waits_for_the_one_before() {
     let _turn = Turn::beside_others();
-    let estate = Estate::new("slow:3000");
+    let estate = Estate::new("slow:5000");
     let mut gateway = Gateway::ready(&estate.config);
-    let (mut busy, handle) = caller(&gateway);
-    busy.write_all(&see_job(2, handle, b"slow")).expect("sent");
-    until_in_flight(&gateway, 1.0);
+    let (mut busy, handle) = busy_caller(&gateway);
     let old = gateway.upgrade();
-    let third = next_of(&gateway).output().expect("it runs");
-    let said = String::from_utf8_lossy(&third.stderr);
-    assert_eq!(third.status.code(), Some(1), "{said}");
+    let mut third = Process::start("a third gateway", &mut next_of(&gateway));
+    let status = third.exit(BOUND);
+    let said = third.log();
+    assert_eq!(status.code(), Some(1), "{said}");
     assert!(said.contains("still takes callers over") && said.contains("try again"), "{said}");
     assert_eq!(reply(&mut busy, 2), b"slow");
     succeeded(old);
-    busy.write_all(&see_job(3, handle, b"moved")).expect("sent");
-    until_in_flight(&gateway, 1.0);
+    send_slow(&gateway, &mut busy, 3, handle, b"moved");
     let old = gateway.upgrade();
     assert_eq!(reply(&mut busy, 3), b"moved");
     succeeded(old);
@@ -114,11 +108,9 @@ fn an_upgrade_waits_for_the_one_before() {
 #[test]
 fn half_a_command_that_waits_for_a_slow_job_is_not_late() {
     let _turn = Turn::beside_others();
-    let estate = Estate::new("slow:3000");
-    let mut gateway = Gateway::ready(&estate.config.line("limits", "message_timeout = \"1s\""));
-    let (mut busy, handle) = caller(&gateway);
-    busy.write_all(&see_job(2, handle, b"slow")).expect("sent");
-    until_in_flight(&gateway, 1.0);
+    let estate = Estate::new("slow:5000");
+    let mut gateway = Gateway::ready(&estate.config.line("limits", "message_timeout = \"3s\""));
+    let (mut busy, handle) = busy_caller(&gateway);
     let second = see_job(3, handle, b"in two");
     busy.write_all(&second[..11]).expect("sent");
     let old = gateway.upgrade();
@@ -133,18 +125,14 @@ fn half_a_command_that_waits_for_a_slow_job_is_not_late() {
 #[test]
 fn a_stop_in_the_middle_of_an_upgrade_finishes_the_jobs_of_both() {
     let _turn = Turn::beside_others();
-    let estate = Estate::new("slow:3000");
+    let estate = Estate::new("slow:5000");
     let mut gateway = Gateway::ready(&estate.config);
-    let (mut first, of_first) = caller(&gateway);
-    first.write_all(&see_job(2, of_first, b"with the old one")).expect("sent");
-    until_in_flight(&gateway, 1.0);
+    let (mut first, _) = busy_caller(&gateway);
     let mut old = gateway.upgrade();
-    let (mut second, of_second) = caller(&gateway);
-    second.write_all(&see_job(2, of_second, b"with the new one")).expect("sent");
-    until_in_flight(&gateway, 1.0);
+    let (mut second, _) = busy_caller(&gateway);
     gateway.terminate();
-    assert_eq!(reply(&mut first, 2), b"with the old one");
-    assert_eq!(reply(&mut second, 2), b"with the new one");
+    assert_eq!(reply(&mut first, 2), b"slow", "with the old one");
+    assert_eq!(reply(&mut second, 2), b"slow", "with the new one");
     assert_eq!(gateway.exit(BOUND).code(), Some(0), "{}", gateway.log());
     assert_eq!(old.try_exit().and_then(|status| status.code()), Some(0), "it ended first: {}", old.log());
     assert!(!gateway.log().contains("has not ended in time"), "{}", gateway.log());
@@ -154,11 +142,9 @@ fn a_stop_in_the_middle_of_an_upgrade_finishes_the_jobs_of_both() {
 #[test]
 fn a_gateway_that_is_stopped_is_not_taken_over_from() {
     let _turn = Turn::beside_others();
-    let estate = Estate::new("slow:2000");
+    let estate = Estate::new("slow:5000");
     let mut gateway = Gateway::ready(&estate.config);
-    let (mut busy, handle) = caller(&gateway);
-    busy.write_all(&see_job(2, handle, b"slow")).expect("sent");
-    until_in_flight(&gateway, 1.0);
+    let (mut busy, _) = busy_caller(&gateway);
     let mut new = Process::start("the next gateway", &mut next_of(&gateway));
     wait::until("it is about to take over", BOUND, || gateway.log().contains("is about to take over").then_some(()));
     // It can say nothing until the other one has ended.

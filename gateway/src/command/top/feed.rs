@@ -78,8 +78,7 @@ fn poll(at: &At, to: &Sender<Input>) -> Result<(), Gone> {
 
 /// The state, asked for once.
 pub(super) fn look(at: &At) -> Result<Value, Failure> {
-    let Answer { is_done, body } = at.get("/api/state", None)?;
-    if is_done { Ok(body) } else { Err(Failure::Failed(refusal(&at.place(), &body))) }
+    done(at, at.get("/api/state", None)?)
 }
 
 fn understood(value: Value) -> Input {
@@ -136,26 +135,24 @@ pub(super) fn serve(at: &At, wishes: &Receiver<Wish>, to: &Sender<Input>) {
 }
 
 fn history(at: &At, machine: &str) -> Result<Vec<crate::admin::state::Happening>, Failure> {
-    let Answer { is_done, body } = at.get(&format!("/api/machines/{}/history", escaped(machine)), None)?;
-    if !is_done {
-        return Err(Failure::Failed(refusal(&at.place(), &body)));
-    }
+    let body = done(at, at.get(&format!("/api/machines/{}/history", escaped(machine)), None)?)?;
     happenings(body).map_err(|error| Failure::Failed(not_understood(&error)))
 }
 
 fn make(at: &At, change: &Change) -> Result<String, Failure> {
     let machine = change.machine.as_deref();
-    let Answer { is_done, body } = at.post(if change.drains { "/drain" } else { "/resume" }, machine)?;
-    if !is_done {
-        return Err(Failure::Failed(refusal(&at.place(), &body)));
-    }
+    let body = done(at, at.post(if change.drains { "/drain" } else { "/resume" }, machine)?)?;
     let what = machine.map_or_else(|| "the gateway".to_owned(), |machine| format!("machine {machine}"));
     let takes = if body["draining"] == true { "takes no new jobs" } else { "takes jobs" };
     Ok(format!("{what} {takes}; jobs in hand: {}", body["jobs"].as_u64().unwrap_or_default()))
 }
 
-fn refusal(place: &str, body: &Value) -> String {
-    format!("the gateway at {place} refuses: {}", body["message"].as_str().unwrap_or("it does not say why").trim_end())
+/// What the gateway said, where it has done what it was asked to.
+fn done(at: &At, answer: Answer) -> Result<Value, Failure> {
+    if answer.is_done {
+        return Ok(answer.body);
+    }
+    Err(Failure::Failed(format!("the gateway at {} refuses: {}", at.place(), answer.refusal())))
 }
 
 #[cfg(test)]

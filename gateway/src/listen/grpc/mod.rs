@@ -161,6 +161,11 @@ impl Server {
         }
     }
 
+    /// Whether callers were told to connect anew.
+    pub fn is_sent_away(&self) -> bool {
+        self.stop.is_none()
+    }
+
     /// Takes no more calls, waits for those that run, at most for `timeout`, and ends.
     pub async fn stop(self, timeout: Duration) {
         let Self { stop, mut task, connections, .. } = self;
