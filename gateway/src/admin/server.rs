@@ -26,8 +26,8 @@ use crate::listen::tls::Terminator;
 use crate::places::Peer;
 use crate::seldom::{Seldom, Tell};
 
-/// Connections at the admin port. One more takes the place of the one that has been there longest without asking anything; where all have
-/// asked, of the oldest answer of whoever has the most places, so that nobody keeps a probe out who asks and does not read.
+/// Connections at the admin port. One more takes the place of the oldest of the kind that there is most of: those of one peer that have
+/// asked nothing, or those of one peer that have asked. So nobody keeps a probe out, whether by silence or by not reading.
 pub(crate) const MAX_CONNECTIONS: usize = 64;
 
 /// How long a request's head may take to come. Short, so that connections that ask nothing soon make room for one that does.
@@ -103,7 +103,7 @@ pub async fn serve(listener: Listener, control: Arc<Control>, users: Users) {
             tracing::debug!(limit = MAX_CONNECTIONS, "a connection to the admin port was closed: there are too many");
             continue;
         }
-        let progress = Progress::default();
+        let progress = Progress::new();
         let (listener, control, users) = (listener.clone(), control.clone(), users.clone());
         let of_task = progress.clone();
         let task = tokio::spawn(async move {
@@ -118,7 +118,7 @@ pub async fn serve(listener: Listener, control: Arc<Control>, users: Users) {
 }
 
 /// How far a connection has come.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Progress(Arc<AtomicU8>);
 
 impl Progress {
@@ -128,6 +128,10 @@ impl Progress {
     const ASKED: u8 = 1;
     /// It listens to events, which are few and are let go where they are not read.
     const LISTENS: u8 = 2;
+
+    fn new() -> Self {
+        Self(Arc::new(AtomicU8::new(Self::SILENT)))
+    }
 
     fn set(&self, progress: u8) {
         self.0.store(progress, Ordering::Relaxed);
@@ -157,23 +161,24 @@ impl Connections {
         if self.0.len() < MAX_CONNECTIONS {
             return true;
         }
-        let silent = self.0.iter().position(|connected| connected.progress.get() == Progress::SILENT);
-        let Some(given_up) = silent.or_else(|| self.oldest_of_the_greediest()) else { return false };
-        if let Some(connected) = self.0.remove(given_up) {
-            connected.task.abort();
-        }
+        let Some(connected) = self.most_of_a_kind().and_then(|oldest| self.0.remove(oldest)) else { return false };
+        connected.task.abort();
         true
     }
 
-    /// The oldest that asked, of the peer that has most of those.
-    fn oldest_of_the_greediest(&self) -> Option<usize> {
-        let asked = || self.0.iter().enumerate().filter(|(_, connected)| connected.progress.get() == Progress::ASKED);
-        let mut of_peers: HashMap<Option<Peer>, usize> = HashMap::new();
-        for (_, connected) in asked() {
-            *of_peers.entry(connected.peer).or_default() += 1;
+    /// The oldest of the kind that there is most of. Who listens to events is of none: those are few, and are let go by themselves.
+    fn most_of_a_kind(&self) -> Option<usize> {
+        let kinds = || {
+            let kind = |connected: &Connected| (connected.peer, connected.progress.get());
+            self.0.iter().map(kind).enumerate().filter(|(_, (_, progress))| *progress != Progress::LISTENS)
+        };
+        let mut counts: HashMap<_, usize> = HashMap::new();
+        for (_, kind) in kinds() {
+            *counts.entry(kind).or_default() += 1;
         }
-        let most = of_peers.values().copied().max()?;
-        asked().find(|(_, connected)| of_peers[&connected.peer] == most).map(|(place, _)| place)
+        let most = counts.values().copied().max()?;
+        // What one has asked meanwhile makes it of another kind, which then has no count: the next one is looked at.
+        kinds().find(|(_, kind)| counts.get(kind) == Some(&most)).map(|(place, _)| place)
     }
 }
 
@@ -267,7 +272,7 @@ mod tests {
         let connected = Connected {
             peer: Some(std::net::IpAddr::from([192, 0, 2, last]).into()),
             task: task.clone(),
-            progress: Progress::default(),
+            progress: Progress::new(),
         };
         connected.progress.set(progress);
         connections.0.push_back(connected);
@@ -300,14 +305,21 @@ mod tests {
         assert_eq!(of(&connections, 5), 1);
     }
 
+    /// A probe is silent for a moment, and at the same address as who floods, where all are on one computer.
     #[tokio::test]
-    async fn who_has_asked_nothing_makes_room_first() {
-        let mut connections = Connections::default();
-        for _ in 1..MAX_CONNECTIONS {
-            connect(&mut connections, 3, Progress::ASKED);
+    async fn silence_and_unread_answers_are_two_kinds() {
+        for (flood, probe) in [(Progress::ASKED, Progress::SILENT), (Progress::SILENT, Progress::ASKED)] {
+            let mut connections = Connections::default();
+            for _ in 1..MAX_CONNECTIONS {
+                connect(&mut connections, 3, flood);
+            }
+            let probe = connect(&mut connections, 3, probe);
+            for _ in 0..MAX_CONNECTIONS / 2 {
+                connect(&mut connections, 3, flood);
+            }
+            tokio::task::yield_now().await;
+            assert!(!probe.is_finished());
+            assert_eq!(connections.0.len(), MAX_CONNECTIONS);
         }
-        connect(&mut connections, 4, Progress::SILENT);
-        connect(&mut connections, 5, Progress::ASKED);
-        assert_eq!([3, 4, 5].map(|last| of(&connections, last)), [MAX_CONNECTIONS - 1, 0, 1]);
     }
 }
