@@ -35,6 +35,7 @@ use crate::upstream;
 
 pub use bound::Addresses;
 use bound::{Bound, Files, bind};
+pub use handing::HandedOver;
 use handing::Predecessor;
 pub use terminators::Terminators;
 
@@ -92,6 +93,7 @@ pub struct Gateway {
     /// What somebody asks at `listen.handover`.
     asked: mpsc::Receiver<Asked>,
     files: Files,
+    watchdog: Option<Duration>,
     terminators: Terminators,
     /// Whom this one has taken over from.
     predecessor: Option<Predecessor>,
@@ -108,6 +110,8 @@ pub struct Beginning {
     pub inherited: Inherited,
     /// Whether another gateway runs on until this one is [opened](Gateway::open).
     pub takes_over: bool,
+    /// How often systemd wants to hear of the unit's main process, where it does: for the gateway after this one.
+    pub watchdog: Option<Duration>,
 }
 
 /// What accepts nobody yet.
@@ -140,7 +144,7 @@ impl Gateway {
         confine: impl FnOnce() -> Result<(), HardenError>,
     ) -> Result<Self, GatewayError> {
         let now = Instant::now();
-        let Beginning { file, inherited, takes_over } = beginning;
+        let Beginning { file, inherited, takes_over, watchdog } = beginning;
         let terminators = Terminators::new(&config)?;
         let Bound { listeners, addresses, admin: admin_listeners, handover, inherited: inherited_listeners, files } =
             bind(&config, inherited, &terminators, true).await?;
@@ -207,7 +211,7 @@ impl Gateway {
         let (sender, asked) = mpsc::channel(1);
         let handover = match handover {
             Some((held, socket)) => {
-                let giver = Giver::new(held, board.clone(), handovers, control.audit().cloned());
+                let giver = Giver::new(held, board.clone(), handovers, control.audit().cloned(), watchdog);
                 Some((giver.map_err(GatewayError::Binary)?, socket, sender))
             }
             None => None,
@@ -224,6 +228,7 @@ impl Gateway {
             unopened: Some(Unopened { listeners, admin: admin_listeners, handover, aside }),
             asked,
             files,
+            watchdog,
             terminators,
             predecessor: None,
             successor: None,
@@ -240,7 +245,9 @@ impl Gateway {
     fn accept(&mut self) {
         let Some(Unopened { listeners, admin, handover, aside }) = self.unopened.take() else { return };
         // The process that wrote it leaves its place.
-        aside.map(Aside::keep);
+        if let Some(aside) = aside {
+            aside.keep();
+        }
         for listener in listeners {
             self.acceptors.spawn(self.acceptor.clone().accept(listener));
         }
@@ -257,9 +264,9 @@ impl Gateway {
         self.files.lost()
     }
 
-    /// What another gateway's audit log was renamed to; it is that one's to get its own name back, where it goes on.
-    pub fn take_aside(&mut self) -> Option<PathBuf> {
-        self.unopened.as_mut()?.aside.take().and_then(Aside::keep)
+    /// What another gateway's audit log was renamed to, if it was.
+    pub fn aside(&self) -> Option<&Path> {
+        self.unopened.as_ref()?.aside.as_ref()?.name()
     }
 
     /// Where it listens.

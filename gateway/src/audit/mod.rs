@@ -181,9 +181,7 @@ impl Audit {
     /// Another gateway has renamed this one's file to `aside`, and has ended: it gets its own name back. What that one has recorded is beside
     /// it. Blocks.
     pub fn back_from(&self, aside: PathBuf) {
-        if let Target::File(path) = &self.to
-            && aside.exists()
-        {
+        if let Target::File(path) = &self.to {
             drop(Aside::of(path.clone(), aside));
         }
     }

@@ -298,15 +298,21 @@ impl Aside {
         Self { path, name: Some(name) }
     }
 
-    /// It stays, under this name, as far as this process is concerned.
-    pub fn keep(mut self) -> Option<PathBuf> {
-        self.name.take()
+    /// Its name now.
+    pub fn name(&self) -> Option<&Path> {
+        self.name.as_deref()
+    }
+
+    /// It stays: the process that wrote it has left its place.
+    pub fn keep(mut self) {
+        self.name = None;
     }
 }
 
 impl Drop for Aside {
     fn drop(&mut self) {
-        let Some(name) = &self.name else { return };
+        // It may have its own back already: the process that writes it does that where this one is gone.
+        let Some(name) = self.name.as_ref().filter(|name| name.exists()) else { return };
         // What has been recorded under its name meanwhile is a chain of its own, of a process that nobody has sent jobs to.
         let put_back = match rename_new(&self.path, &beside(&self.path, "not-taken-over")) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

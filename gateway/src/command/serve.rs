@@ -1,7 +1,7 @@
 //! `seeway serve`: the gateway, until SIGTERM or SIGINT. SIGHUP reloads it.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use super::supervisor::Supervisor;
 use super::{Failure, block_on};
 use crate::config::Config;
-use crate::gateway::{Addresses, Beginning, Gateway, GatewayError};
+use crate::gateway::{Addresses, Beginning, Gateway, GatewayError, HandedOver};
 use crate::handover::{Asked, Taker, Yours};
 use crate::harden;
 use crate::listen::inherited::Inherited;
@@ -66,10 +66,12 @@ async fn serve(config: Config, args: &Args, out: &mut dyn Write) -> Result<(), F
         Some(inherited) => inherited,
         None => Inherited::from_systemd().map_err(|error| Failure::Failed(error.to_string()))?,
     };
-    let supervisor = Supervisor::of_process(taker.as_ref().and_then(|taker| taker.watchdog));
+    // systemd tells it to the first process alone, each gateway to the next one.
+    let watchdog = sd_notify::watchdog_enabled().or(taker.as_ref().and_then(|taker| taker.watchdog));
+    let supervisor = Supervisor::of_process(watchdog);
     let config = Arc::new(config);
     let confine = || harden::confine(&config, file).map(drop);
-    let beginning = Beginning { file: Some(file.clone()), inherited, takes_over: taker.is_some() };
+    let beginning = Beginning { file: Some(file.clone()), inherited, takes_over: taker.is_some(), watchdog };
     let mut gateway = Gateway::start_confined(config.clone(), beginning, confine).await.map_err(failed)?;
     let yours = match taker {
         None => {
@@ -119,18 +121,30 @@ async fn serve(config: Config, args: &Args, out: &mut dyn Write) -> Result<(), F
     } else {
         supervisor.ready(&line);
     }
-    let next = if must_stop { Next::Stop } else { until_stopped(&mut gateway, &mut signals).await? };
-    if !matches!(next, Next::Replaced) {
+    let next = if must_stop { Next::told() } else { until_stopped(&mut gateway, &mut signals).await? };
+    if !matches!(next.why, Why::Replaced | Why::Unwatched) {
         supervisor.stopping();
     }
+    let was_told = next.was_told;
+    let told_twice = async {
+        if !was_told {
+            signals.stop().await;
+        }
+        signals.stop().await;
+    };
     let ended = tokio::select! {
         drained = gateway.drain() => drained.map_err(failed),
-        () = signals.stop() => Err(Failure::Failed("told to stop twice: ended without finishing the jobs in hand".into())),
+        () = told_twice => Err(Failure::Failed("told to stop twice: ended without finishing the jobs in hand".into())),
     };
     alive.abort();
-    match next {
-        Next::Stop | Next::Replaced => ended,
-        Next::Broken(why) => Err(failed(why)),
+    match next.why {
+        Why::Broken(why) => Err(failed(why)),
+        // Nobody else has it started again.
+        Why::Unwatched if supervisor.is_there() => Err(Failure::Failed(
+            "the gateway that has taken over has not said that it is watched over: this one ends with 1, so that the service is started anew"
+                .into(),
+        )),
+        Why::Told | Why::Replaced | Why::Unwatched => ended,
     }
 }
 
@@ -165,7 +179,7 @@ async fn may_take_over(gateway: &mut Gateway, taker: Taker) -> Result<Option<You
             TAKE_OVER_TIMEOUT.as_secs()
         )));
     }
-    let aside = gateway.take_aside();
+    let aside = gateway.aside().map(Path::to_owned);
     let yours = tokio::task::spawn_blocking(|| taker.ready(aside)).await;
     let yours = yours.map_err(|error| Failure::Failed(error.to_string()))?;
     let yours = yours.map_err(|error| Failure::Failed(format!("{error}; nothing was taken over")))?;
@@ -181,14 +195,33 @@ async fn may_take_over(gateway: &mut Gateway, taker: Taker) -> Result<Option<You
     Ok(yours)
 }
 
+/// A gateway drains.
+struct Next {
+    why: Why,
+    /// Whether a signal has said so already: the second one ends it at once.
+    was_told: bool,
+}
+
 /// Why a gateway drains.
-enum Next {
+enum Why {
     /// It was told to stop.
-    Stop,
+    Told,
     /// Another one has taken over.
     Replaced,
+    /// The same, and the service manager may not know that one.
+    Unwatched,
     /// Another one was to, and has ended, and this one can not accept callers again.
     Broken(GatewayError),
+}
+
+impl Next {
+    fn told() -> Self {
+        Self { why: Why::Told, was_told: true }
+    }
+
+    fn untold(why: Why) -> Self {
+        Self { why, was_told: false }
+    }
 }
 
 /// Reloads as often as it is told to, until it is told to stop, or another gateway has taken over.
@@ -197,7 +230,7 @@ async fn until_stopped(gateway: &mut Gateway, signals: &mut Signals) -> Result<N
     loop {
         let offer = tokio::select! {
             wanted = signals.next() => match wanted {
-                Wanted::Stop => return Ok(Next::Stop),
+                Wanted::Stop => return Ok(Next::told()),
                 Wanted::Reload => {
                     reload(gateway, None);
                     continue;
@@ -213,14 +246,15 @@ async fn until_stopped(gateway: &mut Gateway, signals: &mut Signals) -> Result<N
         };
         tokio::select! {
             handed_over = gateway.hand_over(offer) => match handed_over {
-                Ok(true) => return Ok(Next::Replaced),
-                Ok(false) => {}
+                Ok(HandedOver::Yes) => return Ok(Next::untold(Why::Replaced)),
+                Ok(HandedOver::Unwatched) => return Ok(Next::untold(Why::Unwatched)),
+                Ok(HandedOver::No) => {}
                 Err(error) => {
                     tracing::error!(%error, "the gateway that takes over has ended, and this one can not go on in its place: it finishes its jobs, and ends");
-                    return Ok(Next::Broken(error));
+                    return Ok(Next::untold(Why::Broken(error)));
                 }
             },
-            () = signals.stop() => return Ok(Next::Replaced),
+            () = signals.stop() => return Ok(Next { why: Why::Replaced, was_told: true }),
         }
     }
 }

@@ -27,13 +27,14 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
-    /// The one that has started this process, if any; `watchdog` where that is known from the gateway before it.
+    /// The one that has started this process, if any, and how often it wants to hear of the main one.
     pub(super) fn of_process(watchdog: Option<Duration>) -> Self {
-        Self {
-            is_there: std::env::var_os("NOTIFY_SOCKET").is_some(),
-            starter: getppid(),
-            watchdog: sd_notify::watchdog_enabled().or(watchdog),
-        }
+        Self { is_there: std::env::var_os("NOTIFY_SOCKET").is_some(), starter: getppid(), watchdog }
+    }
+
+    /// Whether anybody watches.
+    pub(super) fn is_there(self) -> bool {
+        self.is_there
     }
 
     /// The gateway takes jobs.

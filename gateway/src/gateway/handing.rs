@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 
 use super::bound::{Bound, bind};
 use super::{Gateway, GatewayError, Unopened, failed};
@@ -58,6 +59,19 @@ enum Over {
     Stopping,
     /// It has ended.
     Lost,
+    /// It takes no more, or too slowly.
+    Stuck,
+}
+
+/// What became of a gateway that another one was to take over from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandedOver {
+    /// It goes on.
+    No,
+    /// It is to be [drained](Gateway::drain).
+    Yes,
+    /// The same, and the other one has not said that whoever watches over the two watches it.
+    Unwatched,
 }
 
 impl Gateway {
@@ -73,15 +87,37 @@ impl Gateway {
             self.open();
             return Ok(());
         };
+        let aside = self.unopened.as_mut().and_then(|unopened| unopened.aside.take());
+        if let Some(lost) = self.files.lost() {
+            // Its name first: the other one looks when it hears no more.
+            drop(aside);
+            yours.hang_up();
+            return Err(GatewayError::NotLeft(format!(
+                "unix:{} is gone, or is another's, so that nobody could connect there: restart the running gateway",
+                lost.display()
+            )));
+        }
         // Before anybody can ask to take over from this one.
         counts.takes_over_from.store(yours.pid(), Ordering::Relaxed);
         self.accept();
         let asked = yours.clone();
         let is_there = tokio::task::spawn_blocking(move || asked.opened()).await.unwrap_or(Ok(false));
-        let is_there = is_there.map_err(|error| GatewayError::NotLeft(error.to_string()))?;
-        if let Some(lost) = self.files.lost() {
-            let why = format!("the running gateway has ended meanwhile, and unix:{} with it", lost.display());
-            return Err(GatewayError::NotLeft(why));
+        let is_there = match (is_there, self.files.lost()) {
+            (Ok(is_there), None) => is_there,
+            (is_there, lost) => {
+                drop(aside);
+                yours.hang_up();
+                let stopped = || match lost {
+                    Some(lost) => {
+                        format!("the running gateway was stopped meanwhile, and unix:{} is gone", lost.display())
+                    }
+                    None => String::new(),
+                };
+                return Err(GatewayError::NotLeft(is_there.err().map_or_else(stopped, |error| error.to_string())));
+            }
+        };
+        if let Some(aside) = aside {
+            aside.keep();
         }
         Counts::add(&counts.taken_over);
         if !is_there {
@@ -99,14 +135,24 @@ impl Gateway {
                 let counts = counts.clone();
                 tokio::task::spawn_blocking(move || yours.take(&sender, &counts))
             };
-            while let Some(arrived) = arrived.recv().await {
-                Counts::add(&counts.callers);
-                if acceptor.take_over(arrived).await.is_err() {
-                    break;
+            // Side by side: a user's name may take a while to be looked up.
+            let mut serving = JoinSet::new();
+            loop {
+                tokio::select! {
+                    next = arrived.recv(), if serving.len() < ARRIVALS => {
+                        let Some(next) = next else { break };
+                        Counts::add(&counts.callers);
+                        let acceptor = acceptor.clone();
+                        serving.spawn(async move { acceptor.take_over(next).await });
+                    }
+                    Some(served) = serving.join_next() => if let Ok(Err(_)) = served {
+                        // The shards have ended: whoever still comes has nobody to go to.
+                        break;
+                    },
                 }
             }
-            // Whoever still comes has nobody to go to.
             drop(arrived);
+            while serving.join_next().await.is_some() {}
             if let Ok(Err(error)) = taking.await {
                 tracing::warn!(%error, "the gateway that was taken over from has not given all of its callers");
             }
@@ -129,12 +175,11 @@ impl Gateway {
     }
 
     /// Gives everything to another gateway that can move, and returns when what can't has ended, or `runtime.handover_timeout` is over,
-    /// or the other one is told to stop; then this one is to be [drained](Self::drain). False where the other one has ended: this one
-    /// goes on.
+    /// or the other one is told to stop; then this one is to be [drained](Self::drain). Where the other one has ended this one goes on.
     ///
     /// # Errors
     /// This gateway can not go on in the place of one that has ended.
-    pub async fn hand_over(&mut self, offer: Offer) -> Result<bool, GatewayError> {
+    pub async fn hand_over(&mut self, offer: Offer) -> Result<HandedOver, GatewayError> {
         let running = offer.running.clone();
         // It takes a moment, and nobody is to be accepted by neither.
         let accepted = tokio::task::spawn_blocking(move || offer.accept()).await.unwrap_or(Err(MessageError::Closed));
@@ -143,9 +188,10 @@ impl Gateway {
             Err(error) => {
                 Counts::add(&self.control.handovers().failed);
                 tracing::warn!(%error, "the gateway that was to take over did not; this one goes on");
-                return Ok(false);
+                return Ok(HandedOver::No);
             }
         };
+        let settled_by = tokio::time::Instant::now() + SETTLE_TIMEOUT;
         tracing::info!(pid = running.pid, version = running.version, "another gateway takes over");
         self.control.begin_handover(&running).await;
         self.stop_accepting.send_replace(true);
@@ -169,17 +215,42 @@ impl Gateway {
         let timeout = self.control.config().runtime.handover_timeout;
         let end = Instant::now() + timeout;
         let mut given = None;
-        let over = loop {
-            tokio::select! {
-                left = self.until_moved(end) => break Over::Given(left),
-                over = self.until_over(&mut heard) => break over,
-                // Before there is nothing more to give: it takes no more.
-                stuck = &mut giving, if given.is_none() => {
-                    given = Some(stuck.ok());
-                    self.keep(given.as_mut().and_then(Option::as_mut)).await;
-                }
+        let mut over = tokio::select! {
+            left = self.until_moved(end) => Over::Given(left),
+            over = self.until_over(&mut heard) => over,
+            // Before there is nothing more to give.
+            stuck = &mut giving => {
+                given = Some(stuck.ok());
+                Over::Stuck
             }
         };
+        if let Over::Given(_) = over {
+            // What has left the shards may still be on its way.
+            let _ = leaving.send(None);
+            tokio::select! {
+                ended = &mut giving => {
+                    let ended = ended.ok();
+                    if ended.as_ref().is_none_or(|given| given.error.is_some()) {
+                        over = Over::Stuck;
+                    }
+                    given = Some(ended);
+                }
+                sooner = self.until_over(&mut heard) => over = sooner,
+            }
+        }
+        if let Over::Stuck = over {
+            tracing::warn!(
+                "the gateway that takes over takes no more callers: those that are here stay until this one ends"
+            );
+            self.stay().await;
+            if let Some(given) = given.as_mut().and_then(Option::as_mut) {
+                self.serve_again(given).await;
+            }
+            over = tokio::select! {
+                left = self.until_moved(end) => Over::Given(left),
+                over = self.until_over(&mut heard) => over,
+            };
+        }
         if let Over::Lost = over {
             // Before the connections that wait to be given are taken back: no other is to come after them.
             self.stay().await;
@@ -190,19 +261,21 @@ impl Gateway {
             Some(given) => given,
             None => giving.await.ok(),
         };
-        let over = match over {
+        let mut is_watched = true;
+        if let Over::Given(_) = over {
             // Whoever watches over the two must know the new one before this one ends.
-            Over::Given(_) => self.until_settled(&mut heard).await.unwrap_or(over),
-            Over::Stopping | Over::Lost => over,
-        };
+            match self.until_settled(&mut heard, settled_by).await {
+                Ok(is_settled) => is_watched = is_settled,
+                Err(sooner) => over = sooner,
+            }
+        }
         if let Over::Lost = over {
             successor.hang_up();
             self.take_back(&successor, given).await?;
-            return Ok(false);
+            return Ok(HandedOver::No);
         }
         let callers = given.as_ref().map(|given| given.callers);
-        let error = given.and_then(|given| given.error);
-        match (over, error) {
+        match (over, given.and_then(|given| given.error)) {
             (Over::Stopping, _) => {
                 tracing::info!("the gateway that takes over is told to stop, and this one with it");
             }
@@ -210,13 +283,13 @@ impl Gateway {
             (Over::Given(left), None) => {
                 tracing::warn!(callers, left, ?timeout, "what can not move is served no longer");
             }
-            (_, Some(error)) => {
-                tracing::warn!(callers, %error, "the gateway that takes over has not taken all callers");
+            (_, error) => {
+                let error = error.map(|error| error.to_string());
+                tracing::warn!(callers, error, "the gateway that takes over has not taken all callers");
             }
-            (Over::Lost, None) => {}
         }
         self.successor = Some(successor);
-        Ok(true)
+        Ok(if is_watched { HandedOver::Yes } else { HandedOver::Unwatched })
     }
 
     /// No connection leaves any more.
@@ -224,14 +297,6 @@ impl Gateway {
         for shard in self.shards.iter() {
             // One that has ended has no callers.
             let _ = shard.stay().await;
-        }
-    }
-
-    /// The new gateway takes no more connections: those that it has not got stay here until this one ends.
-    async fn keep(&self, given: Option<&mut Given>) {
-        self.stay().await;
-        if let Some(given) = given {
-            self.serve_again(given).await;
         }
     }
 
@@ -260,7 +325,7 @@ impl Gateway {
         let (sender, asked) = mpsc::channel(1);
         let handover = handover.map(|(held, socket)| {
             let (board, counts) = (self.control.board().clone(), self.control.handovers().clone());
-            let giver = Giver::new(held, board, counts, self.control.audit().cloned());
+            let giver = Giver::new(held, board, counts, self.control.audit().cloned(), self.watchdog);
             giver.map(|giver| (giver, socket, sender)).map_err(GatewayError::Binary)
         });
         (self.asked, self.files) = (asked, files);
@@ -308,21 +373,23 @@ impl Gateway {
         }
     }
 
-    /// Waits until the new gateway is watched over; or returns what comes instead.
-    async fn until_settled(&self, heard: &mut mpsc::Receiver<Heard>) -> Option<Over> {
-        let end = tokio::time::Instant::now() + SETTLE_TIMEOUT;
+    /// Waits until the new gateway is watched over; returns whether it is at this time.
+    ///
+    /// # Errors
+    /// What comes instead.
+    async fn until_settled(&self, heard: &mut mpsc::Receiver<Heard>, end: tokio::time::Instant) -> Result<bool, Over> {
         while !self.control.handovers().is_watched_elsewhere.load(Ordering::Relaxed) {
             match tokio::time::timeout_at(end, heard.recv()).await {
                 Ok(Some(Heard::Settled)) => self.is_watched_elsewhere(),
-                Ok(Some(Heard::Stopping)) => return Some(Over::Stopping),
-                Ok(None) => return Some(Over::Lost),
+                Ok(Some(Heard::Stopping)) => return Err(Over::Stopping),
+                Ok(None) => return Err(Over::Lost),
                 Err(_) => {
                     tracing::warn!("the gateway that takes over has not said that it is watched over");
-                    return None;
+                    return Ok(false);
                 }
             }
         }
-        None
+        Ok(true)
     }
 
     fn is_watched_elsewhere(&self) {

@@ -51,6 +51,8 @@ pub struct Giver {
     board: Arc<Board>,
     counts: Arc<Counts>,
     audit: Option<Arc<Audit>>,
+    /// How often systemd wants to hear of the unit's main process, where it does.
+    watchdog: Option<Duration>,
 }
 
 /// What somebody asks of this gateway who may.
@@ -67,6 +69,7 @@ pub struct Offer {
     held: Arc<[Held]>,
     /// Told when it is accepted. Dropped unused, it tells that another one may make an offer.
     is_accepted: Option<oneshot::Sender<()>>,
+    audit: Option<Arc<Audit>>,
     /// What it has renamed this gateway's audit log to.
     audit_aside: Option<PathBuf>,
     /// Who it is.
@@ -108,8 +111,14 @@ impl Giver {
     ///
     /// # Errors
     /// The system does not say which file this process runs.
-    pub fn new(held: Vec<Held>, board: Arc<Board>, counts: Arc<Counts>, audit: Option<Arc<Audit>>) -> io::Result<Self> {
-        Ok(Self { held: held.into(), running: Running::this()?, board, counts, audit })
+    pub fn new(
+        held: Vec<Held>,
+        board: Arc<Board>,
+        counts: Arc<Counts>,
+        audit: Option<Arc<Audit>>,
+        watchdog: Option<Duration>,
+    ) -> io::Result<Self> {
+        Ok(Self { held: held.into(), running: Running::this()?, board, counts, audit, watchdog })
     }
 
     /// Answers one after the other until a new gateway has this one's place. What they ask is told to `asked`; whoever ends before is
@@ -198,7 +207,7 @@ impl Giver {
             let said = Said::Listener { role: held.role, name: held.name.clone(), is_lent: held.is_lent };
             send(stream, &said, Some(held.socket.as_fd()), &[])?;
         }
-        let watchdog = sd_notify::watchdog_enabled().and_then(|period| u64::try_from(period.as_micros()).ok());
+        let watchdog = self.watchdog.and_then(|period| u64::try_from(period.as_micros()).ok());
         let watchdog_microseconds = watchdog.unwrap_or_default();
         let ready_worlds = self.board.worlds().into_iter().filter_map(|(world, is_ready)| is_ready.then_some(world));
         let welcome = Said::Welcome {
@@ -208,26 +217,25 @@ impl Giver {
         };
         send(stream, &welcome, None, &[])?;
         stream.set_read_timeout(Some(START_TIMEOUT))?;
-        let audit_aside = match receive(stream)?.said {
-            Said::Ready { audit_aside } => audit_aside,
-            other => return Err(MessageError::Foreign(format!("{other:?}"))),
-        };
+        let ready = receive(stream).and_then(|message| match message.said {
+            Said::Ready { audit_aside } => Ok(audit_aside),
+            other => Err(MessageError::Foreign(format!("{other:?}"))),
+        });
+        // Said in any case: a connection that only ends is that of a gateway that has ended.
+        let audit_aside = ready.inspect_err(|error| refuse(stream, &error.to_string()))?;
         stream.set_read_timeout(Some(STEP_TIMEOUT))?;
         let (sender, accepted) = oneshot::channel();
         let offer = Offer {
             stream: stream.clone(),
             held: self.held.clone(),
             is_accepted: Some(sender),
-            audit_aside: audit_aside.clone(),
+            audit: self.audit.clone(),
+            audit_aside,
             running,
         };
         // Nobody waits for it where the gateway ends anyway.
         let _ = asked.blocking_send(Asked::TakeOver(offer));
-        let is_accepted = accepted.blocking_recv().is_ok();
-        if !is_accepted && let (Some(audit), Some(aside)) = (&self.audit, audit_aside) {
-            audit.back_from(aside);
-        }
-        Ok(is_accepted)
+        Ok(accepted.blocking_recv().is_ok())
     }
 }
 
@@ -237,16 +245,33 @@ impl Offer {
     /// # Errors
     /// It has ended meanwhile, or says nothing: nothing was given.
     pub fn accept(mut self) -> Result<Successor, MessageError> {
+        let accepted = self.is_open().and_then(|()| self.leave());
+        if let Err(error) = &accepted
+            && error.is_end()
+            && let (Some(audit), Some(aside)) = (&self.audit, self.audit_aside.take())
+        {
+            // One that lives does it itself.
+            audit.back_from(aside);
+        }
+        accepted
+    }
+
+    fn is_open(&self) -> Result<(), MessageError> {
         send(&self.stream, &Said::Yours, None, &[])?;
         match receive(&self.stream)?.said {
-            Said::Opened => {}
-            other => return Err(MessageError::Foreign(format!("{other:?}"))),
+            Said::Opened => Ok(()),
+            other => Err(MessageError::Foreign(format!("{other:?}"))),
         }
+    }
+
+    fn leave(&mut self) -> Result<Successor, MessageError> {
         // Before that one looks whether they are there: a gateway that is stopped at this moment removes what is its own.
-        let files = || self.held.iter().filter_map(|held| held.file.as_ref());
-        files().for_each(|file| file.give());
+        let files = self.held.iter().filter_map(|held| held.file.as_ref());
+        let given: Vec<_> = files.map(|file| (file, file.give())).collect();
         if let Err(error) = send(&self.stream, &Said::Alone, None, &[]) {
-            files().for_each(|file| file.claim());
+            for (file, before) in given {
+                file.keep(before);
+            }
             return Err(error);
         }
         if let Some(is_accepted) = self.is_accepted.take() {
@@ -261,11 +286,15 @@ impl Offer {
 impl Drop for Offer {
     fn drop(&mut self) {
         if self.is_accepted.is_some() {
-            let why = "the running gateway is being stopped, or did not hear from this one in time".to_owned();
-            // It may have ended.
-            let _ = send(&self.stream, &Said::Refused { why }, None, &[]);
+            refuse(&self.stream, "the running gateway is being stopped, or did not hear from this one in time");
         }
     }
+}
+
+/// Tells one that it gets nothing.
+fn refuse(stream: &UnixStream, why: &str) {
+    // It may have ended.
+    let _ = send(stream, &Said::Refused { why: why.to_owned() }, None, &[]);
 }
 
 impl Successor {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, sockopt};
 use tokio::sync::mpsc;
 
-use super::message::{MessageError, Said, receive, send};
+use super::message::{Message, MessageError, Said, receive, send};
 use super::{Carried, Counts, PROTOCOL, Running};
 use crate::listen::hardserver::Socket;
 use crate::listen::inherited::{Inherited, InheritedSocket};
@@ -79,7 +79,7 @@ impl Taker {
     /// It does not want to any more, or answers something else.
     pub fn ready(self, audit_aside: Option<PathBuf>) -> Result<Option<Yours>, MessageError> {
         let Self { stream, running, .. } = self;
-        match send(&stream, &Said::Ready { audit_aside }, None, &[]).and_then(|()| receive(&stream)) {
+        match ask(&stream, &Said::Ready { audit_aside }) {
             Ok(message) if matches!(message.said, Said::Yours) => Ok(Some(Yours { stream: Arc::new(stream), running })),
             Ok(message) => Err(MessageError::Foreign(format!("{:?}", message.said))),
             Err(error) if error.is_end() => Ok(None),
@@ -95,7 +95,7 @@ impl Yours {
     /// # Errors
     /// The old one goes on: it has not heard of this one in time, or was told to stop.
     pub fn opened(&self) -> Result<bool, MessageError> {
-        match send(&self.stream, &Said::Opened, None, &[]).and_then(|()| receive(&self.stream)) {
+        match ask(&self.stream, &Said::Opened) {
             Ok(message) if matches!(message.said, Said::Alone) => Ok(true),
             Ok(message) => Err(MessageError::Foreign(format!("{:?}", message.said))),
             Err(error) if error.is_end() => Ok(false),
@@ -138,8 +138,8 @@ impl Yours {
         let taken = self.take_all(arrived);
         counts.takes_over_from.store(0, Ordering::Relaxed);
         taken?;
-        // It finishes what could not move, and says nothing.
-        let _ = receive(&self.stream);
+        // It finishes what could not move, and says nothing; what it may still give has nobody to go to.
+        while receive(&self.stream).is_ok() {}
         Ok(())
     }
 
@@ -196,6 +196,14 @@ pub fn ask_who(path: &Path) -> Result<Option<Running>, MessageError> {
     }
 }
 
+/// Says something, and waits for the answer. What was said before the other side has closed is heard, too.
+fn ask(stream: &UnixStream, said: &Said) -> Result<Message, MessageError> {
+    match send(stream, said, None, &[]) {
+        Err(error) if !error.is_end() => Err(error),
+        _ => receive(stream),
+    }
+}
+
 /// `None` where nobody listens there.
 fn connect(path: &Path) -> io::Result<Option<UnixStream>> {
     let stream = match UnixStream::connect(path) {
@@ -218,4 +226,22 @@ fn socket_of(socket: OwnedFd) -> Option<Socket> {
 
 fn is_nobody(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_said_before_the_end_is_heard_after_it() {
+        let (old, new) = UnixStream::pair().expect("a pair");
+        send(&old, &Said::Refused { why: "too late".into() }, None, &[]).expect("sent");
+        drop(old);
+        let yours = || {
+            let running = Running { version: String::new(), pid: 1, binary: (0, 0) };
+            Yours { stream: Arc::new(new.try_clone().expect("cloned")), running }
+        };
+        assert!(matches!(yours().opened(), Err(MessageError::Refused(why)) if why == "too late"));
+        assert!(matches!(yours().opened(), Ok(false)), "it has ended");
+    }
 }

@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -88,9 +88,16 @@ pub struct SocketFile {
     inode: u64,
     /// Whether it is never this gateway's.
     is_lent: bool,
-    /// Whether it is another gateway's now, or still, or is gone.
-    is_given: AtomicBool,
+    /// Whose it is.
+    whose: AtomicU8,
 }
+
+/// Still the gateway's before this one.
+const BEFORE: u8 = 0;
+/// This gateway's.
+const OURS: u8 = 1;
+/// The next gateway's, or whoever's who has lent it, or nobody's any more. It does not become this gateway's again.
+const AWAY: u8 = 2;
 
 impl UnixSocket {
     /// Waits for a connection.
@@ -121,7 +128,8 @@ impl SocketFile {
     fn elsewhere(path: &Path, is_lent: bool) -> Arc<Self> {
         let file = std::fs::symlink_metadata(path).ok().filter(|file| file.file_type().is_socket());
         let inode = file.map_or(0, |file| file.ino());
-        Arc::new(Self { path: path.to_owned(), inode, is_lent, is_given: AtomicBool::new(true) })
+        let whose = AtomicU8::new(if is_lent { AWAY } else { BEFORE });
+        Arc::new(Self { path: path.to_owned(), inode, is_lent, whose })
     }
 
     /// Where it is, or was.
@@ -134,19 +142,26 @@ impl SocketFile {
         std::fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode)
     }
 
-    /// Whoever had it leaves it to this gateway.
+    /// The gateway before this one leaves it. Nothing changes where it has been given on meanwhile.
     pub fn claim(&self) {
-        self.is_given.store(self.is_lent, Ordering::Relaxed);
+        // It has been another's, or is this one's already.
+        let _ = self.whose.compare_exchange(BEFORE, OURS, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// It is another gateway's.
-    pub fn give(&self) {
-        self.is_given.store(true, Ordering::Relaxed);
+    /// It is the next gateway's; returns what [`keep`](Self::keep) is to be told where that one does not take it.
+    pub fn give(&self) -> u8 {
+        self.whose.swap(AWAY, Ordering::Relaxed)
+    }
+
+    /// It was not taken after all.
+    pub fn keep(&self, before: u8) {
+        self.whose.store(before, Ordering::Relaxed);
     }
 
     /// Removes it, where it is this gateway's and nobody has taken the name meanwhile.
     pub fn remove(&self) {
-        if !self.is_given.swap(true, Ordering::Relaxed) && self.has_name() {
+        let was_ours = self.whose.compare_exchange(OURS, AWAY, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if was_ours && self.has_name() {
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -304,7 +319,7 @@ fn bind_unix(path: &Path, access: SocketAccess) -> Result<UnixSocket, BindError>
         }
         let inode = std::fs::symlink_metadata(&unfinished)?.ino();
         std::fs::rename(&unfinished, path)?;
-        let file = SocketFile { path: path.to_owned(), inode, is_lent: false, is_given: AtomicBool::new(false) };
+        let file = SocketFile { path: path.to_owned(), inode, is_lent: false, whose: AtomicU8::new(OURS) };
         Ok(UnixSocket { listener, file: Arc::new(file) })
     };
     bind().map_err(|error| {

@@ -22,12 +22,17 @@ pub struct Estate {
 
 impl Estate {
     pub fn new(app: &str) -> Self {
+        Self::with_timeout(app, "60s")
+    }
+
+    /// One whose gateways go on for no longer than this with what can not move.
+    pub fn with_timeout(app: &str, handover_timeout: &str) -> Self {
         let identity = Identity::generate();
         let sshd = Sshd::start(&identity);
         let machine = Machine::start(app);
         let config = Config::of_one(&sshd, &machine, &identity, "echo")
             .line("listen", "handover = \"unix:handover\"")
-            .line("runtime", "handover_timeout = \"60s\"");
+            .line("runtime", &format!("handover_timeout = \"{handover_timeout}\""));
         Self { _identity: identity, _sshd: sshd, machine, config }
     }
 }

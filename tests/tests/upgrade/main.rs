@@ -457,7 +457,17 @@ fn a_service_manager_hears_of_everything() {
     // It was told by the one before how often that is wanted.
     until_heard("WATCHDOG=1");
     until_heard("WATCHDOG=1");
-    new.signal(Signal::TERM);
-    until_heard("STOPPING=1");
+    // And so is the one after it, which nobody but that one can tell.
+    let mut third = start(&["--take-over"]);
+    let said = until_heard("MAINPID=");
+    assert!(said.contains(&format!("MAINPID={}\n", third.id())), "{said}");
     assert_eq!(new.exit(BOUND).code(), Some(0), "{}", new.log());
+    heard.set_nonblocking(true).expect("set");
+    while heard.recv(&mut [0; 4096]).is_ok() {}
+    heard.set_nonblocking(false).expect("set");
+    until_heard("WATCHDOG=1");
+    until_heard("WATCHDOG=1");
+    third.signal(Signal::TERM);
+    until_heard("STOPPING=1");
+    assert_eq!(third.exit(BOUND).code(), Some(0), "{}", third.log());
 }

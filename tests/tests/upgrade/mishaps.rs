@@ -104,6 +104,48 @@ fn an_upgrade_waits_for_the_one_before() {
     succeeded(old);
 }
 
+/// The first of three still finishes a job when the third takes over from the second, and ends before that one. The sockets are the third
+/// one's then, whatever the other two do with their ends.
+#[test]
+fn the_names_are_the_last_ones_of_three() {
+    let _turn = Turn::beside_others();
+    let estate = Estate::with_timeout("slow:5000", "1s");
+    let mut gateway = Gateway::ready(&estate.config);
+    let (mut busy, _) = busy_caller(&gateway);
+    let mut first = gateway.upgrade();
+    wait::until("it gives no more", BOUND, || first.log().contains("served no longer").then_some(()));
+    let mut second = gateway.upgrade();
+    assert_eq!(reply(&mut busy, 2), b"slow", "the first one drains");
+    for old in [&mut first, &mut second] {
+        assert_eq!(old.exit(BOUND).code(), Some(0), "{}", old.log());
+    }
+    for name in ["nserver", "handover"] {
+        assert!(gateway.folder().join(name).exists(), "{name} is gone");
+    }
+    send(&gateway, "still");
+    gateway.terminate();
+    assert_eq!(gateway.exit(BOUND).code(), Some(0), "{}", gateway.log());
+    assert!(!gateway.folder().join("nserver").exists(), "the last one removes it");
+}
+
+/// Somebody has removed a socket's file: nothing is taken over, and nobody who is there loses anything.
+#[test]
+fn where_a_sockets_file_is_gone_nothing_is_taken_over() {
+    let _turn = Turn::beside_others();
+    let estate = Estate::new("echo");
+    let gateway = Gateway::ready(&estate.config);
+    let (mut stays, handle) = caller(&gateway);
+    fs::remove_file(gateway.folder().join("nserver")).expect("it is there");
+    let mut new = Process::start("the next gateway", &mut next_of(&gateway));
+    assert_eq!(new.exit(BOUND).code(), Some(1), "{}", new.log());
+    assert!(new.log().contains("nserver is gone") && new.log().contains("nothing was taken over"), "{}", new.log());
+    stays.write_all(&see_job(2, handle, b"still")).expect("sent");
+    assert_eq!(reply(&mut stays, 2), b"still");
+    wait::until("the running one has noticed", BOUND, || gateway.log().contains("this one goes on").then_some(()));
+    let grpc = seeway().args(["job", &gateway.grpc().to_string(), "--world", "echo", "--data", "by gRPC"]).output();
+    assert_eq!(grpc.expect("it runs").stdout, b"by gRPC");
+}
+
 /// A command is half read when the upgrade begins, and a job of the same connection takes longer than a message may.
 #[test]
 fn half_a_command_that_waits_for_a_slow_job_is_not_late() {

@@ -238,7 +238,8 @@ impl Server {
         let Self { shared, next_leave, .. } = self;
         let leaving = shared.leaving();
         *next_leave = leaving.as_ref().map(|_| Instant::now() + BETWEEN_LEAVES);
-        let Some(leaving) = &*leaving else { return };
+        // Once nobody takes them any more, the others stay until this gateway ends.
+        let Some(leaving) = leaving.as_ref().filter(|leaving| !leaving.is_closed()) else { return };
         let connections = &mut *shared.connections();
         for place in 0..connections.places.len() {
             let Some(connection) = connections.at(place) else { continue };
