@@ -103,6 +103,17 @@ impl JobError {
         self
     }
 
+    /// The failure of a question that comes before any job: whatever became of it, nothing has run.
+    pub(crate) fn before_any_job(mut self) -> Self {
+        self.kind = match self.kind {
+            JobErrorKind::Unknown(Unknown::TooLate) => JobErrorKind::NotSent(NotSent::TooLate),
+            JobErrorKind::Unknown(_) => JobErrorKind::NotSent(NotSent::NowhereToGo),
+            kind => kind,
+        };
+        self.may_have_run = false;
+        self
+    }
+
     /// What kind of failure it is.
     pub fn kind(&self) -> JobErrorKind {
         self.kind

@@ -9,7 +9,7 @@ use std::time::Duration;
 use seeway_client::JobErrorKind;
 use seeway_client::hardserver::{Address, Hardserver};
 use seeway_client::stream::Options;
-use seeway_proto::outcome::Rejected;
+use seeway_proto::outcome::{NotSent, Rejected};
 use support::machine::{Machine, WORLD};
 use support::within;
 use tokio::net::{TcpListener, UnixListener};
@@ -44,6 +44,21 @@ async fn jobs_go_over_ipv4_and_ipv6() {
         tokio::spawn(async move { Machine::new(listener.accept().await.unwrap().0).echo().await });
         use_it(&format!("tcp:{address}")).await;
     }
+}
+
+/// As a gateway does that is being stopped.
+#[tokio::test]
+async fn a_connection_that_ends_while_a_world_is_looked_up_has_run_nothing() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address: Address = format!("tcp:{}", listener.local_addr().unwrap()).parse().unwrap();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        stream.readable().await.unwrap();
+    });
+    let hardserver = Hardserver::connect(&address, Options::default()).await.unwrap();
+    let error = within("the end", hardserver.world("signer")).await.unwrap_err();
+    assert_eq!(error.kind(), JobErrorKind::NotSent(NotSent::NowhereToGo));
+    assert!(!error.may_have_run());
 }
 
 #[tokio::test]

@@ -67,7 +67,8 @@ impl Hardserver {
 
     /// The world that is published under `name`.
     pub async fn world(&self, name: &str) -> Result<World, JobError> {
-        let handle = self.connection.published_object(name, FIND_TIMEOUT).await?;
+        let found = self.connection.published_object(name, FIND_TIMEOUT).await;
+        let handle = found.map_err(JobError::before_any_job)?;
         Ok(World { connection: self.connection.clone(), handle, name: name.into() })
     }
 
