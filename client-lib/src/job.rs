@@ -104,6 +104,7 @@ impl JobError {
     }
 
     /// The failure of a question that comes before any job: whatever became of it, nothing has run.
+    #[cfg(feature = "hardserver")]
     pub(crate) fn before_any_job(mut self) -> Self {
         self.kind = match self.kind {
             JobErrorKind::Unknown(Unknown::TooLate) => JobErrorKind::NotSent(NotSent::TooLate),
