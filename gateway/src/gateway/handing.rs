@@ -202,71 +202,22 @@ impl Gateway {
                 tracing::error!("connections that were being accepted are lost");
             }
         }
-        let (leaving, to_give) = mpsc::unbounded_channel();
-        let giver = successor.clone();
-        let mut giving = tokio::task::spawn_blocking(move || giver.give(to_give));
         let (tell, mut heard) = mpsc::channel(1);
         let listener = successor.clone();
         tokio::task::spawn_blocking(move || listener.listen(&tell));
-        for shard in self.shards.iter() {
-            // One that has ended has no callers.
-            let _ = shard.hand_over(leaving.clone()).await;
-        }
         let timeout = self.control.config().runtime.handover_timeout;
-        let end = Instant::now() + timeout;
-        let mut given = None;
-        let mut over = tokio::select! {
-            left = self.until_moved(end) => Over::Given(left),
-            over = self.until_over(&mut heard) => over,
-            // Before there is nothing more to give.
-            stuck = &mut giving => {
-                given = Some(stuck.ok());
-                Over::Stuck
-            }
-        };
-        if let Over::Given(_) = over {
-            // What has left the shards may still be on its way.
-            let _ = leaving.send(None);
-            tokio::select! {
-                ended = &mut giving => {
-                    let ended = ended.ok();
-                    if ended.as_ref().is_none_or(|given| given.error.is_some()) {
-                        over = Over::Stuck;
-                    }
-                    given = Some(ended);
-                }
-                sooner = self.until_over(&mut heard) => over = sooner,
-            }
-        }
-        if let Over::Stuck = over {
-            tracing::warn!(
-                "the gateway that takes over takes no more callers: those that are here stay until this one ends"
-            );
-            self.stay().await;
-            if let Some(given) = given.as_mut().and_then(Option::as_mut) {
-                self.serve_again(given).await;
-            }
-            over = tokio::select! {
-                left = self.until_moved(end) => Over::Given(left),
-                over = self.until_over(&mut heard) => over,
-            };
-        }
-        if let Over::Lost = over {
-            // Before the connections that wait to be given are taken back: no other is to come after them.
-            self.stay().await;
-        }
-        let _ = leaving.send(None);
-        drop(leaving);
-        let given = match given {
-            Some(given) => given,
-            None => giving.await.ok(),
-        };
+        let (mut over, given) = self.give(&successor, &mut heard, Instant::now() + timeout).await;
         let mut is_watched = true;
         if let Over::Given(_) = over {
             // Whoever watches over the two must know the new one before this one ends.
             match self.until_settled(&mut heard, settled_by).await {
                 Ok(is_settled) => is_watched = is_settled,
-                Err(sooner) => over = sooner,
+                Err(sooner) => {
+                    if let Over::Lost = sooner {
+                        self.stay().await;
+                    }
+                    over = sooner;
+                }
             }
         }
         if let Over::Lost = over {
@@ -290,6 +241,72 @@ impl Gateway {
         }
         self.successor = Some(successor);
         Ok(if is_watched { HandedOver::Yes } else { HandedOver::Unwatched })
+    }
+
+    /// Gives each legacy connection at its first quiet moment, until nothing is left here, or `end`, or the new gateway says or does something
+    /// else. Where it takes no more, or has ended, no other connection leaves; what was not given is in what is returned, if giving has not
+    /// failed itself.
+    async fn give(
+        &self,
+        successor: &Successor,
+        heard: &mut mpsc::Receiver<Heard>,
+        end: Instant,
+    ) -> (Over, Option<Given>) {
+        let (leaving, to_give) = mpsc::unbounded_channel();
+        let giver = successor.clone();
+        let mut giving = tokio::task::spawn_blocking(move || giver.give(to_give));
+        for shard in self.shards.iter() {
+            // One that has ended has no callers.
+            let _ = shard.hand_over(leaving.clone()).await;
+        }
+        let mut given = None;
+        let mut over = tokio::select! {
+            left = self.until_moved(end) => Over::Given(left),
+            over = self.until_over(heard) => over,
+            // Before there is nothing more to give.
+            stuck = &mut giving => {
+                given = Some(stuck.ok());
+                Over::Stuck
+            }
+        };
+        if let Over::Given(_) = over {
+            // What has left the shards may still be on its way.
+            let _ = leaving.send(None);
+            tokio::select! {
+                ended = &mut giving => {
+                    let ended = ended.ok();
+                    if ended.as_ref().is_none_or(|given| given.error.is_some()) {
+                        over = Over::Stuck;
+                    }
+                    given = Some(ended);
+                }
+                sooner = self.until_over(heard) => over = sooner,
+            }
+        }
+        if let Over::Stuck = over {
+            tracing::warn!(
+                "the gateway that takes over takes no more callers: those that are here stay until this one ends"
+            );
+            self.stay().await;
+            if let Some(given) = given.as_mut().and_then(Option::as_mut) {
+                self.serve_again(given).await;
+            }
+            over = tokio::select! {
+                left = self.until_moved(end) => Over::Given(left),
+                over = self.until_over(heard) => over,
+            };
+        }
+        if let Over::Lost = over {
+            // Before the connections that wait to be given are taken back: no other is to come after them.
+            self.stay().await;
+        }
+        let _ = leaving.send(None);
+        drop(leaving);
+        let given = match given {
+            Some(given) => given,
+            None => giving.await.ok(),
+        };
+        (over, given)
     }
 
     /// No connection leaves any more.
@@ -316,7 +333,6 @@ impl Gateway {
     /// Accepts callers again, and goes on with those that the new gateway did not get any more.
     async fn take_back(&mut self, successor: &Successor, given: Option<Given>) -> Result<(), GatewayError> {
         Counts::add(&self.control.handovers().failed);
-        self.stay().await;
         let config = self.control.config();
         let inherited = successor.inherited().map_err(GatewayError::Retake)?;
         // What the new one has set of modes stays: this process can set none any more.

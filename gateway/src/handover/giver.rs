@@ -245,7 +245,7 @@ impl Offer {
     /// # Errors
     /// It has ended meanwhile, or says nothing: nothing was given.
     pub fn accept(mut self) -> Result<Successor, MessageError> {
-        let accepted = self.is_open().and_then(|()| self.leave());
+        let accepted = self.until_open().and_then(|()| self.leave());
         if let Err(error) = &accepted
             && error.is_end()
             && let (Some(audit), Some(aside)) = (&self.audit, self.audit_aside.take())
@@ -256,7 +256,7 @@ impl Offer {
         accepted
     }
 
-    fn is_open(&self) -> Result<(), MessageError> {
+    fn until_open(&self) -> Result<(), MessageError> {
         send(&self.stream, &Said::Yours, None, &[])?;
         match receive(&self.stream)?.said {
             Said::Opened => Ok(()),

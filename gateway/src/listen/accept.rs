@@ -2,6 +2,7 @@
 //!
 //! Runs on the control plane's thread.
 
+use std::fs::Metadata;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
@@ -108,11 +109,11 @@ impl UnixSocket {
     /// One that is bound already. Another gateway's gets the mode and the group that `access` says, if it says any.
     fn inherited(inherited: InheritedSocket, path: &Path, access: Option<SocketAccess>) -> io::Result<Self> {
         let listener = UnixListener::from_std(inherited.socket.into())?;
-        let file = std::fs::symlink_metadata(path).ok().filter(|file| file.file_type().is_socket());
+        let file = socket_at(path);
         if let (Some(access), Some(file), false) = (access, &file, inherited.is_lent) {
             access.apply(path, file)?;
         }
-        Ok(Self { listener, file: SocketFile::elsewhere(path, inherited.is_lent) })
+        Ok(Self { listener, file: SocketFile::elsewhere(path, file.as_ref(), inherited.is_lent) })
     }
 
     /// A second handle to it, for another gateway.
@@ -124,10 +125,10 @@ impl UnixSocket {
 }
 
 impl SocketFile {
-    /// One that another gateway still has, or whoever has lent it.
-    fn elsewhere(path: &Path, is_lent: bool) -> Arc<Self> {
-        let file = std::fs::symlink_metadata(path).ok().filter(|file| file.file_type().is_socket());
-        let inode = file.map_or(0, |file| file.ino());
+    /// One that another gateway still has, or whoever has lent it; `None`: it is there no more.
+    fn elsewhere(path: &Path, file: Option<&Metadata>, is_lent: bool) -> Arc<Self> {
+        // No file has the number 0.
+        let inode = file.map_or(0, Metadata::ino);
         let whose = AtomicU8::new(if is_lent { AWAY } else { BEFORE });
         Arc::new(Self { path: path.to_owned(), inode, is_lent, whose })
     }
@@ -173,6 +174,11 @@ impl Drop for SocketFile {
     }
 }
 
+/// The socket of this name, if there is one.
+fn socket_at(path: &Path) -> Option<Metadata> {
+    std::fs::symlink_metadata(path).ok().filter(|file| file.file_type().is_socket())
+}
+
 /// Who may connect to a Unix socket.
 #[derive(Clone, Copy, Debug)]
 pub struct SocketAccess {
@@ -187,7 +193,7 @@ impl SocketAccess {
     pub const OWN: Self = Self { mode: 0o600, group: None };
 
     /// Lets these connect to a socket that is there, and no others, as far as `file` says that it is not so already.
-    fn apply(self, path: &Path, file: &std::fs::Metadata) -> io::Result<()> {
+    fn apply(self, path: &Path, file: &Metadata) -> io::Result<()> {
         let group = self.group.unwrap_or(rustix::process::getegid().as_raw());
         // Whoever is taken out goes first: nobody is to get in for a moment.
         if group != file.gid() {
@@ -245,7 +251,11 @@ impl Binder {
     /// Something is left that systemd has passed.
     pub fn unwanted(inherited: Inherited) -> Result<Vec<Arc<SocketFile>>, InheritError> {
         let left = inherited.left()?;
-        Ok(left.iter().filter_map(|left| Some(SocketFile::elsewhere(left.name.path()?, left.is_lent))).collect())
+        let file = |left: &InheritedSocket| {
+            let path = left.name.path()?;
+            Some(SocketFile::elsewhere(path, socket_at(path).as_ref(), left.is_lent))
+        };
+        Ok(left.iter().filter_map(file).collect())
     }
 
     /// Begins to listen on a TCP address.

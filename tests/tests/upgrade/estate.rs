@@ -44,10 +44,25 @@ pub fn succeeded(mut old: Process) {
     assert!(old.log().contains("everything has been handed over"), "{}", old.log());
 }
 
-/// Sends one job in the way that a person does.
+/// Sends one job in the way that a person does, to the Unix socket.
 pub fn send(gateway: &Gateway, what: &str) {
-    let job = seeway().args(["job", &gateway.unix().to_string(), "--world", "echo", "--data", what]).output();
-    assert_eq!(job.expect("it runs").stdout, what.as_bytes());
+    send_to(&gateway.unix(), what);
+}
+
+/// The same, to any of its listeners.
+pub fn send_to(target: &Target, what: &str) {
+    let job = seeway().args(["job", &target.to_string(), "--world", "echo", "--data", what]).output();
+    let job = job.expect("it runs");
+    assert_eq!(job.stdout, what.as_bytes(), "{target}: {}", String::from_utf8_lossy(&job.stderr));
+}
+
+/// Stops the last gateway: it ends as it should, and leaves no file of a socket.
+pub fn stopped(mut gateway: Gateway) {
+    gateway.terminate();
+    assert_eq!(gateway.exit(BOUND).code(), Some(0), "{}", gateway.log());
+    for name in ["nserver", "handover"] {
+        assert!(!gateway.folder().join(name).exists(), "the last one removes {name}");
+    }
 }
 
 /// A legacy connection that has a handle for the world.

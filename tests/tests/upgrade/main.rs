@@ -36,7 +36,7 @@ use seeway_tests::{
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
-use estate::{Estate, caller, object, open_world, reply, see_job, send, status, succeeded};
+use estate::{Estate, caller, object, open_world, reply, see_job, send, status, stopped, succeeded};
 
 const BOUND: Duration = wait::BOUND;
 
@@ -155,10 +155,7 @@ async fn no_job_fails_and_none_runs_twice_while_one_gateway_after_the_other_take
     assert_eq!(runs.len() as u64, ledger.replied.load(Ordering::Relaxed), "each job has run");
     let twice: Vec<_> = runs.iter().filter(|(_, times)| **times != 1).collect();
     assert!(twice.is_empty(), "{twice:?}");
-    gateway.terminate();
-    assert_eq!(gateway.exit(BOUND).code(), Some(0), "{}", gateway.log());
-    assert!(!gateway.folder().join("nserver").exists(), "the last one removes the socket's file");
-    assert!(!gateway.folder().join("handover").exists());
+    stopped(gateway);
 }
 
 /// What a legacy caller says is in its own hands: a command is cut in two, and the gateway is replaced between the halves.
@@ -240,8 +237,7 @@ fn a_gateway_that_does_not_start_leaves_the_running_one_as_it_was() {
         let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert_eq!(output.status.code(), Some(1), "{said}");
         assert!(said.contains(also), "{also}: {said}");
-        let job = seeway().args(["job", &gateway.unix().to_string(), "--world", "echo", "--data", "still"]).output();
-        assert_eq!(job.expect("it runs").stdout, b"still", "the running one goes on");
+        send(&gateway, "still");
     };
     gateway.rewrite_as(&format!("{good}\n[limit]\n"));
     asked("limit");
@@ -295,8 +291,7 @@ fn the_command_upgrades_and_where_the_file_is_the_same_it_reloads() {
         .parse()
         .expect("a number");
     assert_eq!(gateway.exit(BOUND).code(), Some(0), "{}", gateway.log());
-    let job = seeway().args(["job", &gateway.unix().to_string(), "--world", "echo", "--data", "still"]).output();
-    assert_eq!(job.expect("it runs").stdout, b"still");
+    send(&gateway, "still");
     seeway_bench::family::send(new, Signal::TERM);
     wait::until("the new one has ended", BOUND, || {
         (!Path::new(&format!("/proc/{new}/exe")).exists() || fs::read_link(format!("/proc/{new}/exe")).is_err())

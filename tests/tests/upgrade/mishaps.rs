@@ -14,7 +14,7 @@ use seeway_bench::family::send as signal;
 use seeway_tests::{Gateway, Identity, audit::AuditLog, machine::seeway, process::Process, turn::Turn, wait};
 use tempfile::TempDir;
 
-use crate::estate::{BOUND, Estate, caller, reply, see_job, send, succeeded};
+use crate::estate::{BOUND, Estate, caller, reply, see_job, send, send_to, stopped, succeeded};
 
 /// Sends a job, and waits until it is in flight, with no other at this gateway.
 fn send_slow(gateway: &Gateway, stream: &mut UnixStream, tag: u32, handle: u32, job: &[u8]) {
@@ -54,8 +54,7 @@ fn a_new_gateway_that_is_killed_leaves_the_old_one_at_work() {
     let (status, body) = gateway.get("/readyz");
     assert_eq!(status, 200, "operators, too: {body}");
     assert!(gateway.metrics().sum_where("seeway_handovers_total", "failed") > 0.5);
-    let grpc = seeway().args(["job", &gateway.grpc().to_string(), "--world", "echo", "--data", "by gRPC"]).output();
-    assert_eq!(grpc.expect("it runs").stdout, b"by gRPC");
+    send_to(&gateway.grpc(), "by gRPC");
 
     let _new = gateway.upgrade();
     busy.write_all(&see_job(4, handle, b"moved")).expect("sent");
@@ -123,9 +122,7 @@ fn the_names_are_the_last_ones_of_three() {
         assert!(gateway.folder().join(name).exists(), "{name} is gone");
     }
     send(&gateway, "still");
-    gateway.terminate();
-    assert_eq!(gateway.exit(BOUND).code(), Some(0), "{}", gateway.log());
-    assert!(!gateway.folder().join("nserver").exists(), "the last one removes it");
+    stopped(gateway);
 }
 
 /// Somebody has removed a socket's file: nothing is taken over, and nobody who is there loses anything.
@@ -142,8 +139,7 @@ fn where_a_sockets_file_is_gone_nothing_is_taken_over() {
     stays.write_all(&see_job(2, handle, b"still")).expect("sent");
     assert_eq!(reply(&mut stays, 2), b"still");
     wait::until("the running one has noticed", BOUND, || gateway.log().contains("this one goes on").then_some(()));
-    let grpc = seeway().args(["job", &gateway.grpc().to_string(), "--world", "echo", "--data", "by gRPC"]).output();
-    assert_eq!(grpc.expect("it runs").stdout, b"by gRPC");
+    send_to(&gateway.grpc(), "by gRPC");
 }
 
 /// A command is half read when the upgrade begins, and a job of the same connection takes longer than a message may.

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -60,6 +61,8 @@ struct Shared {
     connections: Mutex<Connections>,
     /// Where connections go from which nothing is outstanding; `None`: nowhere. Locked by the shard's thread alone, too.
     leaving: Mutex<Option<UnboundedSender<Option<Leaving>>>>,
+    /// Whether there is such a place. Every turn looks here, and takes no lock for it.
+    is_leaving: AtomicBool,
 }
 
 /// The connections by place. A place is used again when its connection has ended.
@@ -74,7 +77,14 @@ impl Callers {
     pub fn start(shard: &Shard, poller: Poller) -> Self {
         let Poller { poll, registry } = poller;
         let (shard, chores, connections) = (shard.clone(), Arc::default(), Mutex::default());
-        let shared = Shared { shard, registry, chores, connections, leaving: Mutex::default() };
+        let shared = Shared {
+            shard,
+            registry,
+            chores,
+            connections,
+            leaving: Mutex::default(),
+            is_leaving: AtomicBool::new(false),
+        };
         let callers = Self { shared: Arc::new(shared) };
         let server = Server {
             shared: callers.shared.clone(),
@@ -109,13 +119,13 @@ impl Callers {
     /// From now on each connection goes to `leaving` as soon as nothing of it is outstanding and every answer has been written. Those that
     /// can not move stay.
     pub fn leave(&self, leaving: UnboundedSender<Option<Leaving>>) {
-        *self.shared.leaving() = Some(leaving);
+        self.shared.set_leaving(Some(leaving));
         self.shared.chores.wake();
     }
 
     /// From now on none leaves, and those that were about to are served here again.
     pub fn stay(&self) {
-        *self.shared.leaving() = None;
+        self.shared.set_leaving(None);
         let connections = &mut *self.shared.connections();
         let now = Instant::now();
         for place in 0..connections.places.len() {
@@ -150,7 +160,9 @@ impl Server {
             if self.next_look.is_some_and(|look| look <= Instant::now()) {
                 self.look();
             }
-            if self.next_leave.is_none_or(|leave| leave <= Instant::now()) {
+            if !shared.is_leaving.load(Ordering::Relaxed) {
+                self.next_leave = None;
+            } else if self.next_leave.is_none_or(|leave| leave <= Instant::now()) {
                 self.let_leave();
             }
             if has_more || !self.unread.is_empty() || !shared.chores.is_empty() {
@@ -233,11 +245,11 @@ impl Server {
         count
     }
 
-    /// Sends those away of which nothing is outstanding, and looks again soon, as long as some are to go.
+    /// Sends those away of which nothing is outstanding, and looks again soon.
     fn let_leave(&mut self) {
         let Self { shared, next_leave, .. } = self;
         let leaving = shared.leaving();
-        *next_leave = leaving.as_ref().map(|_| Instant::now() + BETWEEN_LEAVES);
+        *next_leave = Some(Instant::now() + BETWEEN_LEAVES);
         // Once nobody takes them any more, the others stay until this gateway ends.
         let Some(leaving) = leaving.as_ref().filter(|leaving| !leaving.is_closed()) else { return };
         let connections = &mut *shared.connections();
@@ -304,6 +316,11 @@ fn end_all(shared: &Shared, connections: &mut Connections, buffer: &mut [u8], en
 }
 
 impl Shared {
+    fn set_leaving(&self, leaving: Option<UnboundedSender<Option<Leaving>>>) {
+        self.is_leaving.store(leaving.is_some(), Ordering::Relaxed);
+        *self.leaving() = leaving;
+    }
+
     fn leaving(&self) -> MutexGuard<'_, Option<UnboundedSender<Option<Leaving>>>> {
         self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
     }
