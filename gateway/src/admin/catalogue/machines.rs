@@ -33,7 +33,8 @@ pub(super) const MACHINES: &[Metric] = &[
         "seeway_jobs_in_flight",
         &[MACHINE],
         "Jobs sent and unanswered, waited for or not",
-        "above 0 without callers: the machine owes replies",
+        "above 0 without callers: the machine owes replies. Shards are asked one after the other, so that it may read a few more \
+         than `seeway_max_in_flight` though no more were sent",
     ),
     Metric::gauge("seeway_max_in_flight", &[MACHINE], "The machine's max_in_flight", "only a reload changes it"),
     Metric::gauge(
