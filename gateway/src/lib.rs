@@ -8,6 +8,7 @@ mod admin;
 pub mod audit;
 pub mod command;
 pub mod config;
+mod credentials;
 mod forward;
 pub mod gateway;
 mod handover;

@@ -149,6 +149,15 @@ class Tests:
         objects = self.render("--set", "prometheusRule.rules=", "--set-json", f"prometheusRule.alerts={json.dumps(json.dumps(own))}")
         expect(objects["PrometheusRule", "bank-seeway"]["spec"] == own, "alerts without recorded series")
 
+    def alerts_link_to_where_the_runbook_is_shown(self):
+        """The book's own pages: that they have these entries is looked at where the book is."""
+        book = "https://seeway.example/book/runbook.html"
+        folder = self.repository / "deploy/prometheus"
+        words = ["--set-file", f"prometheusRule.alerts={folder / 'alerts.yml'}", "--set-file", f"prometheusRule.rules={folder / 'rules.yml'}"]
+        spec = self.render(*words, "--set", f"prometheusRule.runbook={book}")["PrometheusRule", "bank-seeway"]["spec"]
+        links = {rule["alert"]: rule["annotations"]["runbook_url"] for group in spec["groups"] for rule in group["rules"] if "alert" in rule}
+        expect(links and links == {name: f"{book}#{name.lower()}" for name in links}, f"{links}")
+
     def prometheus_knows_gateways_by_the_job_that_alerts_name(self):
         (endpoint,) = self.render()["ServiceMonitor", "bank-seeway"]["spec"]["endpoints"]
         (relabeling,) = endpoint["relabelings"]
@@ -222,6 +231,7 @@ def main():
         tests.objects_that_are_wrong_would_be_found,
         tests.what_must_not_change,
         tests.alerts_and_what_they_build_on_come_from_their_files,
+        tests.alerts_link_to_where_the_runbook_is_shown,
         tests.prometheus_knows_gateways_by_the_job_that_alerts_name,
         tests.callers_from_outside_come_in_where_a_service_is_for_them,
         tests.what_is_missing_or_wrong_is_said,

@@ -95,6 +95,11 @@ impl Sshd {
         self.process.kill_alone();
     }
 
+    /// Halts the server alone, or lets it go on. Nobody is let in meanwhile; the connections that it carries live on.
+    pub fn signal_listener(&mut self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
     /// Sends every connection that it carries a signal, but not the server.
     pub fn signal_connections(&self, signal: Signal) {
         self.process.signal_descendants(signal);

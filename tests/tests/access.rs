@@ -4,14 +4,16 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use seeway_bench::wire::WireCaller;
 use seeway_client::grpc::{Credentials, Gateway as Client, SubmitOptions};
 use seeway_tests::authority::{Authority, Certified};
 use seeway_tests::callers::ask;
 use seeway_tests::machine::seeway;
 use tokio::io::AsyncReadExt as _;
+use tokio::task::JoinSet;
 
 use seeway_tests::{Config, Gateway, Identity, Machine, python, turn::Turn, wait};
 
@@ -183,11 +185,15 @@ async fn without_a_good_certificate_there_is_no_connection() {
     for listener in ["listener=\"grpc\"", "listener=\"hardserver\""] {
         wait::until("the connection is closed", wait::BOUND, || (withdrawn(listener) > 0.5).then_some(()));
     }
-    assert!(has_ended(&mut legacy), "the legacy caller is cut off");
-    assert!(stream.submit("pay", "job", &options).await.is_err(), "the stream has ended with its connection");
+    // They are closed soon after they are counted.
+    assert!(has_ended(&mut legacy, wait::BOUND), "the legacy caller is cut off");
+    wait::until_async("the stream ends with its connection", wait::BOUND, || async {
+        stream.submit("pay", "job", &options).await.is_err().then_some(())
+    })
+    .await;
     refused(scene.with(&good), "a revoked certificate").await;
     assert!(other_stream.submit("pay", "job", &options).await.is_ok(), "whoever else is connected stays");
-    assert!(!has_ended(&mut other_legacy));
+    assert!(!has_ended(&mut other_legacy, A_WHILE));
     assert!(withdrawn("") < 2.5);
     let client = other;
     // One that is past its next update lets nobody in.
@@ -196,14 +202,15 @@ async fn without_a_good_certificate_there_is_no_connection() {
     scene.authority.revoke(&[], false);
     wait::until("the list is read again", wait::BOUND, || (reloads() > before + 1.5).then_some(()));
     refused(scene.with(&good), "somebody whose authority's list is overdue").await;
-    assert!(!has_ended(&mut other_legacy), "it cuts nobody off");
+    assert!(!has_ended(&mut other_legacy, A_WHILE), "it cuts nobody off");
     // A file that will not do changes nothing.
     let before = scene.gateway.metrics().sum_where("seeway_tls_reloads_total", "result=\"refused\"");
     std::fs::write(scene.authority.revoke(&[], true), "no list").expect("written");
     let refusals = || scene.gateway.metrics().sum_where("seeway_tls_reloads_total", "result=\"refused\"");
     wait::until("the list is refused", wait::BOUND, || (refusals() > before + 1.5).then_some(()));
     assert_eq!(ask(&client, "pay").await, Ok(()));
-    assert!(scene.gateway.log().contains("the last ones stay"), "{}", scene.gateway.log());
+    let said_so = || scene.gateway.log().contains("the last ones stay").then_some(());
+    wait::until("the log says that the last ones stay", wait::BOUND, said_so);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -260,9 +267,12 @@ fn tls_session(scene: &Scene, certified: &Certified, address: &str) -> (rustls::
     (session, stream)
 }
 
-/// Whether the gateway has closed a connection that nothing was said on.
-fn has_ended((_, stream): &mut (rustls::ClientConnection, TcpStream)) -> bool {
-    stream.set_read_timeout(Some(Duration::from_millis(500))).expect("a socket's option");
+/// Within which a connection that stays would have been closed.
+const A_WHILE: Duration = Duration::from_millis(500);
+
+/// Whether the gateway closes a connection that nothing was said on within `bound`.
+fn has_ended((_, stream): &mut (rustls::ClientConnection, TcpStream), bound: Duration) -> bool {
+    stream.set_read_timeout(Some(bound)).expect("a socket's option");
     match stream.read_to_end(&mut Vec::new()) {
         Ok(_) => true,
         Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
@@ -489,11 +499,23 @@ async fn who_sends_jobs_drains_nothing_and_who_drains_sends_none() {
     assert_eq!(status, Some(0), "{said}");
 }
 
+/// Sends a job by each of these clients at once.
+fn ask_by(clients: Vec<Client>) -> JoinSet<Result<(), String>> {
+    let mut asked = JoinSet::new();
+    for client in clients {
+        asked.spawn(async move { ask(&client, "pay").await });
+    }
+    asked
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn at_an_identitys_quota_and_one_past_it() {
+    // How long the machine takes for a job.
+    const TAKES: Duration = Duration::from_secs(1);
     let _turn = Turn::beside_others();
     let identity = Identity::generate();
-    let machine = Machine::start_with_ssh("slow:1000", &identity, "127.0.0.1:0");
+    let app = format!("slow:{}", TAKES.as_millis());
+    let mut machine = Machine::start_with_ssh(&app, &identity, "127.0.0.1:0");
     let (authority, rate) = (Authority::new("callers"), "spiffe://bank.example/rate");
     let config = Config::new()
         .machine("hsm", machine.door(), machine.seejobs(), &identity, "")
@@ -504,34 +526,58 @@ async fn at_an_identitys_quota_and_one_past_it() {
         .permission(&format!("who = [\"certificate:{rate}\"]\nmay = [\"submit\"]\njobs_per_second = 3"));
     let gateway = Gateway::ready(&config);
     let address = gateway.grpc().to_string().replace("grpc://", "grpcs://");
-    for (uri, most) in [(PAY, 5), (rate, 3)] {
+    // Over connections of its own each, which the two shards share.
+    let connected = async |uri: &str, count: usize| {
         let certified = authority.client(uri);
-        // Over connections of its own each, which the two shards share.
-        let mut asked = tokio::task::JoinSet::new();
-        for _ in 0..9 {
+        let mut clients = Vec::new();
+        for _ in 0..count {
             let credentials = Credentials::none()
                 .trust(&authority.certificate())
                 .and_then(|credentials| credentials.certificate(&certified.certificate, &certified.key))
                 .expect("readable");
-            let client = Client::connect_with(&address, credentials).await.expect("let in");
-            asked.spawn(async move { ask(&client, "pay").await });
+            clients.push(Client::connect_with(&address, credentials).await.expect("let in"));
         }
-        let answers = asked.join_all().await;
-        let refused: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
-        // A second's worth at once; the connections are made within that second, or one more would be let in.
-        assert!(refused.len() >= 9 - most - 1 && refused.len() <= 9 - most, "{answers:?}");
-        assert!(refused.iter().all(|error| error.starts_with("CLIENT_QUOTA")), "{refused:?}");
+        clients
+    };
+    let is_refused = |answer: &Result<(), String>| {
+        let refused = answer.as_ref().err();
+        assert!(refused.is_none_or(|error| error.starts_with("CLIENT_QUOTA")), "{refused:?}");
+        refused.is_some()
+    };
+
+    // The machine is halted until four are refused: a job that ended before would leave room for one more.
+    let clients = connected(PAY, 9).await;
+    machine.signal(Signal::STOP);
+    let mut asked = ask_by(clients);
+    for _ in 0..4 {
+        let answer = tokio::time::timeout(wait::BOUND, asked.join_next()).await.expect("four of nine are refused");
+        assert!(is_refused(&answer.expect("nine were asked").expect("no panic")));
     }
+    machine.signal(Signal::CONT);
+    let answers = asked.join_all().await;
+    assert!(answers.iter().all(|answer| !is_refused(answer)), "five of nine are let in: {answers:?}");
+
+    // A second's worth at once, and then as many as come due until the last one is let in or refused. One that is let
+    // in was so before the machine took its time.
+    let clients = connected(rate, 9).await;
+    let started = Instant::now();
+    let mut asked = ask_by(clients);
+    let (mut let_in, mut until) = (0_u128, Duration::ZERO);
+    while let Some(answer) = asked.join_next().await {
+        let elapsed = started.elapsed();
+        if is_refused(&answer.expect("no panic")) {
+            until = until.max(elapsed);
+        } else {
+            until = until.max(elapsed.saturating_sub(TAKES));
+            let_in += 1;
+        }
+    }
+    let most = 3 + 3 * until.as_nanos() / Duration::from_secs(1).as_nanos();
+    assert!((3..=most).contains(&let_in), "{let_in} of nine were let in within {until:?}");
+
     gateway.until_idle(wait::BOUND);
     // What ended counts no more.
-    let certified = authority.client(PAY);
-    let credentials = Credentials::none().trust(&authority.certificate()).expect("readable");
-    let credentials = credentials.certificate(&certified.certificate, &certified.key).expect("readable");
-    let client = Client::connect_with(&address, credentials).await.expect("let in");
-    let mut asked = tokio::task::JoinSet::new();
-    for _ in 0..5 {
-        let client = client.clone();
-        asked.spawn(async move { ask(&client, "pay").await });
-    }
-    assert!(asked.join_all().await.iter().all(Result::is_ok));
+    let client = connected(PAY, 1).await.remove(0);
+    let answers = ask_by(vec![client; 5]).join_all().await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
 }

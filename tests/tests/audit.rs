@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::geteuid;
+use rustix::process::{Signal, geteuid};
 use seeway_bench::{Target, grpc::GrpcCaller, grpc::connect, wire::WireCaller};
 use seeway_client::grpc::{Credentials, Gateway as Client, SubmitOptions};
 use seeway_proto::v1::SubmitRequest;
@@ -177,20 +177,22 @@ async fn every_job_has_exactly_one_record_that_says_what_became_of_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_that_nobody_waits_for_any_more_has_its_record_too() {
     let _turn = Turn::beside_others();
-    let scene = Scene::new("slow:300", &["job_digest = true"]);
-    let config = scene.config.clone();
-    let mut gateway = Gateway::ready(&config);
+    let mut scene = Scene::new("slow:300", &["job_digest = true"]);
+    let mut gateway = Gateway::ready(&scene.config);
     let mut caller = WireCaller::connect(&gateway.unix(), 100).await.expect("accepted");
     let world = caller.open_world("w", 0).await.unwrap_or_else(|error| panic!("{error}"));
     for number in 0..10 {
         caller.stage(world, &id("left", number), number).expect("room");
     }
-    // Long enough for them to leave, too short for the first answer.
+    // Long enough for them to leave. None is answered while its caller is there, however long that is.
+    scene.machine.signal(Signal::STOP);
     let _ = tokio::time::timeout(Duration::from_millis(100), caller.exchange(|_, _| panic!("too early"))).await;
     wait::until("they are in flight", wait::BOUND, || {
         (gateway.metrics().sum("seeway_jobs_in_flight") > 9.5).then_some(())
     });
     drop(caller);
+    wait::until("the caller has gone", wait::BOUND, || (gateway.metrics().sum("seeway_callers") < 0.5).then_some(()));
+    scene.machine.signal(Signal::CONT);
     gateway.until_idle(wait::BOUND);
     ended(&mut gateway);
     scene.log().verified();

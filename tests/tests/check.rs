@@ -2,7 +2,7 @@
 
 use std::{fs, net::Ipv4Addr, path::Path, process::Command};
 
-use seeway_tests::{Config, Door, Identity, Machine, Sshd, keys, machine::seeway, ports, turn::Turn};
+use seeway_tests::{Config, Door, Identity, Machine, Sshd, keys, machine::seeway, ports::Nobody, turn::Turn};
 use tempfile::TempDir;
 
 /// How `seeway check` ended, and all that it said.
@@ -101,8 +101,8 @@ fn connect_says_which_step_fails() {
     assert_eq!(status, Some(1), "{said}");
     assert!(said.contains("log"), "the login is not named:\n{said}");
 
-    let closed_port =
-        Door { address: (Ipv4Addr::LOCALHOST, ports::free(Ipv4Addr::LOCALHOST.into())).into(), ..sshd.door().clone() };
+    let nobody = Nobody::on_loopback();
+    let closed_port = Door { address: nobody.address(), ..sshd.door().clone() };
     let (status, said) = connect(good(&closed_port, &identity, machine.seejobs()));
     assert_eq!(status, Some(1), "{said}");
     assert!(
@@ -110,7 +110,7 @@ fn connect_says_which_step_fails() {
         "the closed port is not named:\n{said}"
     );
 
-    let nowhere = (Ipv4Addr::LOCALHOST, ports::free(Ipv4Addr::LOCALHOST.into())).into();
+    let nowhere = nobody.address();
     let (status, said) = connect(good(sshd.door(), &identity, nowhere));
     assert_eq!(status, Some(1), "{said}");
     assert!(said.contains(&nowhere.port().to_string()), "the port that leads nowhere is not named:\n{said}");

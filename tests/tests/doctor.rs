@@ -7,7 +7,7 @@ use std::path::Path;
 use std::thread;
 use std::{fs, process::Command};
 
-use seeway_tests::{Config, Door, Dropbear, Identity, Machine, Sshd, keys, machine::seeway, ports, turn::Turn};
+use seeway_tests::{Config, Door, Dropbear, Identity, Machine, Sshd, keys, machine::seeway, ports::Nobody, turn::Turn};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -77,8 +77,8 @@ fn each_server_that_is_misconfigured_is_told_its_own_fix() {
     let (result, what, fix) = seen.bad("port");
     assert!(result == "failed" && what.contains("prohibits") && fix.contains("PermitOpen"), "{}", seen.text);
 
-    let nowhere = (Ipv4Addr::LOCALHOST, ports::free(ip)).into();
-    let seen = look(sshd.door(), &identity, nowhere);
+    let nobody = Nobody::on_loopback();
+    let seen = look(sshd.door(), &identity, nobody.address());
     let (_, what, fix) = seen.bad("port");
     assert!(what.contains("could not connect") && fix.contains("machine.seejobs_port"), "{}", seen.text);
 
@@ -102,7 +102,7 @@ fn each_server_that_is_misconfigured_is_told_its_own_fix() {
     let (_, what, fix) = seen.bad("login");
     assert!(what.contains("refused the login") && fix.contains("authorized keys"), "{}", seen.text);
 
-    let closed = Door { address: (Ipv4Addr::LOCALHOST, ports::free(ip)).into(), ..sshd.door().clone() };
+    let closed = Door { address: nobody.address(), ..sshd.door().clone() };
     let seen = look(&closed, &identity, machine.seejobs());
     let (_, what, fix) = seen.bad("TCP");
     assert!(what.contains("refused") && fix.contains("ss -ltn"), "{}", seen.text);

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustix::process::Signal;
 use seeway_bench::grpc::{GrpcCaller, connect};
 use seeway_bench::wire::WireCaller;
 use seeway_machine::hsm::{Hsm, HsmConfig, MachinePort};
@@ -114,9 +115,11 @@ async fn jobs_of_one_grpc_stream_wait_in_its_window() {
 #[tokio::test]
 async fn the_queue_and_a_machines_jobs_in_flight() {
     let _turn = Turn::beside_others();
-    let (_machine, config) = stage("slow:500", "max_in_flight = 2");
+    let ((mut machine, _identity), config) = stage("slow:500", "max_in_flight = 2");
     let gateway = Gateway::ready(&config.line("limits", "queue = 3"));
     let client = connect(&address(&gateway)).await.unwrap_or_else(|error| panic!("{error}"));
+    // A job that ended before the last one came would leave room for it.
+    machine.signal(Signal::STOP);
     let mut calls = tokio::task::JoinSet::new();
     for _ in 0..6 {
         let mut client = client.clone();
@@ -125,7 +128,10 @@ async fn the_queue_and_a_machines_jobs_in_flight() {
             client.submit(SubmitRequest { world: "w".into(), job, ..Default::default() }).await
         });
     }
-    let ended = calls.join_all().await;
+    let first = tokio::time::timeout(wait::BOUND, calls.join_next()).await.expect("one is refused");
+    machine.signal(Signal::CONT);
+    let mut ended = vec![first.expect("there are six").expect("no panic")];
+    ended.extend(calls.join_all().await);
     let refused: Vec<_> = ended.iter().filter_map(|ended| ended.as_ref().err()).collect();
     assert_eq!(refused.len(), 1, "two in flight, three in the queue, one too many: {refused:?}");
     assert_eq!(refused[0].code(), Code::ResourceExhausted);

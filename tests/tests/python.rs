@@ -65,12 +65,12 @@ fn a_grpc_client_in_another_language() {
     let identity = Identity::generate();
     let sshd = Sshd::start(&identity);
     let (echo, slow, faulty) = (Machine::start("echo"), Machine::start("slow:1500"), Machine::start("faulty:1"));
-    let nobody = (Ipv4Addr::LOCALHOST, ports::free(Ipv4Addr::LOCALHOST.into())).into();
+    let nobody = ports::Nobody::on_loopback();
     let config = Config::new()
         .machine("hsm-echo", sshd.door(), echo.seejobs(), &identity, "")
         .machine("hsm-slow", sshd.door(), slow.seejobs(), &identity, "max_in_flight = 4")
         .machine("hsm-faulty", sshd.door(), faulty.seejobs(), &identity, "")
-        .machine("hsm-dark", sshd.door(), nobody, &identity, "")
+        .machine("hsm-dark", sshd.door(), nobody.address(), &identity, "")
         .world("echo", &["hsm-echo"], "published_as = \"the echo world\"")
         .world("slow", &["hsm-slow"], "")
         .world("faulty", &["hsm-faulty"], "")

@@ -1,6 +1,7 @@
 //! What one caller may have: at each quota, one past it, and what that means on each way in. Nothing that was sent is lost.
 
 use bytes::Bytes;
+use rustix::process::Signal;
 use seeway_bench::grpc::{GrpcCaller, connect};
 use seeway_bench::wire::WireCaller;
 use seeway_proto::v1::SubmitRequest;
@@ -175,16 +176,35 @@ async fn a_callers_bytes() {
     assert!(metrics.sum_where("seeway_jobs_total", "outcome=\"not_sent").abs() < 0.5, "none was refused");
 }
 
-/// Calls at once on one connection: how many had a reply, and what the others were told.
-async fn unary(gateway: &Gateway, count: usize, size: usize) -> (usize, Vec<Status>) {
+/// Begins calls at once on one connection.
+async fn begin_calls(gateway: &Gateway, count: usize, size: usize) -> JoinSet<Result<(), Status>> {
     let client = connect(&address(gateway)).await.unwrap_or_else(|error| panic!("{error}"));
     let mut calls = JoinSet::new();
     for _ in 0..count {
         let mut client = client.clone();
         let job = Bytes::from(vec![7; size]);
-        calls.spawn(async move { client.submit(SubmitRequest { world: "w".into(), job, ..Default::default() }).await });
+        let request = SubmitRequest { world: "w".into(), job, ..Default::default() };
+        calls.spawn(async move { client.submit(request).await.map(drop) });
     }
-    let ended = calls.join_all().await;
+    calls
+}
+
+/// Calls at once on one connection: how many had a reply, and what the others were told.
+async fn unary(gateway: &Gateway, count: usize, size: usize) -> (usize, Vec<Status>) {
+    let ended = begin_calls(gateway, count, size).await.join_all().await;
+    let refused: Vec<Status> = ended.into_iter().filter_map(Result::err).collect();
+    (count - refused.len(), refused)
+}
+
+/// The same, where one is past a quota. The machine is halted until that one has ended: a job that ended before would
+/// leave room for it.
+async fn unary_one_past(gateway: &Gateway, machine: &mut Machine, count: usize, size: usize) -> (usize, Vec<Status>) {
+    machine.signal(Signal::STOP);
+    let mut calls = begin_calls(gateway, count, size).await;
+    let first = tokio::time::timeout(wait::BOUND, calls.join_next()).await.expect("one is refused");
+    machine.signal(Signal::CONT);
+    let mut ended = vec![first.expect("there are calls").expect("no panic")];
+    ended.extend(calls.join_all().await);
     let refused: Vec<Status> = ended.into_iter().filter_map(Result::err).collect();
     (count - refused.len(), refused)
 }
@@ -203,20 +223,20 @@ fn assert_quota(refused: &[Status]) {
 async fn unary_calls_past_a_quota_are_told_when_to_try_again() {
     let _turn = Turn::beside_others();
     let limits = ["caller_queued = 3", "max_job_bytes = 10000", "caller_bytes = 60000"];
-    let (_machine, config) = stage("max_in_flight = 2", &limits);
+    let ((mut machine, _identity), config) = stage("max_in_flight = 2", &limits);
     let gateway = Gateway::ready(&config);
 
     let (replied, refused) = unary(&gateway, 5, 8).await;
     assert_eq!((replied, refused.len()), (5, 0), "two in flight and three that wait: {refused:?}");
-    let (replied, refused) = unary(&gateway, 6, 8).await;
+    let (replied, refused) = unary_one_past(&gateway, &mut machine, 6, 8).await;
     assert_eq!((replied, refused.len()), (5, 1), "one past it: {refused:?}");
     assert_quota(&refused);
 
-    let (_machine, config) = stage("", &["max_job_bytes = 10000", "caller_bytes = 30000"]);
+    let ((mut machine, _identity), config) = stage("", &["max_job_bytes = 10000", "caller_bytes = 30000"]);
     let gateway = Gateway::ready(&config);
     let (replied, refused) = unary(&gateway, 3, 10_000).await;
     assert_eq!((replied, refused.len()), (3, 0), "as many bytes as there may be: {refused:?}");
-    let (replied, refused) = unary(&gateway, 4, 10_000).await;
+    let (replied, refused) = unary_one_past(&gateway, &mut machine, 4, 10_000).await;
     assert_eq!((replied, refused.len()), (3, 1), "one past it: {refused:?}");
     assert_quota(&refused);
 

@@ -18,6 +18,9 @@ use tokio::task::JoinSet;
 /// The longest that a caller with jobs in flight may get no reply. On two idle cores it is 0.7 s, and that only where 16 callers
 /// keep 4 jobs of 200 kB each in flight; with what is asked for here it is a tenth of a second.
 const LONGEST_GAP: Duration = Duration::from_secs(5);
+/// Where other work makes all of it slow, a gap may be longer: up to this part of the time that the rest of the run
+/// takes. Of a run of less than 20 s that is no more.
+const OF_THE_REST: f64 = 0.25;
 
 /// Callers with closed loops.
 #[derive(Clone, Copy)]
@@ -118,7 +121,11 @@ impl Scene {
         let wanted = if loads.iter().any(|load| load.size > BULK_ABOVE) { 2.0 } else { 1.0 };
         assert!((made - wanted).abs() < 0.5, "{what}: a tunnel was lost:\n{}", gateway.log());
         assert!(rekeys + 0.5 > f64::from(least), "{what}: {rekeys} key exchanges are too few to tell anything");
-        assert!(longest_gap < LONGEST_GAP, "{what}: a caller with jobs in flight got no reply for {longest_gap:?}");
+        let most = LONGEST_GAP.max(elapsed.saturating_sub(longest_gap).mul_f64(OF_THE_REST));
+        assert!(
+            longest_gap < most,
+            "{what}: a caller with jobs in flight got no reply for {longest_gap:?} of {elapsed:?}; {most:?} is too long"
+        );
     }
 }
 

@@ -1,10 +1,11 @@
 //! Reload, drain and resume while jobs flow, with real SSH servers: no job is lost, none is told what is not so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Output;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use rustix::process::Signal;
 use seeway_bench::grpc::{GrpcCaller, connect};
 use seeway_bench::wire::WireCaller;
 use seeway_proto::v1::pipe_request::Message;
@@ -143,13 +144,15 @@ async fn jobs_in_flight_on_what_is_removed_are_replied_to() {
     const JOBS: u32 = 20;
     let _turn = Turn::beside_others();
     let identity = Identity::generate();
-    let (stays, goes) = (Hsm::start(&identity, "echo"), Hsm::start(&identity, "slow:1500"));
+    let (stays, mut goes) = (Hsm::start(&identity, "echo"), Hsm::start(&identity, "slow:1500"));
     let with = |config| stays.add_to(config, "stays", &identity, "").world("first", &["stays"], "");
     let before = goes.add_to(with(Config::new()), "goes", &identity, "").world("second", &["goes"], "");
     let mut gateway = Gateway::ready(&before);
     let mut legacy = WireCaller::connect(&gateway.tcp4(), 100).await.expect("accepted");
     let handle = legacy.open_world("second", 0).await.unwrap_or_else(|error| panic!("{error}"));
     let mut stream = GrpcCaller::connect(&address(&gateway), 100).await.unwrap_or_else(|error| panic!("{error}"));
+    // No job ends before its machine is removed, however long that takes.
+    goes.machine.signal(Signal::STOP);
     for number in 0..u64::from(JOBS) {
         legacy.stage(handle, format!("job {number}").as_bytes(), number).expect("room");
         stream.send(number, "second", format!("job {number}").into()).await.unwrap_or_else(|error| panic!("{error}"));
@@ -161,7 +164,7 @@ async fn jobs_in_flight_on_what_is_removed_are_replied_to() {
     };
     let started = Instant::now();
     while gateway.metrics().sum_where("seeway_jobs_in_flight", "\"goes\"") < f64::from(2 * JOBS) - 0.5 {
-        assert!(started.elapsed() < Duration::from_secs(1), "all are in flight before the first is answered");
+        assert!(started.elapsed() < wait::BOUND, "all are in flight");
         // In vain, but what was staged is sent.
         let _ = tokio::time::timeout(Duration::from_millis(10), legacy.exchange(&mut note)).await;
     }
@@ -171,6 +174,7 @@ async fn jobs_in_flight_on_what_is_removed_are_replied_to() {
     until_reloads(&gateway, "ok", 1.0);
     let seen = gateway.metrics().sum_where("seeway_jobs_in_flight", "\"goes\"");
     assert!(seen > 0.5, "the machine is shown as long as it has jobs");
+    goes.machine.signal(Signal::CONT);
     let mut left = JOBS;
     while left > 0 {
         let counted = |number: u64, reply: ReplyBody<'_>| {
@@ -213,9 +217,12 @@ async fn an_invalid_file_changes_nothing_and_says_why() {
     }
     gateway.hang_up();
     until_reloads(&gateway, "refused", 2.0);
-    let logged = gateway.log();
     let wanted = format!("seeway.toml:{}:", line(&bad, "queue"));
-    assert!(logged.contains("was not reloaded") && logged.contains(&wanted), "{wanted} in\n{logged}");
+    // What is logged is read a little later than what is counted.
+    wait::until(&format!("the log says that nothing was reloaded, and {wanted:?}"), wait::BOUND, || {
+        let logged = gateway.log();
+        (logged.contains("was not reloaded") && logged.contains(&wanted)).then_some(())
+    });
     let (status, out, err) = command(&gateway, &["reload"]);
     assert_eq!((status, out.as_str()), (Some(1), ""), "{err}");
     assert!(err.contains(&wanted) && err.contains("limits.queue") && err.contains("limits.no_such_key"), "{err}");
@@ -241,41 +248,52 @@ async fn an_invalid_file_changes_nothing_and_says_why() {
     assert!(out.starts_with('{') && out.contains("\"result\":\"ok\""), "{out}");
 }
 
+/// Makes six calls at once, each as a caller of its own, of which so many are to be refused; gives how many were
+/// replied to. The machine is halted until the refusals have come: a job that ended before would leave room for
+/// one more.
+async fn replied_of_six(gateway: &Gateway, machine: &mut Machine, to_be_refused: usize) -> usize {
+    machine.signal(Signal::STOP);
+    let mut calls = JoinSet::new();
+    for _ in 0..6 {
+        let address = address(gateway);
+        calls.spawn(async move {
+            let mut client = connect(&address).await.unwrap_or_else(|error| panic!("{error}"));
+            let request = SubmitRequest { world: "w".into(), job: Bytes::from_static(b"j"), ..Default::default() };
+            client.submit(request).await
+        });
+    }
+    let mut ended = Vec::new();
+    while ended.len() < to_be_refused {
+        let next = tokio::time::timeout(wait::BOUND, calls.join_next()).await;
+        let next = next.unwrap_or_else(|_| panic!("{} and not {to_be_refused} are refused", ended.len()));
+        ended.push(next.expect("six were asked").expect("no panic"));
+    }
+    machine.signal(Signal::CONT);
+    ended.extend(calls.join_all().await);
+    for refused in ended.iter().filter_map(|ended| ended.as_ref().err()) {
+        assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+    }
+    ended.iter().filter(|ended| ended.is_ok()).count()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn limits_that_changed_take_effect() {
     let _turn = Turn::beside_others();
     let identity = Identity::generate();
-    let hsm = Hsm::start(&identity, "slow:300");
+    let Hsm { sshd, mut machine } = Hsm::start(&identity, "slow:300");
+    let seejobs = machine.seejobs();
     let with = |in_flight: &str, queue: &str| {
-        let config = hsm.add_to(Config::new(), "hsm", &identity, in_flight).world("w", &["hsm"], "");
+        let config = Config::new().machine("hsm", sshd.door(), seejobs, &identity, in_flight).world("w", &["hsm"], "");
         config.line("limits", queue).line("limits", "callers = 50")
     };
     let gateway = Gateway::ready(&with("max_in_flight = 1", "queue = 1"));
-    // Each call is a caller of its own.
-    let replied = async || {
-        let mut calls = JoinSet::new();
-        let address = address(&gateway);
-        for _ in 0..6 {
-            let address = address.clone();
-            calls.spawn(async move {
-                let mut client = connect(&address).await.unwrap_or_else(|error| panic!("{error}"));
-                let request = SubmitRequest { world: "w".into(), job: Bytes::from_static(b"j"), ..Default::default() };
-                client.submit(request).await
-            });
-        }
-        let ended = calls.join_all().await;
-        for refused in ended.iter().filter_map(|ended| ended.as_ref().err()) {
-            assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
-        }
-        ended.iter().filter(|ended| ended.is_ok()).count()
-    };
-    assert_eq!(replied().await, 2, "one in flight, one that waits");
+    assert_eq!(replied_of_six(&gateway, &mut machine, 4).await, 2, "one in flight, one that waits");
     reload(&gateway, &with("max_in_flight = 2", "queue = 3"));
-    assert_eq!(replied().await, 5, "two in flight, three that wait");
+    assert_eq!(replied_of_six(&gateway, &mut machine, 1).await, 5, "two in flight, three that wait");
     let metrics = gateway.metrics();
     assert!((metrics.sum("seeway_max_in_flight") - 2.0).abs() < 0.5);
     reload(&gateway, &with("max_in_flight = 1", "queue = 2"));
-    assert_eq!(replied().await, 3, "one in flight, two that wait");
+    assert_eq!(replied_of_six(&gateway, &mut machine, 3).await, 3, "one in flight, two that wait");
 
     // Connections: those that are there stay, one more is closed.
     let mut inside = WireCaller::<u64>::connect(&gateway.unix(), 4).await.expect("accepted");
@@ -334,9 +352,11 @@ async fn a_machine_that_is_drained_gets_nothing_until_it_is_resumed() {
 async fn a_gateway_that_is_drained_finishes_what_it_has_and_takes_jobs_again_when_resumed() {
     let _turn = Turn::beside_others();
     let identity = Identity::generate();
-    let hsm = Hsm::start(&identity, "slow:1000");
+    let mut hsm = Hsm::start(&identity, "slow:1000");
     let config = hsm.add_to(Config::new(), "hsm", &identity, "").world("w", &["hsm"], "");
     let mut gateway = Gateway::ready(&config);
+    // The job does not end before the drain has begun, however long that takes.
+    hsm.machine.signal(Signal::STOP);
     let mut client = connect(&address(&gateway)).await.unwrap_or_else(|error| panic!("{error}"));
     let request = || SubmitRequest { world: "w".into(), job: Bytes::from_static(b"job"), ..Default::default() };
     let mut early = client.clone();
@@ -347,6 +367,7 @@ async fn a_gateway_that_is_drained_finishes_what_it_has_and_takes_jobs_again_whe
 
     let (status, said) = gateway.post("/drain");
     assert_eq!((status, said.as_str()), (200, "{\"draining\":true,\"jobs\":1,\"machine\":null}\n"));
+    hsm.machine.signal(Signal::CONT);
     let late = client.submit(request()).await.expect_err("drained");
     assert_eq!(late.code(), Code::Unavailable, "{late:?}");
     assert_eq!(late.get_error_details().error_info().map(|info| info.reason.as_str()), Some("NOT_SENT"));
@@ -462,10 +483,16 @@ async fn an_identity_changes_under_load_and_a_host_key_is_mended() {
     wait::until("there is a tunnel with the other identity", wait::BOUND, || (made() > before + 0.5).then_some(()));
     let is_replaced = || (tunnels(&gateway, "ready") - 1.0).abs() < 0.5 && tunnels(&gateway, "draining").abs() < 0.5;
     wait::until("it has taken the old one's place", wait::BOUND, || is_replaced().then_some(()));
-    let log = hsm.sshd.log();
-    let logins: std::collections::BTreeSet<_> =
-        log.lines().filter_map(|line| line.split_once("Accepted publickey for ")?.1.split("SHA256:").nth(1)).collect();
-    assert_eq!(logins.len(), 2, "two keys have logged in:\n{log}");
+    let logins = || -> BTreeSet<String> {
+        let key_of = |line: &str| {
+            let (_, key) = line.split_once("Accepted publickey for ")?.1.split_once("SHA256:")?;
+            Some(key.to_owned())
+        };
+        hsm.sshd.log().lines().filter_map(key_of).collect()
+    };
+    // The server's log is read a little later than what is counted.
+    wait::until("two keys have logged in", wait::BOUND, || (logins().len() > 1).then_some(()));
+    assert_eq!(logins().len(), 2, "and no other:\n{}", hsm.sshd.log());
 
     // A host key that is not the server's does not take the tunnel that stands away.
     reload(&gateway, &wrong);

@@ -97,6 +97,8 @@ async fn keys_rotate_without_a_lost_job() {
     fs::write(&authorized_keys, public(&old)).expect("it is ours");
     let gateway = Gateway::ready(&config(&ours, &pinned));
     let mut site = Site { gateway, sshd, authorized_keys };
+    // The server's log is read a little later than the tunnel is used.
+    wait::until("the old key has logged in", wait::BOUND, || (site.logins(&fingerprint(&old)) > 0).then_some(()));
     assert_eq!(site.logins(&fingerprint(&old)), 1);
     let load = Load::start(&site.gateway, "w");
 
@@ -149,7 +151,7 @@ async fn keys_rotate_without_a_lost_job() {
     site.gateway.hang_up();
     let refused = || site.gateway.metrics().sum_where("seeway_reloads_total", "result=\"refused\"") > 0.5;
     wait::until("the reload is refused", wait::BOUND, || refused().then_some(()));
-    assert!(site.gateway.log().contains("another passphrase"));
+    wait::until("the log says why", wait::BOUND, || site.gateway.log().contains("another passphrase").then_some(()));
     assert!(!site.gateway.log().contains("the passphrase\n"));
 
     let answered = load.finish().await;

@@ -8,8 +8,9 @@ use seeway_tests::{Config, Gateway, Identity, Machine, Sshd, tunnel::Tunnel, tur
 /// By how much the slowest of a thousand jobs through the tunnel must exceed that through the gateway. It is 43 ms to about 1 ms on
 /// an idle machine.
 const RATIO: f64 = 4.0;
-/// Measurements before the claim is given up: somebody else's work may slow any one of them.
-const TRIES: usize = 4;
+/// Measurements before the claim is given up: somebody else's work may slow any one of them. Of each side the best one
+/// counts.
+const TRIES: usize = 12;
 
 #[test]
 fn a_plain_tunnel_stalls_and_the_gateway_does_not() {
@@ -22,16 +23,21 @@ fn a_plain_tunnel_stalls_and_the_gateway_does_not() {
     let tunnel = Tunnel::open(sshd.door(), &identity, machine.seejobs().port());
 
     let mut measured = Vec::new();
+    let (mut best_plain, mut best_pooled) = (f64::INFINITY, f64::INFINITY);
     for _ in 0..TRIES {
         let plain = measure(Target::Unix(tunnel.socket()), None);
         let pooled = measure(gateway.unix(), Some("echo"));
         println!("             {}\nssh -N -L    {plain}\nthe gateway  {pooled}", Report::heading());
-        if plain.p99_9_us >= RATIO * pooled.p99_9_us {
+        best_plain = best_plain.min(plain.p99_9_us);
+        best_pooled = best_pooled.min(pooled.p99_9_us);
+        if best_plain >= RATIO * best_pooled {
             return;
         }
         measured.push((plain.p99_9_us, pooled.p99_9_us));
     }
-    panic!("p99.9 of the tunnel is never {RATIO} times that of the gateway; (tunnel, gateway) in µs: {measured:?}");
+    panic!(
+        "the best p99.9 of the tunnel is never {RATIO} times the gateway's best; (tunnel, gateway) in µs: {measured:?}"
+    );
 }
 
 fn measure(target: Target, world: Option<&str>) -> Report {

@@ -46,6 +46,22 @@ impl Scene {
     fn count(&self, result: &str) -> f64 {
         self.gateway.metrics().sum_where("seeway_spans_total", &format!("result=\"{result}\""))
     }
+
+    /// Waits until the gateway has heard that so many spans are with the collector, which prints a span before it says
+    /// that it has it. There must be no more of them.
+    fn until_exported(&self, count: f64) {
+        let exported = wait::until(&format!("{count} spans are exported"), wait::BOUND, || {
+            Some(self.count("exported")).filter(|exported| *exported > count - 0.5)
+        });
+        assert!((exported - count).abs() < 0.5, "{exported} spans were exported, and not {count}");
+    }
+
+    /// Waits until the gateway has logged this; gives all that it has logged.
+    fn until_logged(&self, text: &str) -> String {
+        wait::until(&format!("the log says {text:?}"), wait::BOUND, || {
+            Some(self.gateway.log()).filter(|log| log.contains(text))
+        })
+    }
 }
 
 fn endpoint(collector: &Collector, ratio: &str) -> String {
@@ -147,7 +163,8 @@ fn a_program_that_another_sdk_traces_finds_its_jobs_in_its_traces() {
     // Those that its caller does not record came before the last metrics, and are nowhere.
     let unsampled = told("unsampled").0;
     assert!(!collector.log().contains(&unsampled));
-    assert!((scene.count("exported") - 4.0).abs() < 0.5, "no other span was made");
+    // And no other span was made.
+    scene.until_exported(4.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -198,7 +215,7 @@ async fn whose_callers_say_nothing_begins_a_trace_of_its_own_as_often_as_the_rat
     reload("1");
     send(&scene.gateway.unix(), 1, 1).await;
     assert_eq!(collector.until_spans(151, wait::BOUND).len(), 151);
-    assert!((scene.count("exported") - 151.0).abs() < 0.5);
+    scene.until_exported(151.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -283,12 +300,10 @@ async fn a_collector_that_is_away_costs_spans_and_no_job() {
         ((all - 2_070.0).abs() < 0.5).then_some(())
     });
     assert!(exported <= 60.0 + 10.0 + 64.0 + 512.0, "{exported}");
-    let spans = collector.spans();
-    assert!(!spans.is_empty());
-    spans.iter().for_each(check);
-    let log = scene.gateway.log();
-    assert!(log.contains("spans are not with the collector"), "{log}");
-    assert!(log.contains("the collector takes spans again"), "{log}");
+    // They are counted before its output is read.
+    collector.until_spans(1, wait::BOUND).iter().for_each(check);
+    scene.until_logged("spans are not with the collector");
+    scene.until_logged("the collector takes spans again");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -318,9 +333,7 @@ async fn spans_are_sent_over_tls_to_a_collector_that_shows_the_right_certificate
     });
     let way = scene.gateway.unix();
     send(&way, 5, 1).await;
-    wait::until("the certificate is refused", wait::BOUND, || {
-        scene.gateway.log().contains("spans are not with the collector").then_some(())
-    });
+    scene.until_logged("spans are not with the collector");
     assert!(collector.spans().is_empty());
     // The right authority is read with the next connection; it is asked who sends them then.
     copy(&authority.certificate());
@@ -329,8 +342,7 @@ async fn spans_are_sent_over_tls_to_a_collector_that_shows_the_right_certificate
     send(&way, 5, 1).await;
     let spans = collector.until_spans(5, wait::BOUND);
     spans.iter().for_each(check);
-    let log = scene.gateway.log();
-    assert!(log.contains("say who you are"), "{log}");
+    let log = scene.until_logged("say who you are");
     assert!(!log.contains("SECRET-of"), "the header is in the log");
 }
 
@@ -344,7 +356,8 @@ async fn what_a_collector_refuses_is_counted_and_not_sent_again() {
     assert!(scene.count("exported") < 0.5);
     send(&scene.gateway.grpc(), 1, 1).await;
     wait::until("the next was refused", wait::BOUND, || (scene.count("failed") > 1.5).then_some(()));
-    assert_eq!(collector.spans().len(), 2);
+    // They are counted before its output is read.
+    assert_eq!(collector.until_spans(2, wait::BOUND).len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -24,6 +24,9 @@ pub(super) type Answer = Response<Either<Full<Bytes>, Events>>;
 /// How long somebody waits for the sampler to say how the shards are; it asks them each second. A probe is answered without it, too.
 const SAMPLE_TIMEOUT: Duration = Duration::from_millis(1500);
 
+/// How long a shard that is well may take to answer a probe. Less than a probe's own time-out (`deploy/helm`), more than a busy one needs.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// After how many seconds somebody who may not listen now should try again.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
 
@@ -105,7 +108,7 @@ async fn answer_whole(request: &Request<Body>, operator: &Operator, control: &Ar
         }
         _ if !is_read => only(&Method::GET),
         "/metrics" => text(StatusCode::OK, control.metrics().await),
-        "/healthz" => text(StatusCode::OK, "ok\n".into()),
+        "/healthz" => health(control).await,
         // Its reasons repeat what machines said. A probe that names the gateway otherwise is still answered.
         "/readyz" if operator.is_near && accepts_json(request) && by_address(request, operator).is_ok() => {
             ready_json(control).await
@@ -260,6 +263,18 @@ fn draining(machine: Option<&str>, draining: Result<Draining, DrainError>) -> Re
             json(status, &json!({ "message": error.to_string() }))
         }
     }
+}
+
+/// Healthy is a process whose shards answer. One that hangs leaves its callers without an answer, whatever the others do.
+async fn health(control: &Control) -> Response<Full<Bytes>> {
+    if control.shards_answer(HEALTH_TIMEOUT).await {
+        return text(StatusCode::OK, "ok\n".into());
+    }
+    let why = format!(
+        "a shard has not answered within {} s, and its callers wait: restart the gateway\n",
+        HEALTH_TIMEOUT.as_secs()
+    );
+    text(StatusCode::SERVICE_UNAVAILABLE, why)
 }
 
 /// Ready is a gateway that does not drain and has a world that can take a job.

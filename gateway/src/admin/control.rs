@@ -20,7 +20,7 @@ use crate::access::token::Tokens;
 use crate::audit::{Actor, Audit, Event, Refusals};
 use crate::config::{Config, Problems};
 use crate::gateway::Terminators;
-use crate::handover::{self, Running};
+use crate::handover::{self, Drains, Running};
 use crate::listen::accept::Refused;
 use crate::listen::grpc::{Health, Pipes};
 use crate::places::Places;
@@ -474,6 +474,34 @@ impl Control {
         let jobs = of_machine.map(|machine| machine.in_flight).sum();
         let is_draining = self.changing.lock().await.drained.contains(&machine);
         Ok(Draining { is_draining, jobs })
+    }
+
+    /// What operators have taken out of work, and not put back.
+    pub async fn drains(&self) -> Drains {
+        let changing = self.changing.lock().await;
+        let config = self.config();
+        let machines = changing.drained.iter().map(|machine| config.machines[machine.0].name.clone()).collect();
+        Drains { gateway: self.parts.board.is_draining(), machines }
+    }
+
+    /// Takes out of work what was so at the gateway that this one takes over from, where it is still there.
+    pub async fn take_over_drains(&self, drains: &Drains) {
+        let machines = drains.machines.iter().map(|machine| Some(machine.as_str()));
+        for machine in machines.chain(drains.gateway.then_some(None)) {
+            match self.set_draining(machine, true).await {
+                Ok(_) => {}
+                Err(DrainError::NoSuchMachine(_)) => continue,
+                Err(error) => {
+                    tracing::error!(machine, %error, "what was drained at the gateway before takes jobs here");
+                    continue;
+                }
+            }
+            let Some(audit) = &self.parts.audit else { continue };
+            let event = Event::new("drain").text("by", "upgrade");
+            audit.event(
+                machine.into_iter().fold(event, |event, machine| event.text("machine", machine)).text("result", "ok"),
+            );
+        }
     }
 
     /// The gateway is to end: from now on nothing else is changed, and everybody is told.

@@ -15,7 +15,7 @@ use super::process::ProcessFigures;
 use super::seen::Reports;
 use crate::access::token::TokenCounts;
 use crate::audit;
-use crate::config::{Config, Limits, NO_MACHINE};
+use crate::config::{Config, Ends, Limits, NO_MACHINE};
 use crate::handover;
 use crate::listen::tls::TlsCounts;
 use crate::schedule::{FrontEnd, Histogram, MachineId, MachineState, Outcomes};
@@ -184,6 +184,11 @@ impl Seen<'_> {
                 counter!("seeway_tls_reloads_total", "listener" => *listener, "result" => result).absolute(count);
             }
             counter!("seeway_tls_withdrawn_total", "listener" => *listener).absolute(counts.withdrawn);
+            let Ends { certificate, client_ca, crl } = counts.ends;
+            for (file, end) in [("certificate", certificate), ("client_ca", client_ca), ("crl", crl)] {
+                gauge!("seeway_tls_expires_timestamp_seconds", "listener" => *listener, "file" => file)
+                    .set(certificate_end(end));
+            }
         }
     }
 
@@ -372,7 +377,7 @@ fn large(number: u64) -> f64 {
     number as f64
 }
 
-/// When an identity's certificate expires, in seconds since 1970; infinite where it has none, or one that never does.
+/// When a certificate expires, in seconds since 1970; infinite where there is none, or it never does.
 fn certificate_end(end: Option<SystemTime>) -> f64 {
     end.map_or(f64::INFINITY, |end| end.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64())
 }

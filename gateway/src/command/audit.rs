@@ -73,8 +73,12 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     let mut verifier = Verifier::new(key, args.head);
     for path in &args.files {
         let name = path.display().to_string();
-        let failed = |error| {
-            Failure::Failed(format!("{name} can not be read: {error}; run it as a user who may, or copy the file"))
+        let failed = |error: io::Error| {
+            let fix = match error.kind() {
+                io::ErrorKind::NotFound => "name the file that audit.to has in the configuration",
+                _ => "run it as a user who may, or copy the file",
+            };
+            Failure::Failed(format!("{name} can not be read: {error}; {fix}"))
         };
         verifier.file(&name, BufReader::with_capacity(1 << 16, open(path).map_err(failed)?)).map_err(failed)?;
     }

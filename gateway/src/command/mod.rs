@@ -44,7 +44,16 @@ use clap::{Parser, Subcommand};
 #[command(name = "seeway", version, about, max_term_width = 120, propagate_version = true)]
 pub struct Cli {
     /// How log lines look, which go to stderr: text or json. SEEWAY_LOG says which ones, such as debug or seeway::upstream=trace
-    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT", hide_possible_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT",
+        hide_possible_values = true,
+        env = "SEEWAY_LOG_FORMAT",
+        hide_env_values = true
+    )]
     pub log_format: logging::Format,
     /// What to do.
     #[command(subcommand)]

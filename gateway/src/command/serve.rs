@@ -61,7 +61,16 @@ async fn serve(config: Config, args: &Args, out: &mut dyn Write) -> Result<(), F
     let mut signals = Signals::new()?;
     let failed = |error: GatewayError| Failure::Failed(error.to_string());
     let file = &args.config;
-    let (taker, inherited) = if args.take_over { taken_from(&config)? } else { (None, None) };
+    let told_to_stop =
+        || Failure::Failed("told to stop before this gateway could take jobs; nothing was taken over".into());
+    let (taker, inherited) = if args.take_over {
+        tokio::select! {
+            taken = taken_from(&config) => taken?,
+            () = signals.stop() => return Err(told_to_stop()),
+        }
+    } else {
+        (None, None)
+    };
     let inherited = match inherited {
         Some(inherited) => inherited,
         None => Inherited::from_systemd().map_err(|error| Failure::Failed(error.to_string()))?,
@@ -81,9 +90,7 @@ async fn serve(config: Config, args: &Args, out: &mut dyn Write) -> Result<(), F
         Some(taker) => {
             let yours = tokio::select! {
                 yours = may_take_over(&mut gateway, taker) => yours?,
-                () = signals.stop() => {
-                    return Err(Failure::Failed("told to stop before this gateway could take jobs; nothing was taken over".into()));
-                }
+                () = signals.stop() => return Err(told_to_stop()),
             };
             if let Err(error) = gateway.open_after(yours.clone()).await {
                 // Somebody may have come in already.
@@ -149,11 +156,13 @@ async fn serve(config: Config, args: &Args, out: &mut dyn Write) -> Result<(), F
 }
 
 /// Asks the gateway that runs for its listening sockets. Without one this is a start like any other.
-fn taken_from(config: &Config) -> Result<(Option<Taker>, Option<Inherited>), Failure> {
+async fn taken_from(config: &Config) -> Result<(Option<Taker>, Option<Inherited>), Failure> {
     let path = config.listen.handover.as_ref().ok_or_else(|| {
         Failure::Misused("--take-over needs listen.handover in the configuration, as the running gateway has it".into())
     })?;
+    tracing::info!(path = %path.display(), "asking the running gateway for its place");
     let taken = Taker::connect(path)
+        .await
         .map_err(|error| Failure::Failed(format!("unix:{}: {error}; nothing was taken over", path.display())))?;
     let Some((taker, inherited)) = taken else {
         tracing::info!(path = %path.display(), "there is no gateway to take over from");

@@ -1,6 +1,7 @@
 //! `seeway upgrade`: this program takes the place of the gateway that runs.
 
 use std::io::{BufRead as _, BufReader, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -10,8 +11,9 @@ use rustix::process::{Pid, Signal, geteuid, kill_process};
 
 use super::Failure;
 use super::logging::Format;
-use crate::config::Config;
-use crate::handover::{MessageError, Running, ask_to_reload, ask_who};
+use crate::config::{Config, Whereabouts};
+use crate::credentials;
+use crate::handover::{MessageError, Running, ask_for_credentials, ask_to_reload, ask_who};
 
 /// Have this program take the place of the gateway that runs, without a lost job
 ///
@@ -40,8 +42,9 @@ pub struct Args {
 /// Upgrades, or reloads.
 pub fn run(args: &Args, log_format: Format, out: &mut dyn Write) -> Result<(), Failure> {
     let file = args.config.display();
-    let config = match Config::load(&args.config) {
-        Ok(config) => config,
+    // No more of it: what a service manager starts for a reload may not be able to read its secrets.
+    let Whereabouts { handover, has_user } = match Config::whereabouts(&args.config) {
+        Ok(found) => found,
         Err(problems) => {
             // So that the running gateway refuses it in its log and its metrics as well.
             if args.if_replaced && hang_up_main(out)? {
@@ -50,7 +53,7 @@ pub fn run(args: &Args, log_format: Format, out: &mut dyn Write) -> Result<(), F
             return Err(failed(problems.to_string()));
         }
     };
-    let Some(path) = &config.listen.handover else {
+    let Some(path) = &handover else {
         if args.if_replaced && hang_up_main(out)? {
             return Ok(());
         }
@@ -74,11 +77,17 @@ pub fn run(args: &Args, log_format: Format, out: &mut dyn Write) -> Result<(), F
             Err(problems) => Err(failed(format!("{problems}; version {version} (process {pid}) goes on as it was"))),
         };
     }
-    is_its_user(&config, &running)?;
+    is_its_user(has_user, &running)?;
     let program =
         std::env::current_exe().map_err(|error| failed(format!("this program's file is not known: {error}")))?;
     let mut command = Command::new(program);
     command.args(["--log-format", log_format.name(), "serve", "--take-over", "--config"]).arg(&args.config);
+    let lent = lent_credentials(path);
+    if let Some(folder) = &lent {
+        let name = credentials::inherited(folder);
+        let name = name.map_err(|error| failed(format!("the credentials can not be passed on: {error}")))?;
+        command.env(credentials::DIRECTORY, name);
+    }
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -92,6 +101,10 @@ pub fn run(args: &Args, log_format: Format, out: &mut dyn Write) -> Result<(), F
     }
     if !line.starts_with("ready ") {
         let ended = child.wait()?;
+        if args.if_replaced && Config::load(&args.config).is_err() {
+            // So that the running gateway refuses it in its log and its metrics as well. What comes of that is said there.
+            let _ = ask_to_reload(path);
+        }
         return Err(failed(format!(
             "the new gateway did not take over ({ended}); its log above says why. Version {} goes on, as process {}",
             running.version, running.pid
@@ -123,10 +136,22 @@ fn hang_up_main(out: &mut dyn Write) -> Result<bool, Failure> {
     Ok(true)
 }
 
+/// The folder of the running gateway's credentials, where this process can look into none itself.
+fn lent_credentials(path: &Path) -> Option<OwnedFd> {
+    if credentials::is_readable() {
+        return None;
+    }
+    let lent = ask_for_credentials(path);
+    lent.unwrap_or_else(|error| {
+        tracing::debug!(%error, "the running gateway does not say where its credentials are");
+        None
+    })
+}
+
 /// A gateway that root starts is root's, which the one that runs need not be.
-fn is_its_user(config: &Config, running: &Running) -> Result<(), Failure> {
+fn is_its_user(has_user: bool, running: &Running) -> Result<(), Failure> {
     let owner = std::fs::metadata(Path::new("/proc").join(running.pid.to_string())).map(|process| process.uid()).ok();
-    let is_right = !geteuid().is_root() || config.process.user.is_some() || owner == Some(0);
+    let is_right = !geteuid().is_root() || has_user || owner == Some(0);
     if is_right {
         return Ok(());
     }

@@ -20,7 +20,8 @@ use super::kind::{Located, Wrong};
 use super::problem::{Gathered, Place};
 use super::process::PortsOf;
 use super::value::{
-    Balance, Circuit, Config, HardserverAddress, Limits, Listen, Machine, NO_MACHINE, Retry, Runtime, Ssh, Wire, World,
+    Balance, Circuit, Config, HardserverAddress, Limits, Listen, Machine, NO_MACHINE, Retry, Runtime, Ssh, Whereabouts,
+    Wire, World,
 };
 use super::{address, audit, files, login, permission};
 use crate::schedule::Affinity;
@@ -79,6 +80,12 @@ pub(super) fn build(document: &Document, base: &Path, gathered: &mut Gathered) -
     })
 }
 
+/// What a document says of where its gateway is; nothing where that is wrong.
+pub(super) fn whereabouts(document: &Document, base: &Path, gathered: &mut Gathered) -> Option<Whereabouts> {
+    let handover = Build { base: &Base::new(base), gathered }.handover(document.one("listen"))?;
+    Some(Whereabouts { handover, has_user: document.one("process").given("user").is_some() })
+}
+
 /// Where TLS is spoken; also where it is meant to be and something is wrong with it.
 #[derive(Clone, Copy)]
 struct HasTls {
@@ -115,6 +122,14 @@ impl Build<'_> {
         self.noted(section, key, &text.place, read(text.value))
     }
 
+    #[allow(clippy::option_option)] // Nothing where it is wrong, and that there is none where it is not given.
+    fn handover(&mut self, section: &Section) -> Option<Option<PathBuf>> {
+        match section.given("handover") {
+            Some(_) => self.text(section, "handover", |text| address::handover(text, self.base)).map(Some),
+            None => Some(None),
+        }
+    }
+
     fn listen(&mut self, section: &Section, has_tls: HasTls) -> Option<Listen> {
         let off_or_listener = |has_tls| {
             move |text: &str| if text.is_empty() { Ok(None) } else { address::listener(text, has_tls).map(Some) }
@@ -141,10 +156,7 @@ impl Build<'_> {
             }
             None => Some(None),
         };
-        let handover = match section.given("handover") {
-            Some(_) => self.text(section, "handover", |text| address::handover(text, self.base)).map(Some),
-            None => Some(None),
-        };
+        let handover = self.handover(section);
         let socket_mode = self.text(section, "socket_mode", |text| {
             u32::from_str_radix(text, 8)
                 .ok()

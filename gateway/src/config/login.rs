@@ -14,12 +14,10 @@ use seeway_client::tunnel::{
 use super::base::Base;
 use super::files::{self, readable, unreadable};
 use super::kind::Wrong;
+use crate::credentials;
 
 /// What a file's name begins with that systemd hands to the service.
 const CREDENTIAL: &str = "credential:";
-
-/// The folder that systemd has these in.
-const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 
 /// Where OpenSSH's tools look for an agent.
 const AGENT_SOCKET: &str = "SSH_AUTH_SOCK";
@@ -27,7 +25,7 @@ const AGENT_SOCKET: &str = "SSH_AUTH_SOCK";
 /// The file that a key names, with a secret in it.
 fn secret(text: &str, base: &Base) -> Result<SecretFile, Wrong> {
     match text.strip_prefix(CREDENTIAL) {
-        Some(name) => credential(name, env::var_os(CREDENTIALS_DIRECTORY).as_deref()).map(SecretFile::credential),
+        Some(name) => credential(name, credentials::directory().as_deref()).map(SecretFile::credential),
         None => files::path(text, base).map(SecretFile::new),
     }
 }
@@ -42,7 +40,10 @@ fn credential(name: &str, folder: Option<&OsStr>) -> Result<PathBuf, Wrong> {
     }
     let folder = folder.filter(|folder| !folder.is_empty()).ok_or_else(|| {
         Wrong::new(
-            format!("`{CREDENTIAL}{name}` is a credential of systemd's, and {CREDENTIALS_DIRECTORY} is not set here"),
+            format!(
+                "`{CREDENTIAL}{name}` is a credential of systemd's, and {} is not set here",
+                credentials::DIRECTORY
+            ),
             "run it as a service with LoadCredential=, or for a check: systemd-run --wait --pipe -p LoadCredential=…",
         )
     })?;

@@ -26,6 +26,7 @@ mod statement;
 mod tls;
 mod token;
 mod trace;
+mod validity;
 mod value;
 
 #[cfg(test)]
@@ -43,8 +44,10 @@ pub use reference::{SMALLEST, reference};
 pub use schema::schema;
 pub use tls::{ClientCertificates, Loaded, Stamp, Tls, TlsFileError, provider};
 pub use token::Token;
+pub use validity::{Ends, Validity};
 pub use value::{
-    Balance, Circuit, Config, HardserverAddress, Limits, Listen, Machine, NO_MACHINE, Retry, Runtime, Ssh, Wire, World,
+    Balance, Circuit, Config, HardserverAddress, Limits, Listen, Machine, NO_MACHINE, Retry, Runtime, Ssh, Whereabouts,
+    Wire, World,
 };
 
 use environment::Overrides;
@@ -66,6 +69,23 @@ impl Config {
     /// Everything that is wrong, each problem with its place.
     pub fn load(file: &Path) -> Result<Self, Problems> {
         Self::read(&text_of(file)?, file, environment::of_process())
+    }
+
+    /// Reads of a file where its gateway is, for whom what else stands there does not concern: secrets need not be readable, and the gateway
+    /// itself tells what is wrong with the rest.
+    ///
+    /// # Errors
+    /// It does not say so, and has problems.
+    pub fn whereabouts(file: &Path) -> Result<Whereabouts, Problems> {
+        let mut gathered = Gathered::default();
+        let overrides = Overrides::pick(environment::of_process(), &mut gathered);
+        let document = document::read(&text_of(file)?, &overrides, &mut gathered);
+        let base = file.parent().unwrap_or(Path::new(""));
+        match build::whereabouts(&document, base, &mut gathered) {
+            Some(found) if found.handover.is_some() => Ok(found),
+            // It may stand in what could not be read.
+            found => gathered.verdict(file, found),
+        }
     }
 
     /// Reads a text as if it stood in `file`, whose directory relative file names are taken from, with the overrides that

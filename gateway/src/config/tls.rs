@@ -6,7 +6,7 @@ use std::fmt;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
@@ -15,6 +15,8 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use zeroize::Zeroizing;
+
+use super::validity::{Ends, Validity};
 
 /// `[tls]` or `[management_tls]`: one listener's side of TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +59,8 @@ pub struct Loaded {
     pub server: Arc<ServerConfig>,
     /// Who looks at callers' certificates; `None` where none are asked for.
     pub verifier: Option<Arc<dyn ClientCertVerifier>>,
+    /// Until when it is of use.
+    pub ends: Ends,
 }
 
 /// Why a file will not do.
@@ -102,12 +106,17 @@ impl Tls {
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|error| wrong("certificate", &self.certificate, &error, "report this: TLS 1.3 is built in"))?;
-        let verifier = self.client_ca.as_ref().map(|authorities| self.verifier(authorities, provider)).transpose()?;
+        let mut ends = Ends::default();
+        let verifier = match &self.client_ca {
+            Some(authorities) => Some(self.verifier(authorities, provider, &mut ends)?),
+            None => None,
+        };
         let builder = match &verifier {
             None => builder.with_no_client_auth(),
             Some(verifier) => builder.with_client_cert_verifier(verifier.clone()),
         };
         let chain: Vec<CertificateDer<'static>> = pem("certificate", &self.certificate)?;
+        ends.certificate = first_end(chain.iter().filter_map(|certificate| Validity::of_certificate(certificate)));
         let key = self.private_key()?;
         let mut config = builder.with_single_cert(chain, key).map_err(|error| {
             let fix = "name the certificate's own private key, and a certificate of version 3";
@@ -117,16 +126,21 @@ impl Tls {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-        Ok(Loaded { server: Arc::new(config), verifier })
+        Ok(Loaded { server: Arc::new(config), verifier, ends })
     }
 
     fn verifier(
         &self,
         authorities: &Path,
         provider: Arc<CryptoProvider>,
+        ends: &mut Ends,
     ) -> Result<Arc<dyn ClientCertVerifier>, TlsFileError> {
-        let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(authorities)?), provider);
+        let certificates = pem::<CertificateDer<'static>>("client_ca", authorities)?;
         let lists = self.revoked()?;
+        ends.client_ca = first_end(certificates.iter().filter_map(|certificate| Validity::of_certificate(certificate)));
+        ends.crl = first_end(lists.iter().filter_map(|list| Validity::of_list(list)));
+        let roots = Arc::new(roots(authorities, certificates)?);
+        let mut verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
         if !lists.is_empty() {
             verifier = verifier.with_crls(lists);
             if !self.accepts_expired_crl {
@@ -194,9 +208,13 @@ fn is_open_to_others(mode: u32, owner: u32, user: u32) -> bool {
     mode & 0o077 & !tolerated != 0
 }
 
-fn roots(authorities: &Path) -> Result<RootCertStore, TlsFileError> {
+fn first_end(all: impl Iterator<Item = Validity>) -> Option<SystemTime> {
+    all.map(|validity| validity.end).min()
+}
+
+fn roots(authorities: &Path, certificates: Vec<CertificateDer<'static>>) -> Result<RootCertStore, TlsFileError> {
     let mut roots = RootCertStore::empty();
-    for certificate in pem::<CertificateDer<'static>>("client_ca", authorities)? {
+    for certificate in certificates {
         roots.add(certificate).map_err(|error| {
             wrong("client_ca", authorities, &error, "name a file with the authority's certificate in PEM form")
         })?;

@@ -78,6 +78,15 @@ impl Config {
     }
 }
 
+/// Where the gateway of a configuration is, and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whereabouts {
+    /// `listen.handover`.
+    pub handover: Option<PathBuf>,
+    /// Whether `process.user` names a user.
+    pub has_user: bool,
+}
+
 /// `[listen]`: where callers and operators come in. Addresses where no TLS is spoken are loopback ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {

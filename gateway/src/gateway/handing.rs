@@ -97,6 +97,8 @@ impl Gateway {
                 lost.display()
             )));
         }
+        // Before a job can be sent.
+        self.control.take_over_drains(yours.drains()).await;
         // Before anybody can ask to take over from this one.
         counts.takes_over_from.store(yours.pid(), Ordering::Relaxed);
         self.accept();
@@ -180,9 +182,10 @@ impl Gateway {
     /// # Errors
     /// This gateway can not go on in the place of one that has ended.
     pub async fn hand_over(&mut self, offer: Offer) -> Result<HandedOver, GatewayError> {
-        let running = offer.running.clone();
+        let (running, drains) = (offer.running.clone(), self.control.drains().await);
         // It takes a moment, and nobody is to be accepted by neither.
-        let accepted = tokio::task::spawn_blocking(move || offer.accept()).await.unwrap_or(Err(MessageError::Closed));
+        let accepted =
+            tokio::task::spawn_blocking(move || offer.accept(drains)).await.unwrap_or(Err(MessageError::Closed));
         let successor = match accepted {
             Ok(successor) => successor,
             Err(error) => {

@@ -15,7 +15,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 use super::*;
 use crate::schedule::WorldId;
-use crate::shard::WorldChange as _;
+use crate::shard::{Handed, WorldChange as _};
 
 /// For what takes milliseconds on an idle computer. Far below the time-outs of [`config`].
 const BOUND: Duration = Duration::from_secs(20);
@@ -226,6 +226,26 @@ async fn the_shards_are_asked_as_long_as_somebody_looks_and_no_longer() {
             assert_eq!(of[0].as_f64().is_some(), rate.is_some(), "{point}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_gateway_whose_shard_hangs_is_not_healthy() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let machine = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let config = config(folder.path(), machine.local_addr().expect("bound"));
+    let gateway = Gateway::start(Arc::new(config)).await.unwrap_or_else(|error| panic!("{error}"));
+    let admin = gateway.addresses().admin.expect("on");
+    let control = gateway.control().clone();
+    assert!(control.shards_answer(BOUND).await);
+    assert!(get(admin, "/healthz").await.starts_with("HTTP/1.1 200 "));
+
+    let (goes_on, until_then) = std::sync::mpsc::channel();
+    gateway.shards[0].hand(Handed::Hang(until_then)).await.expect("it is there");
+    assert!(!control.shards_answer(Duration::from_millis(100)).await, "which the service manager's watchdog goes by");
+    let said = get(admin, "/healthz").await;
+    assert!(said.starts_with("HTTP/1.1 503 ") && said.contains("a shard has not answered"), "{said}");
+    drop(goes_on);
+    until("it is healthy again", async || get(admin, "/healthz").await.starts_with("HTTP/1.1 200 ")).await;
 }
 
 #[tokio::test]

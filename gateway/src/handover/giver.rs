@@ -12,9 +12,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::message::{Message, MessageError, Said, receive, send};
-use super::{Counts, Leaving, PROTOCOL, Running};
+use super::{Counts, Drains, Leaving, PROTOCOL, Running};
 use crate::admin::Board;
 use crate::audit::Audit;
+use crate::credentials;
 use crate::listen::accept::{SocketFile, UnixSocket};
 use crate::listen::inherited::{Inherited, InheritedSocket, Name, Role};
 use crate::seldom::{Seldom, Tell};
@@ -53,6 +54,8 @@ pub struct Giver {
     audit: Option<Arc<Audit>>,
     /// How often systemd wants to hear of the unit's main process, where it does.
     watchdog: Option<Duration>,
+    /// The folder of the service's credentials, where there is one.
+    credentials: Option<OwnedFd>,
 }
 
 /// What somebody asks of this gateway who may.
@@ -110,7 +113,7 @@ impl Giver {
     /// One that gives these listening sockets.
     ///
     /// # Errors
-    /// The system does not say which file this process runs.
+    /// The system does not say which file this process runs, or where its credentials are.
     pub fn new(
         held: Vec<Held>,
         board: Arc<Board>,
@@ -118,7 +121,8 @@ impl Giver {
         audit: Option<Arc<Audit>>,
         watchdog: Option<Duration>,
     ) -> io::Result<Self> {
-        Ok(Self { held: held.into(), running: Running::this()?, board, counts, audit, watchdog })
+        let (held, running, credentials) = (held.into(), Running::this()?, credentials::folder()?);
+        Ok(Self { held, running, board, counts, audit, watchdog, credentials })
     }
 
     /// Answers one after the other until a new gateway has this one's place. What they ask is told to `asked`; whoever ends before is
@@ -174,6 +178,10 @@ impl Giver {
         let running = match receive(stream)?.said {
             Said::Who => {
                 send(stream, &Said::Running(self.running.clone()), None, &[])?;
+                return Ok(false);
+            }
+            Said::Credentials => {
+                send(stream, &Said::Folder, self.credentials.as_ref().map(OwnedFd::as_fd), &[])?;
                 return Ok(false);
             }
             Said::Reload => {
@@ -240,12 +248,12 @@ impl Giver {
 }
 
 impl Offer {
-    /// Has the new gateway accept callers; returns when it does. Blocks for a moment, in which both do.
+    /// Has the new gateway accept callers, and keep out of work what is; returns when it does. Blocks for a moment, in which both accept.
     ///
     /// # Errors
     /// It has ended meanwhile, or says nothing: nothing was given.
-    pub fn accept(mut self) -> Result<Successor, MessageError> {
-        let accepted = self.until_open().and_then(|()| self.leave());
+    pub fn accept(mut self, drains: Drains) -> Result<Successor, MessageError> {
+        let accepted = self.until_open(drains).and_then(|()| self.leave());
         if let Err(error) = &accepted
             && error.is_end()
             && let (Some(audit), Some(aside)) = (&self.audit, self.audit_aside.take())
@@ -256,8 +264,8 @@ impl Offer {
         accepted
     }
 
-    fn until_open(&self) -> Result<(), MessageError> {
-        send(&self.stream, &Said::Yours, None, &[])?;
+    fn until_open(&self, drains: Drains) -> Result<(), MessageError> {
+        send(&self.stream, &Said::Yours { drains }, None, &[])?;
         match receive(&self.stream)?.said {
             Said::Opened => Ok(()),
             other => Err(MessageError::Foreign(format!("{other:?}"))),

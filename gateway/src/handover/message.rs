@@ -14,7 +14,7 @@ use rustix::net::{
 use seeway_proto::wiped::WipedBuffer;
 use serde::{Deserialize, Serialize};
 
-use super::Running;
+use super::{Drains, Running};
 use crate::listen::inherited::{Name, Role};
 
 /// The largest text of a message, in bytes: the names of some thousand worlds.
@@ -51,8 +51,11 @@ pub(super) enum Said {
         #[serde(default)]
         audit_aside: Option<PathBuf>,
     },
-    /// The old: then accept.
-    Yours,
+    /// The old: then accept. `drains`: what stays out of work.
+    Yours {
+        #[serde(default)]
+        drains: Drains,
+    },
     /// To the old: I do. You need not any more.
     Opened,
     /// The old: I will not. From now on connections come.
@@ -65,6 +68,10 @@ pub(super) enum Said {
     Settled,
     /// To the old: I was told to stop. That is meant for both of us.
     Stopping,
+    /// To the one that runs: where are the credentials that you were started with?
+    Credentials,
+    /// The one that runs: in the folder that comes with this, if one does.
+    Folder,
     /// To the one that runs: read your configuration again.
     Reload,
     /// The one that runs: I have, or there are these problems.

@@ -20,7 +20,7 @@ use crate::shard::CallerCount;
 
 pub use giver::{Asked, Given, Giver, Heard, Held, Offer, Successor};
 pub use message::MessageError;
-pub use taker::{Arrived, Taker, Yours, ask_to_reload, ask_who};
+pub use taker::{Arrived, Taker, Yours, ask_for_credentials, ask_to_reload, ask_who};
 
 /// What both sides speak. A gateway of another number is not taken over from; fields may be added without changing it.
 const PROTOCOL: u32 = 2;
@@ -49,6 +49,17 @@ impl Running {
             binary: (file.dev(), file.ino()),
         })
     }
+}
+
+/// What operators have taken out of work, and not put back.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drains {
+    /// Whether the whole gateway is drained.
+    #[serde(default)]
+    pub gateway: bool,
+    /// The names of the machines that are.
+    #[serde(default)]
+    pub machines: Vec<String>,
 }
 
 /// What a legacy connection takes along: the handles that its caller has, and what was read of it and not yet served.

@@ -13,7 +13,7 @@ use rustix::net::{AddressFamily, sockopt};
 use tokio::sync::mpsc;
 
 use super::message::{Message, MessageError, Said, receive, send};
-use super::{Carried, Counts, PROTOCOL, Running};
+use super::{Carried, Counts, Drains, PROTOCOL, Running};
 use crate::listen::hardserver::Socket;
 use crate::listen::inherited::{Inherited, InheritedSocket};
 
@@ -46,16 +46,19 @@ pub struct Yours {
     stream: Arc<UnixStream>,
     /// Who it is.
     running: Running,
+    drains: Drains,
 }
 
 impl Taker {
-    /// Asks the gateway that listens at `path` for its listening sockets; `None` where there is none.
+    /// Asks the gateway that listens at `path` for its listening sockets; `None` where there is none. Can be given up, as long as that one
+    /// says nothing: it may be busy with another one.
     ///
     /// # Errors
-    /// It refuses, or speaks something else.
-    pub fn connect(path: &Path) -> Result<Option<(Self, Inherited)>, MessageError> {
+    /// It refuses, or speaks something else, or says nothing in time.
+    pub async fn connect(path: &Path) -> Result<Option<(Self, Inherited)>, MessageError> {
         let Some(stream) = connect(path)? else { return Ok(None) };
         send(&stream, &Said::Hello { protocol: PROTOCOL, running: Running::this()? }, None, &[])?;
+        let stream = once_answered(stream).await?;
         let mut inherited = Inherited::default();
         loop {
             let message = receive(&stream)?;
@@ -80,7 +83,9 @@ impl Taker {
     pub fn ready(self, audit_aside: Option<PathBuf>) -> Result<Option<Yours>, MessageError> {
         let Self { stream, running, .. } = self;
         match ask(&stream, &Said::Ready { audit_aside }) {
-            Ok(message) if matches!(message.said, Said::Yours) => Ok(Some(Yours { stream: Arc::new(stream), running })),
+            Ok(Message { said: Said::Yours { drains }, .. }) => {
+                Ok(Some(Yours { stream: Arc::new(stream), running, drains }))
+            }
             Ok(message) => Err(MessageError::Foreign(format!("{:?}", message.said))),
             Err(error) if error.is_end() => Ok(None),
             Err(error) => Err(error),
@@ -101,6 +106,11 @@ impl Yours {
             Err(error) if error.is_end() => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// What operators have taken out of work there.
+    pub fn drains(&self) -> &Drains {
+        &self.drains
     }
 
     /// Which process the old one is.
@@ -183,6 +193,19 @@ pub fn ask_to_reload(path: &Path) -> Result<Option<Result<(), String>>, MessageE
     }
 }
 
+/// The folder that the gateway that runs there has its credentials in; `None` where nobody listens, or where it has none.
+///
+/// # Errors
+/// It is no gateway, or one of a version that knows nothing of it.
+pub fn ask_for_credentials(path: &Path) -> Result<Option<OwnedFd>, MessageError> {
+    let Some(stream) = connect(path)? else { return Ok(None) };
+    send(&stream, &Said::Credentials, None, &[])?;
+    match receive(&stream)? {
+        Message { said: Said::Folder, socket, .. } => Ok(socket),
+        message => Err(MessageError::Foreign(format!("{:?}", message.said))),
+    }
+}
+
 /// Which program runs there; `None` where none does.
 ///
 /// # Errors
@@ -202,6 +225,17 @@ fn ask(stream: &UnixStream, said: &Said) -> Result<Message, MessageError> {
         Err(error) if !error.is_end() => Err(error),
         _ => receive(stream),
     }
+}
+
+/// Returns when the other side has begun to say something. Without a thread that blocks: this process is not confined yet, and must have
+/// one only.
+async fn once_answered(stream: UnixStream) -> io::Result<UnixStream> {
+    stream.set_nonblocking(true)?;
+    let stream = tokio::net::UnixStream::from_std(stream)?;
+    tokio::time::timeout(STEP_TIMEOUT, stream.readable()).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    let stream = stream.into_std()?;
+    stream.set_nonblocking(false)?;
+    Ok(stream)
 }
 
 /// `None` where nobody listens there.
@@ -239,7 +273,7 @@ mod tests {
         drop(old);
         let yours = || {
             let running = Running { version: String::new(), pid: 1, binary: (0, 0) };
-            Yours { stream: Arc::new(new.try_clone().expect("cloned")), running }
+            Yours { stream: Arc::new(new.try_clone().expect("cloned")), running, drains: Drains::default() }
         };
         assert!(matches!(yours().opened(), Err(MessageError::Refused(why)) if why == "too late"));
         assert!(matches!(yours().opened(), Ok(false)), "it has ended");

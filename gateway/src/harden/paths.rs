@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::access::token::SYSTEM_ROOTS;
 use crate::audit;
 use crate::config::{Config, HardserverAddress};
+use crate::credentials;
 
 /// For names of hosts and users: the C library's tables, and its modules and what those ask.
 const NAME_SERVICE: &[&str] = &[
@@ -48,7 +49,7 @@ impl Paths {
         for named in std::iter::once(file).chain(config.files.iter().map(PathBuf::as_path)) {
             paths.add_folder_of(named);
         }
-        if let Some(credentials) = std::env::var_os("CREDENTIALS_DIRECTORY") {
+        if let Some(credentials) = credentials::directory() {
             paths.read.insert(credentials.into());
         }
         if rustix::process::geteuid().is_root() {

@@ -13,7 +13,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::stream;
 use crate::access::{Identity, certificate};
-use crate::config::{Loaded, Stamp, Tls, TlsFileError};
+use crate::config::{Ends, Loaded, Stamp, Tls, TlsFileError};
 use crate::places::{Peer, Place, Places};
 use crate::seldom::{Seldom, Tell};
 use certified::{Certified, Shown};
@@ -52,7 +52,7 @@ struct Counts {
     withdrawn: AtomicU64,
 }
 
-/// The same, as read.
+/// The same, as read, and how long that goes on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TlsCounts {
     /// Handshakes that ended with a connection.
@@ -69,6 +69,8 @@ pub struct TlsCounts {
     pub not_reloaded: u64,
     /// Open connections that were closed because their certificates were withdrawn.
     pub withdrawn: u64,
+    /// Until when what it goes by is of use.
+    pub ends: Ends,
 }
 
 /// Why there is no connection.
@@ -121,6 +123,7 @@ impl Terminator {
             reloaded: read(reloaded),
             not_reloaded: read(not_reloaded),
             withdrawn: read(withdrawn),
+            ends: self.lock().loaded.ends,
         }
     }
 

@@ -103,6 +103,9 @@ pub enum Handed {
     Stay(oneshot::Sender<()>),
     /// Answered with what there is after [`HandOver`](Self::HandOver) that has to end here: callers and jobs.
     Remaining(oneshot::Sender<usize>),
+    /// Hang until the sender is dropped.
+    #[cfg(test)]
+    Hang(std::sync::mpsc::Receiver<()>),
     /// Take no more jobs; finish those in hand, at most until the configured time-out; then end. Answered at the end.
     Drain(oneshot::Sender<()>),
 }
@@ -311,6 +314,8 @@ async fn run(
             Handed::Remaining(wanted) => {
                 let _ = wanted.send(remaining(&shard));
             }
+            #[cfg(test)]
+            Handed::Hang(until) => _ = until.recv(),
             Handed::Drain(done) => {
                 before.push(grpc);
                 answer_while(&shard, &mut inbox, drain(&shard, keepers, before)).await;
@@ -394,6 +399,8 @@ async fn answer_while(shard: &Shard, inbox: &mut mpsc::Receiver<Handed>, drainin
                 | Handed::HandOver(_)
                 | Handed::Stay(_)
                 | Handed::Drain(_) => {}
+                #[cfg(test)]
+                Handed::Hang(_) => {}
             },
         }
     }

@@ -43,8 +43,9 @@ async fn trickle(address: String, bytes: Arc<[u8]>, tally: Tally) {
 
 /// How long the gateway keeps a connection on which these bytes came, one in every `between`; panics where it does not close it.
 async fn kept_for(address: String, bytes: Vec<u8>, between: Duration) -> Duration {
-    let mut stream = TcpStream::connect(address).await.expect("accepted");
+    // The gateway counts from when it accepts, which may be before this caller hears of it.
     let begun = Instant::now();
+    let mut stream = TcpStream::connect(address).await.expect("accepted");
     let closed = async {
         for byte in bytes {
             if stream.write_all(&[byte]).await.is_err() {
@@ -145,8 +146,8 @@ async fn a_grpc_message_byte_by_byte() {
     for (stream, path) in [(1, http2::SUBMIT), (3, http2::SUBMIT), (5, http2::STREAM), (7, http2::STREAM)] {
         frame(&mut begin, kind::HEADERS, flag::END_HEADERS, stream, &http2::call(path));
     }
-    caller.send(&begin).await.expect("open");
     let begun = Instant::now();
+    caller.send(&begin).await.expect("open");
     let mut sent = message.iter();
     let heard = caller.heard().clone();
     while heard.ended() + heard.resets().0 < 3 {

@@ -1,7 +1,6 @@
 //! SSH servers that are none, or that do what no server should. Another machine of the same world goes on.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use seeway_tests::hostile::ssh::{Abuse, HostileServer};
 use seeway_tests::hostile::{Assault, Scene, Tally};
@@ -32,7 +31,7 @@ async fn no_tunnel(abuse: Abuse, name: &'static str, rate: &'static str) {
     let failed = || scene.metric("seeway_connects_failed_total", "machine=\"bad\"");
     let before = failed();
     let serving = tokio::spawn(Arc::clone(&server).serve(abuse, Tally::default()));
-    wait::until_async("two more connects have failed", Duration::from_secs(5), || {
+    wait::until_async("two more connects have failed", wait::BOUND, || {
         std::future::ready((failed() > before + 1.5).then_some(()))
     })
     .await;

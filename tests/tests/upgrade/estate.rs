@@ -4,6 +4,7 @@
 use std::{
     io::{Read, Write as _},
     os::unix::net::UnixStream,
+    process::Command,
     time::Duration,
 };
 
@@ -15,7 +16,7 @@ pub const BOUND: Duration = wait::BOUND;
 /// A world `echo` on a machine that journals, and a gateway that can be taken over from.
 pub struct Estate {
     _identity: Identity,
-    _sshd: Sshd,
+    pub sshd: Sshd,
     pub machine: Machine,
     pub config: Config,
 }
@@ -33,8 +34,15 @@ impl Estate {
         let config = Config::of_one(&sshd, &machine, &identity, "echo")
             .line("listen", "handover = \"unix:handover\"")
             .line("runtime", &format!("handover_timeout = \"{handover_timeout}\""));
-        Self { _identity: identity, _sshd: sshd, machine, config }
+        Self { _identity: identity, sshd, machine, config }
     }
+}
+
+/// A gateway that is to take the place of this one.
+pub fn next_of(gateway: &Gateway) -> Command {
+    let mut command = seeway();
+    command.args(["serve", "--take-over", "--config"]).arg(gateway.config_file());
+    command
 }
 
 /// Waits until a gateway that was taken over from has ended as it should.

@@ -1,7 +1,8 @@
 //! One gateway takes over from another while callers go on: none of them sees a failed job, and nothing runs twice. What happens where
-//! one of the two ends, or is stopped, in the middle of it is in `mishaps`.
+//! one of the two ends, or is stopped, in the middle of it is in `mishaps`, and where it hangs in `hangs`.
 
 mod estate;
+mod hangs;
 mod mishaps;
 
 use std::{
@@ -36,7 +37,7 @@ use seeway_tests::{
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
-use estate::{Estate, caller, object, open_world, reply, see_job, send, status, stopped, succeeded};
+use estate::{Estate, caller, object, open_world, reply, see_job, send, send_to, status, stopped, succeeded};
 
 const BOUND: Duration = wait::BOUND;
 
@@ -225,6 +226,25 @@ async fn jobs_that_take_long_are_answered_by_the_gateway_that_took_them() {
     succeeded(old);
 }
 
+/// What an operator has taken out of work stays out of it: a machine, and the gateway.
+#[test]
+fn what_is_drained_stays_so() {
+    let _turn = Turn::beside_others();
+    let estate = Estate::new("echo");
+    let mut gateway = Gateway::ready(&estate.config);
+    for of in ["?machine=hsm", ""] {
+        assert_eq!(gateway.post(&format!("/drain{of}")).0, 200, "{of:?}");
+        succeeded(gateway.upgrade());
+        let (status, said) = gateway.get(&format!("/drain{of}"));
+        assert!(status == 200 && said.contains("\"draining\":true"), "{of:?}: {said}");
+        assert_eq!(gateway.post(&format!("/resume{of}")).0, 200, "{of:?}");
+        send(&gateway, "again");
+    }
+    // And what was resumed.
+    succeeded(gateway.upgrade());
+    send(&gateway, "still");
+}
+
 /// A gateway that can't do what the running one does takes nothing from it.
 #[test]
 fn a_gateway_that_does_not_start_leaves_the_running_one_as_it_was() {
@@ -297,6 +317,62 @@ fn the_command_upgrades_and_where_the_file_is_the_same_it_reloads() {
         (!Path::new(&format!("/proc/{new}/exe")).exists() || fs::read_link(format!("/proc/{new}/exe")).is_err())
             .then_some(())
     });
+}
+
+/// A service's credentials can't be read by what a service manager starts for a reload, nor by an operator's shell: the gateway that runs
+/// lends them to the next one, and that one to the one after it.
+#[test]
+fn credentials_go_from_one_gateway_to_the_next() {
+    let _turn = Turn::beside_others();
+    let estate = Estate::new("echo");
+    let folder = TempDir::new().expect("the temporary folder can be written");
+    let [credentials, hidden] = ["credentials", "hidden"].map(|name| folder.path().join(name));
+    fs::create_dir(&credentials).expect("written");
+    let socket = folder.path().join("nserver");
+    let text = estate.config.text(&socket.display().to_string());
+    let line = text.lines().find(|line| line.trim_start().starts_with("identity")).expect("it has an identity");
+    let private = line.split('"').nth(1).expect("a name in quotes");
+    fs::copy(private, credentials.join("key")).expect("copied");
+    let file = folder.path().join("seeway.toml");
+    fs::write(&file, text.replace(private, "credential:key")).expect("written");
+    let here = |command: &mut Command| {
+        // As systemd names it, and nobody can look into it.
+        command.arg("--config").arg(&file).env("CREDENTIALS_DIRECTORY", &credentials);
+    };
+    let mut serve = seeway();
+    here(serve.arg("serve"));
+    let mut first = Process::start("the gateway", &mut serve);
+    first.line("ready ");
+    let target: Target = format!("unix:{}", socket.display()).parse().expect("a target");
+    send_to(&target, "with its own");
+    fs::rename(&credentials, &hidden).expect("renamed");
+
+    let errors = folder.path().join("errors");
+    let upgrade = |further: &[&str]| {
+        let mut command = seeway();
+        here(command.arg("upgrade").args(further));
+        // The new gateway has it for as long as it lives.
+        command.stderr(fs::File::options().append(true).create(true).open(&errors).expect("written"));
+        let output = command.stdout(Stdio::piped()).spawn().expect("it runs").wait_with_output().expect("it ends");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{said}{}", fs::read_to_string(&errors).unwrap_or_default());
+        said
+    };
+    let process = |said: &str| -> u32 {
+        let rest = said.split("(process ").nth(1).expect("it names the new one");
+        rest.split(')').next().and_then(|number| number.parse().ok()).expect("a number")
+    };
+    let is_gone = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).is_err();
+    let second = process(&upgrade(&[]));
+    assert_eq!(first.exit(BOUND).code(), Some(0), "{}", first.log());
+    send_to(&target, "with what was lent");
+    let third = process(&upgrade(&[]));
+    wait::until("the second one has ended", BOUND, || is_gone(second).then_some(()));
+    assert!(upgrade(&["--if-replaced"]).contains("has reloaded"), "it reads them again");
+    send_to(&target, "and lent on");
+    seeway_bench::family::send(third, Signal::TERM);
+    wait::until("the last one has ended", BOUND, || is_gone(third).then_some(()));
+    assert!(!socket.exists(), "{}", fs::read_to_string(&errors).unwrap_or_default());
 }
 
 /// TLS has keys that can not move: such a connection is served where it is until it ends.

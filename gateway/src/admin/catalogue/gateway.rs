@@ -2,7 +2,7 @@
 
 use super::Metric;
 use super::labels::{
-    HANDED_OVER, HANDSHAKE, LIMIT, LIMIT_SECONDS, NEAR, READ, RECORDED, SPANS, TAKEN, TLS_LISTENER, VERSION,
+    HANDED_OVER, HANDSHAKE, LIMIT, LIMIT_SECONDS, NEAR, READ, RECORDED, SPANS, TAKEN, TLS_FILE, TLS_LISTENER, VERSION,
 };
 
 pub(super) const LIMITS: &[Metric] = &[
@@ -46,6 +46,13 @@ pub(super) const WAYS_IN: &[Metric] = &[
         &[TLS_LISTENER],
         "Open connections that were closed because their certificates were withdrawn",
         "a new list of revoked certificates has them, or `client_ca` has lost their authority: was that meant?",
+    ),
+    Metric::gauge(
+        "seeway_tls_expires_timestamp_seconds",
+        &[TLS_LISTENER, TLS_FILE],
+        "When the first certificate in the file expires, or the list of revoked ones should be replaced; +Inf where there is none",
+        "`certificate`, `client_ca`: a month before, have another one made; nobody gets in afterwards. `crl`: the authority's new list has \
+         not come, and `expired_crl` says whether its callers still get in",
     ),
     Metric::counter(
         "seeway_tokens_total",

@@ -41,6 +41,9 @@ pub(super) const LISTENER: Label = fixed("listener", || FrontEnd::ALL.map(FrontE
 /// Where TLS is spoken.
 pub(super) const TLS_LISTENER: Label = fixed("listener", || vec!["grpc", "hardserver", "management"]);
 
+/// What TLS goes by, by the name of its key in `[tls]` or `[management_tls]`.
+pub(super) const TLS_FILE: Label = fixed("file", || vec!["certificate", "client_ca", "crl"]);
+
 pub(super) const OUTCOME: Label = fixed("outcome", || OutcomeKind::ALL.map(OutcomeKind::label).to_vec());
 
 /// What becomes of a command that is passed on to the hardserver behind Seeway.

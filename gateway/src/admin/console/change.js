@@ -4,8 +4,8 @@ import { byId, say, show } from "./dom.js";
 
 const TEXTS = {
   drain: (machine) => machine === null
-    ? ["Drain the gateway", "It takes no new jobs: callers are told that there is nowhere to go, and load balancers that it is not ready. Jobs in hand go on. It stays so until it is resumed, or until the process ends."]
-    : [`Drain ${machine}`, "It gets no new jobs. Those that have not left go to the other machines of its worlds; where there is none, they wait. Those that have left are answered. It stays so until it is resumed."],
+    ? ["Drain the gateway", "It takes no new jobs: callers are told that there is nowhere to go, and load balancers that it is not ready. Jobs in hand go on. It stays so until it is resumed, or the gateway is restarted."]
+    : [`Drain ${machine}`, "It gets no new jobs. Those that have not left go to the other machines of its worlds; where there is none, they wait. Those that have left are answered. It stays so until it is resumed, or the gateway is restarted."],
   resume: (machine) => machine === null
     ? ["Resume the gateway", "It takes jobs again, and load balancers are told that it is ready."]
     : [`Resume ${machine}`, "It gets jobs again, step by step where others can take the rest."],

@@ -13,11 +13,26 @@ pub(super) const PROBLEMS_LIMIT: usize = 100;
 /// The newest form of the file that is understood.
 const SYNTAX_VERSION: u32 = 1;
 
+/// The sections that something is made of. What is wrong with another one keeps nothing from being made of these.
+const READ: [&str; 3] = ["codesafe", "nethsm_imports", "server_settings"];
+
 /// What a file says.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct File {
-    /// Its sections, in order; no two have the same name.
+    /// Its sections, in order; no two that are [`READ`] have the same name.
     pub(super) sections: Vec<Section>,
+    /// Lines of the others that are none.
+    pub(super) unread: Vec<Unread>,
+}
+
+/// A line that is none, in a section that nothing is made of.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Unread {
+    /// Counts from 1.
+    pub(super) line: usize,
+    pub(super) section: String,
+    /// What is wrong with it.
+    pub(super) what: String,
 }
 
 /// One `[section]`.
@@ -124,7 +139,7 @@ impl Reader {
         }
         let Some(text) = text_of(line) else {
             let what = "has characters that are not printable ASCII";
-            self.problems.push(Problem::new(number, what, "save the file as plain text, and take them out"));
+            self.note(Problem::new(number, what, "save the file as plain text, and take them out"));
             return;
         };
         if text.bytes().all(|byte| byte == b'-') {
@@ -135,7 +150,18 @@ impl Reader {
             self.field(number, name.trim(), value.trim());
         } else {
             let what = "is neither a section, nor field=value, nor a comment";
-            self.problems.push(Problem::new(number, what, "write field=value, or begin the line with #"));
+            self.note(Problem::new(number, what, "write field=value, or begin the line with #"));
+        }
+    }
+
+    /// Notes what is wrong with a line, as a problem where something would be made of its section.
+    fn note(&mut self, problem: Problem) {
+        match self.file.sections.last() {
+            Some(Section { name, .. }) if !name.is_empty() && !READ.contains(&name.as_str()) => {
+                let Problem { line, what, .. } = problem;
+                self.file.unread.push(Unread { line, section: name.clone(), what });
+            }
+            _ => self.problems.push(problem),
         }
     }
 
@@ -146,7 +172,7 @@ impl Reader {
             self.file.sections.push(Section { name: String::new(), entries: Vec::new() });
             return;
         };
-        if self.file.sections.iter().any(|section| section.name == name) {
+        if READ.contains(&name) && self.file.sections.iter().any(|section| section.name == name) {
             let what = format!("the section [{name}] is there a second time");
             self.problems.push(Problem::new(line, what, "put its entries into the first one, with ----- between them"));
         }
@@ -160,7 +186,7 @@ impl Reader {
             return;
         }
         if !is_word(name) {
-            self.problems.push(Problem::new(line, "has no field's name before its =", "write field=value"));
+            self.note(Problem::new(line, "has no field's name before its =", "write field=value"));
             return;
         }
         let Some(section) = self.file.sections.last_mut() else {
@@ -178,7 +204,7 @@ impl Reader {
         let Some(entry) = section.entries.last_mut() else { return };
         if let Some(first) = entry.field(name) {
             let what = format!("{name} is there a second time in this entry, first in line {}", first.line);
-            self.problems.push(Problem::new(line, what, "keep one of them, or put ----- between two entries"));
+            self.note(Problem::new(line, what, "keep one of them, or put ----- between two entries"));
             return;
         }
         entry.fields.push(Field { line, name: name.to_owned(), value: value.to_owned() });
@@ -225,12 +251,23 @@ mod tests {
 
     #[test]
     fn everything_that_is_wrong_is_named_with_its_line() {
-        let text = b"esn=1\n[a\nx=1\n[b]\nx=1\nx=2\nnonsense\n=3\n\xff\n[b]\n";
+        let text = b"esn=1\n[a\nx=1\n[codesafe]\nx=1\nx=2\nnonsense\n=3\n\xff\n[codesafe]\n";
         let problems = parse(text).expect_err("refused");
         let lines: Vec<usize> = problems.iter().map(|problem| problem.line).collect();
         assert_eq!(lines, [1, 1, 2, 6, 7, 8, 9, 10], "{problems:?}");
         let version = parse(b"syntax-version=2\n").expect_err("refused");
         assert!(version[0].what.contains("version 2"), "{version:?}");
         assert!(parse(b"syntax-version=1\nsyntax-version=1").is_err());
+    }
+
+    #[test]
+    fn what_is_wrong_where_nothing_is_read_is_no_problem() {
+        let text =
+            b"syntax-version=1\n[other]\nx=1\nx=2\nnonsense\n=3\nname=M\xfcller\n[other]\ny=1\n[codesafe]\nesn=A-1\n";
+        let file = parse(text).expect("read");
+        let lines: Vec<(usize, &str)> =
+            file.unread.iter().map(|unread| (unread.line, unread.section.as_str())).collect();
+        assert_eq!(lines, [(4, "other"), (5, "other"), (6, "other"), (7, "other")]);
+        assert_eq!(file.entries("codesafe").len(), 1);
     }
 }

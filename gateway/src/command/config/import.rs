@@ -173,13 +173,8 @@ fn write_account(out: &mut dyn Write, takeover: &Takeover, output: Option<&Path>
         write_table(out, ["line", "taken over", "as"], &taken)?;
         writeln!(out)?;
     }
-    let left: Vec<_> = takeover
-        .left
-        .iter()
-        .map(|left| {
-            [left.line.to_string(), format!("[{}] {}={}", left.section, left.field, left.value), left.why.clone()]
-        })
-        .collect();
+    let left: Vec<_> =
+        takeover.left.iter().map(|left| [left.line.to_string(), left.shown(), left.why.clone()]).collect();
     if !left.is_empty() {
         write_table(out, ["line", "not taken over", "why"], &left)?;
         writeln!(out)?;

@@ -7,14 +7,9 @@ use std::time::{Duration, SystemTime};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use time::OffsetDateTime;
-use x509_cert::Certificate;
-use x509_cert::certificate::Rfc5280;
-use x509_cert::crl::CertificateList;
-use x509_cert::der::Decode as _;
-use x509_cert::time::Time;
 
 use super::finding::Finding;
-use crate::config::{Config, Tls};
+use crate::config::{Config, Tls, Validity};
 
 const CHECK: &str = "certificate";
 
@@ -47,24 +42,15 @@ fn of_tls(table: &str, tls: &Tls, now: SystemTime) -> Vec<Finding> {
         std::iter::once(("certificate", &tls.certificate)).chain(tls.client_ca.iter().map(|ca| ("client_ca", ca)));
     for (key, file) in files {
         for certificate in CertificateDer::pem_file_iter(file).into_iter().flatten().flatten() {
-            let Ok(certificate) = Certificate::from_der(&certificate) else { continue };
-            let validity = certificate.tbs_certificate().validity();
-            let about = about(table, key, file);
-            findings.push(judged(about, Some(at(validity.not_before)), at(validity.not_after), now, FIX));
+            let Some(validity) = Validity::of_certificate(&certificate) else { continue };
+            findings.push(judged(about(table, key, file), Some(validity.begin), validity.end, now, FIX));
         }
     }
     for file in &tls.crl {
         for list in CertificateRevocationListDer::pem_file_iter(file).into_iter().flatten().flatten() {
-            let Ok(list) = CertificateList::<Rfc5280>::from_der(&list) else { continue };
-            let Some(next) = list.tbs_cert_list.next_update else { continue };
+            let Some(validity) = Validity::of_list(&list) else { continue };
             let fix = "get a new list from the authority; until then expired_crl says what becomes of its certificates";
-            findings.push(judged(
-                about(table, "crl", file),
-                Some(at(list.tbs_cert_list.this_update)),
-                at(next),
-                now,
-                fix,
-            ));
+            findings.push(judged(about(table, "crl", file), Some(validity.begin), validity.end, now, fix));
         }
     }
     findings
@@ -72,10 +58,6 @@ fn of_tls(table: &str, tls: &Tls, now: SystemTime) -> Vec<Finding> {
 
 fn about(table: &str, key: &str, file: &Path) -> String {
     format!("{table}.{key} {}", file.display())
-}
-
-fn at(time: Time) -> SystemTime {
-    SystemTime::UNIX_EPOCH + time.to_unix_duration()
 }
 
 fn judged(about: String, begin: Option<SystemTime>, end: SystemTime, now: SystemTime, fix: &str) -> Finding {

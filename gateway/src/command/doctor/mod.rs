@@ -8,6 +8,7 @@ mod files;
 mod finding;
 mod machines;
 mod places;
+mod running;
 mod system;
 #[cfg(test)]
 mod tests;
@@ -22,7 +23,7 @@ use finding::{Finding, to_json, write_findings};
 /// Look for what is wrong around a gateway, and say the fix
 ///
 /// Checks the configuration, its files and their folders, users and groups, the clock and dates of certificates, limits of the
-/// system, swap space, the kernel's sandbox, addresses to listen at, and the way to each machine: name, TCP, SSH and its algorithms,
+/// system, swap space, the kernel's sandbox, the gateway that runs, addresses to listen at, and the way to each machine: name, TCP, SSH and its algorithms,
 /// host key, login, port, NoOp, and whether full packets get through.
 ///
 /// Run it as the user that the gateway runs as: it sees what that user sees. Nothing is changed; a machine gets NoOps and nothing else.
@@ -56,10 +57,13 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
             findings.extend(files::of_config(&args.config));
             findings.extend(files::all(&config));
             findings.push(system::user(&config));
-            findings.extend(system::all(&config));
+            let (running, finding) = running::gateway(&config);
+            findings.push(finding);
+            findings.extend(system::all(&config, running.as_ref()));
             findings.push(system::clock(std::iter::once(&args.config).chain(&config.files)));
             findings.extend(certificates::all(&config));
             findings.extend(places::all(&config));
+            findings.extend(running::hardserver(&config));
             if !args.offline {
                 findings.extend(block_on(machines::all(&config))?);
             }

@@ -7,7 +7,9 @@ use rustix::process::{Resource, getrlimit};
 
 use super::files::Runner;
 use super::finding::Finding;
+use super::running::open_files_of;
 use crate::config::{Config, Policy};
+use crate::handover::Running;
 use crate::harden::{self, Restricted};
 
 /// Descriptors that are neither callers' nor tunnels': listeners, logs, the runtimes' own.
@@ -42,9 +44,9 @@ pub(super) fn user(config: &Config) -> Finding {
     }
 }
 
-/// Everything but the user and the clock.
-pub(super) fn all(config: &Config) -> Vec<Finding> {
-    let mut findings = vec![descriptors(config), swap(config)];
+/// Everything but the user and the clock; with the limits that the gateway has which runs, where one does.
+pub(super) fn all(config: &Config, running: Option<&Running>) -> Vec<Finding> {
+    let mut findings = vec![descriptors(config, running), swap(config)];
     findings.extend(sandbox(config));
     findings.push(Finding::ok(
         "core files",
@@ -57,7 +59,7 @@ pub(super) fn all(config: &Config) -> Vec<Finding> {
 }
 
 /// The limit of open files against what the configuration's limits may need.
-fn descriptors(config: &Config) -> Finding {
+fn descriptors(config: &Config, running: Option<&Running>) -> Finding {
     const CHECK: &str = "open files";
     let limits = &config.limits;
     let tunnels: usize = config
@@ -67,13 +69,18 @@ fn descriptors(config: &Config) -> Finding {
         .sum();
     let for_callers = if config.listen.upstream_hardserver.is_some() { 2 } else { 1 } * limits.callers as u64;
     let needed = for_callers + 2 * (limits.pipes as u64 + tunnels as u64) + SPARE_DESCRIPTORS;
-    // The gateway takes what the system leaves it as a soft limit.
-    match getrlimit(Resource::Nofile).current {
+    // The gateway takes what the system leaves it as a soft limit. That of a shell says little of a service.
+    let of_running = running.and_then(|running| Some((running.pid, open_files_of(running.pid)?)));
+    let (whose, limit) = match of_running {
+        Some((pid, limit)) => (format!("the gateway that runs (process {pid})"), Some(limit)),
+        None => ("this user's shell".to_owned(), getrlimit(Resource::Nofile).current),
+    };
+    match limit {
         Some(limit) if limit < needed => Finding::warning(
             CHECK,
             "limits.callers",
             format!(
-                "this user may open {limit} files at once here, and {} callers, {} pipes and {tunnels} tunnels need up to {needed}",
+                "{whose} may have {limit} files open at once, and {} callers, {} pipes and {tunnels} tunnels need up to {needed}",
                 limits.callers, limits.pipes
             ),
             format!("in the unit: LimitNOFILE={needed} (in a shell: ulimit -n {needed}), or lower limits.callers"),
@@ -82,8 +89,8 @@ fn descriptors(config: &Config) -> Finding {
             CHECK,
             "limits.callers",
             format!(
-                "up to {needed} are needed, {} are allowed here",
-                limit.map_or("any number".to_owned(), |limit| limit.to_string())
+                "up to {needed} are needed, and {whose} may have {}",
+                limit.filter(|limit| *limit < u64::MAX).map_or("any number".to_owned(), |limit| limit.to_string())
             ),
         ),
     }

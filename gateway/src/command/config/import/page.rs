@@ -57,8 +57,7 @@ fn compose(page: &mut String, takeover: &Takeover, file: &Path) -> std::fmt::Res
     if !takeover.left.is_empty() {
         writeln!(page, "\n# ---- not taken over")?;
         for left in &takeover.left {
-            let (line, section, field, value) = (left.line, &left.section, &left.field, comment(&left.value));
-            writeln!(page, "# line {line}: [{section}] {field}={value}: {}", left.why)?;
+            writeln!(page, "# line {}: {}: {}", left.line, comment(&left.shown()), left.why)?;
         }
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::super::hardserver::{Entry, Field, File, Problem, Section};
+use super::super::hardserver::{Entry, Field, File, Problem, Section, Unread};
 use super::rules::{
     Address, addresses, hardserver_of, is_for_names, plain, quoted, setting, setting_name, why_no_setting, why_not,
 };
@@ -87,9 +87,18 @@ pub(super) struct Taken {
 pub(super) struct Left {
     pub(super) line: usize,
     pub(super) section: String,
+    /// Empty where the line is no field.
     pub(super) field: String,
     pub(super) value: String,
     pub(super) why: String,
+}
+
+impl Left {
+    /// The line as it can be shown.
+    pub(super) fn shown(&self) -> String {
+        let Self { section, field, value, .. } = self;
+        if field.is_empty() { format!("[{section}]") } else { format!("[{section}] {field}={value}") }
+    }
 }
 
 impl Takeover {
@@ -111,6 +120,13 @@ impl Takeover {
             }
         }
         takeover.leave_imports(file);
+        takeover.left.extend(file.unread.iter().map(|Unread { line, section, what }| Left {
+            line: *line,
+            section: section.clone(),
+            field: String::new(),
+            value: String::new(),
+            why: format!("{what}; {}", why_not(section)),
+        }));
         if takeover.machines.is_empty() && problems.is_empty() {
             problems.push(Problem::new(
                 1,
