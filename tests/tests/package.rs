@@ -1,4 +1,5 @@
 //! The Debian package, made from the program under test, by real `dpkg` in a copy of this machine: installed, upgraded, removed, purged; and lintian's word on it.
+//! On a bare Debian, too, with all that `apt` has to bring along.
 
 use std::{
     fs,
@@ -41,7 +42,7 @@ fn prepare(folder: &Path) -> [PathBuf; 2] {
         fs::copy(from, test.join(to)).expect("copied");
     }
     fs::copy(seeway().get_program(), test.join("seeway")).expect("copied");
-    for file in ["common", "steps", "steps-booted"] {
+    for file in ["common", "steps", "steps-bare", "steps-booted"] {
         fs::copy(scripts().join(file), test.join(file)).expect("copied");
     }
     fs::create_dir(folder.join("copy")).expect("written");
@@ -72,6 +73,20 @@ fn the_package_is_installed_upgraded_removed_and_purged() {
     println!("{said}");
 
     let said = run(&mut in_a_copy(folder.path(), &[], &["steps"]));
+    assert!(said.contains("all steps done"), "{said}");
+    println!("{said}");
+}
+
+/// docs/walkthrough.md by its own commands.
+#[test]
+fn on_a_bare_debian_from_the_package_to_the_cause_of_a_broken_tunnel() {
+    let _turn = Turn::alone();
+    let folder = TempDir::new().expect("the temporary folder can be written");
+    prepare(folder.path());
+    let bare = root().join("target/bare-debian");
+    let packages = ["first.deb", "second.deb"].map(|package| folder.path().join("test").join(package));
+    run(Command::new(scripts().join("bare-debian")).arg(&bare).args(packages));
+    let said = run(in_a_copy(folder.path(), &[], &["steps-bare"]).env("LOWER", bare.join("root")));
     assert!(said.contains("all steps done"), "{said}");
     println!("{said}");
 }
