@@ -59,6 +59,18 @@ impl Places {
         self.lock().all
     }
 
+    /// How much the peer that has most uses of what one may have, 0 to 1; 0 where one may have all.
+    pub fn fullest_peer(&self) -> f64 {
+        let taken = self.lock();
+        if taken.peer_limit >= taken.limit {
+            return 0.0;
+        }
+        let most = taken.of_peers.values().copied().max().unwrap_or_default();
+        #[allow(clippy::cast_precision_loss)] // Both are far below 2^52.
+        let used = most as f64 / taken.peer_limit.max(1) as f64;
+        used.min(1.0)
+    }
+
     /// Changes the limits. Where more are taken already, they stay, and there is no other until enough are free again.
     pub fn set_limits(&self, limit: usize, peer_limit: usize) {
         let mut taken = self.lock();
@@ -134,8 +146,10 @@ mod tests {
         let places = Places::new(10, 3);
         let address = |text: &str| Peer::from(text.parse::<IpAddr>().expect("an address"));
         let take = |peer, count: usize| (0..count).map(|_| places.take(peer)).collect::<Vec<_>>();
+        assert!(places.fullest_peer().abs() < 1e-9);
         let mut four = take(address("192.0.2.1"), 4);
         assert!(four[2].is_some() && four[3].is_none());
+        assert!((places.fullest_peer() - 1.0).abs() < 1e-9);
         // Another address, and the same one in other clothes.
         assert!(take(address("::ffff:192.0.2.1"), 1)[0].is_none());
         let six = take(address("2001:db8::1"), 3);

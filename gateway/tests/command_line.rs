@@ -99,6 +99,39 @@ fn keygen_does_not_overwrite() {
     assert_eq!(std::fs::read(directory.path().join("id_ed25519")).expect("there"), before);
 }
 
+/// What happened, where, and what to try, on one line of stderr.
+#[test]
+fn every_command_that_fails_says_what_and_where_and_what_to_try() {
+    let site = site("hardserver = []");
+    let no_handover = config(site.path());
+    for (arguments, place, fix) in [
+        (&["serve", "--config", "/no/such"][..], "/no/such", "--config"),
+        (&["serve", "--take-over", "--config", "/no/such"], "/no/such", "--config"),
+        (&["upgrade", "--config", "/no/such"], "/no/such", "--config"),
+        (&["upgrade", "--config", &no_handover], "listen.handover", "restart the gateway once"),
+        (&["audit", "verify", "/no/such"], "/no/such", "audit.to"),
+        (&["config", "import", "/no/such"], "/no/such", "name the hardserver's configuration"),
+        (&["keygen", "/proc/none"], "/proc/none", "choose a directory"),
+        (&["man", "--output", "/proc/none"], "/proc/none", "name a folder"),
+        (&["drain", "--admin", "127.0.0.1:1"], "127.0.0.1:1", "--admin"),
+        (&["resume", "--admin", "unix:/no/such"], "unix:/no/such", "--admin"),
+        (&["reload", "--admin", "127.0.0.1:1"], "127.0.0.1:1", "--admin"),
+        (&["log", "--admin", "127.0.0.1:1"], "127.0.0.1:1", "--admin"),
+        (&["top", "--once", "--admin", "127.0.0.1:1"], "127.0.0.1:1", "--admin"),
+        (&["forward", "--config", "/no/such", "--world", "w", "127.0.0.1:0"], "/no/such", "--config"),
+        (&["job", "grpc://127.0.0.1:1", "--world", "w", "--data", "x"], "grpc://127.0.0.1:1", "check the address"),
+        (&["job", "unix:/no/such", "--world", "w", "--data", "x"], "unix:/no/such", "check the address"),
+    ] {
+        let (status, out, err) = ran(seeway(arguments));
+        assert_eq!((status, out.as_str()), (Some(1), ""), "{arguments:?}\n{err}");
+        let line = err.trim_end();
+        assert!(line.starts_with("seeway: ") && line.lines().count() == 1, "{arguments:?}\n{err}");
+        let (what, hint) =
+            line.rsplit_once("; ").unwrap_or_else(|| panic!("{arguments:?} says nothing to try:\n{err}"));
+        assert!(what.contains(place) && hint.contains(fix), "{arguments:?}\n{err}");
+    }
+}
+
 #[test]
 fn job_says_that_nobody_is_there_and_ends_with_1() {
     for to in ["grpc://127.0.0.1:1", "tcp:127.0.0.1:1", "unix:/no/such/socket"] {

@@ -196,12 +196,19 @@ async fn without_a_good_certificate_there_is_no_connection() {
     assert!(!has_ended(&mut other_legacy, A_WHILE));
     assert!(withdrawn("") < 2.5);
     let client = other;
+    // Until when each is of use is shown, as its maker wrote it (the second days of 2100 and of 2025, and rcgen's end of all time).
+    let end = |file| {
+        let labels = [("listener", "grpc"), ("file", file)];
+        format!("{:.0}", scene.gateway.metrics().sum_of("seeway_tls_expires_timestamp_seconds", &labels))
+    };
+    assert_eq!(["certificate", "client_ca", "crl"].map(end), ["67090118400", "67090118400", "4102531200"]);
     // One that is past its next update lets nobody in.
     let reloads = || scene.gateway.metrics().sum_where("seeway_tls_reloads_total", "result=\"ok\"");
     let before = reloads();
     scene.authority.revoke(&[], false);
     wait::until("the list is read again", wait::BOUND, || (reloads() > before + 1.5).then_some(()));
     refused(scene.with(&good), "somebody whose authority's list is overdue").await;
+    assert_eq!(end("crl"), "1735776000", "which an alert goes by");
     assert!(!has_ended(&mut other_legacy, A_WHILE), "it cuts nobody off");
     // A file that will not do changes nothing.
     let before = scene.gateway.metrics().sum_where("seeway_tls_reloads_total", "result=\"refused\"");

@@ -271,6 +271,7 @@ impl Control {
             reports: &reports,
             pipes: self.parts.pipes.open(),
             callers: self.parts.callers.taken(),
+            fullest_peer: self.parts.callers.fullest_peer(),
             handshakes_used: self.parts.terminators.used(),
             process: self.process(),
             callers_refused: self.parts.refused.count(),

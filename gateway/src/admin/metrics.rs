@@ -51,6 +51,8 @@ pub(super) struct Seen<'a> {
     pub(super) pipes: usize,
     /// Connections that have a place among the callers.
     pub(super) callers: usize,
+    /// How much of `peer_callers` the peer uses that has most connections.
+    pub(super) fullest_peer: f64,
     /// Of the listeners with TLS the one with the most handshakes for what it may have: how much of that is used.
     pub(super) handshakes_used: f64,
     /// Connections closed at once because there were too many.
@@ -221,6 +223,7 @@ impl Seen<'_> {
         });
         for (name, used) in [
             ("callers", ratio(self.callers, limits.callers)),
+            ("peer_callers", self.fullest_peer),
             ("pipes", ratio(self.pipes, limits.pipes)),
             ("queue", worlds(|world| world.queued, limits.queue)),
             ("queue_bytes", worlds(|world| world.queued_bytes, limits.queue_bytes)),

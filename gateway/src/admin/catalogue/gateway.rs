@@ -9,7 +9,7 @@ pub(super) const LIMITS: &[Metric] = &[
     Metric::gauge(
         "seeway_limit_used_ratio",
         &[NEAR],
-        "How much of a limit is used, 0 to 1; of the worlds, machines and listeners that have one each the fullest counts",
+        "How much of a limit is used, 0 to 1; of the worlds, machines, listeners and peers that have one each the fullest counts",
         "above 0.8: raise the limit, or find out who takes so much. At 1 the next one is refused or waits, [as the limit \
          has it](operations.md#limits-and-what-happens-at-each)",
     ),

@@ -61,7 +61,7 @@ pub(super) const LIMIT_SECONDS: Label = fixed("limit", || vec!["hold", "default_
 
 /// Limits of which it is known how near they are.
 pub(super) const NEAR: Label =
-    fixed("limit", || vec!["callers", "pipes", "queue", "queue_bytes", "max_in_flight", "handshakes"]);
+    fixed("limit", || vec!["callers", "peer_callers", "pipes", "queue", "queue_bytes", "max_in_flight", "handshakes"]);
 
 pub(super) const HANDSHAKE: Label = fixed("result", || vec!["ok", "failed", "late", "refused"]);
 
