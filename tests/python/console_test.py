@@ -13,6 +13,7 @@ import json
 import pathlib
 import urllib.parse
 
+import axe_core_python
 from seejob import expect
 from webdriver import ELEMENT, Browser, Key, wait_for
 
@@ -77,6 +78,14 @@ for (const drawing of drawings)
   is(drawing.getAttribute('role') === 'img' && drawing.getAttribute('aria-label')?.includes('now:'), 'a drawing without words');
 is(document.querySelector('[aria-live=polite]'), 'nobody is told of changes');
 return wrong;
+"""
+
+# axe-core's own rules, WCAG's A and AA and what is good practice besides: how many hold, and what does not.
+AXE_CORE = pathlib.Path(axe_core_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
+AXE = """
+return axe.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice'] }).then(({ passes, violations }) => [
+  passes.length, violations.map(({ id, help, nodes }) => [id, help, nodes.map((node) => node.html.slice(0, 120))]),
+]);
 """
 
 FIGURE = """
@@ -169,11 +178,15 @@ class Console:
             expect(self.browser.label(element).strip() != "", f"without a name: {text}")
             expect(self.browser.role(element) not in ("", "generic", "none"), f"without a role: {text}")
 
-    def contrast(self):
+    def looks(self):
+        """In both colours: the contrast of each text, and all that axe-core knows."""
+        self.browser.run(f"if (!window.axe) {{ {AXE_CORE} }}")
         for scheme in ("light", "dark"):
             self.browser.colours(scheme)
             seen, bad = self.browser.run(CONTRASTS, CONTRAST)
             expect(seen > 40 and bad == [], f"{scheme}: of {seen} texts {bad}")
+            held, bad = self.browser.run(AXE)
+            expect(held > 20 and bad == [], f"{scheme}: axe-core: {held} rules hold, and these do not: {bad}")
         self.browser.colours("light")
 
     def narrow(self):
@@ -243,9 +256,9 @@ def numbers_and_plots_move(console):
 
 def it_is_fit_to_be_read(console):
     console.structure()
-    console.contrast()
+    console.looks()
     console.narrow()
-    done("structure, contrast and a narrow screen")
+    done("structure, contrast, axe-core and a narrow screen")
 
 
 def a_machine_is_drained_by_click_and_by_key(console):
@@ -254,7 +267,7 @@ def a_machine_is_drained_by_click_and_by_key(console):
     browser.until("it asks first", "return document.querySelector('dialog').open")
     focused = browser.run("return document.activeElement.textContent")
     expect(focused == "Cancel", f"the focus is on {focused!r}: a key that was pressed too often would do it")
-    console.contrast()
+    console.looks()
     browser.press(Key.ESCAPE)
     browser.until("it is closed", "return !document.querySelector('dialog').open")
     expect(not console.is_drained(machine), "it was drained without an answer")
@@ -264,7 +277,7 @@ def a_machine_is_drained_by_click_and_by_key(console):
     console.until_row(machine, ["drained"])
     expect(console.is_drained(machine), "the gateway knows nothing of it")
     browser.until("who listens is told", "return document.getElementById('announce').textContent.includes(arguments[0])", f"machine {machine} is drained")
-    console.contrast()
+    console.looks()
     # And back, without a mouse.
     browser.run("document.activeElement.blur(); scrollTo(0, 0)")
     console.tab_to(f"Resume {machine}")
@@ -319,7 +332,7 @@ def a_machines_page(console):
     browser.until("it is up", "return ['ready', 'starting'].some((word) => document.getElementById('machine-state').textContent.includes(word))")
     browser.until("nothing is wrong with it", "return !document.getElementById('machine-trouble').checkVisibility()")
     console.structure()
-    console.contrast()
+    console.looks()
     console.narrow()
     console.go("#/machine/nobody")
     browser.until("it says that there is none", "return document.getElementById('missing').checkVisibility()")
@@ -354,7 +367,7 @@ def the_gateway_goes_away_and_comes_back(console):
     ask("kill")
     console.until_shown("stream", "No news since")
     browser.until("who listens is told", "return document.getElementById('announce').textContent.includes('No news')")
-    console.contrast()
+    console.looks()
     ask("start")
     console.until_shown("stream", "Live")
     console.until_row(console.options.machine, UP)
@@ -386,7 +399,7 @@ def nothing_can_be_changed(console):
     buttons = "return [...document.querySelectorAll('button')].filter((button) => button.checkVisibility()).map((button) => button.textContent)"
     expect(console.browser.run(buttons) == ["Pause updates"], f"{console.browser.run(buttons)}")
     console.structure()
-    console.contrast()
+    console.looks()
     console.nothing_is_wrong()
     done("nothing can be changed")
 
