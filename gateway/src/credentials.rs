@@ -6,8 +6,9 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::Path;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::FdFlags;
 
 /// The environment variable that names it.
@@ -18,21 +19,23 @@ pub fn directory() -> Option<OsString> {
     std::env::var_os(DIRECTORY).filter(|directory| !directory.is_empty())
 }
 
-/// The folder, where there is one that is there.
-///
-/// # Errors
-/// There is no file descriptor left.
-pub fn folder() -> io::Result<Option<OwnedFd>> {
-    let Some(directory) = directory() else { return Ok(None) };
-    match rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
-        Ok(folder) => Ok(Some(folder)),
-        Err(error)
-            if matches!(io::Error::from(error).kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(error.into()),
-    }
+/// The folder, where there is one that can be opened.
+pub fn folder() -> Option<OwnedFd> {
+    let directory = directory()?;
+    let open = rustix::fs::open(&directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let open = open.inspect_err(|error| {
+        let path = Path::new(&directory).display();
+        tracing::warn!(%path, %error, "the folder of the credentials can not be opened: it can not be lent to the next gateway");
+    });
+    open.ok()
+}
+
+/// Whether what was lent is a folder that only root, or this user, can have put anything into; root trusts root alone.
+pub fn is_trusted(folder: &OwnedFd) -> bool {
+    let Ok(found) = rustix::fs::fstat(folder) else { return false };
+    let is_folder = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
+    let is_ours = found.st_uid == 0 || found.st_uid == rustix::process::geteuid().as_raw();
+    is_folder && is_ours && found.st_mode & 0o022 == 0
 }
 
 /// Whether this process has one, and can look into it.

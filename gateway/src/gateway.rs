@@ -211,7 +211,7 @@ impl Gateway {
         let (sender, asked) = mpsc::channel(1);
         let handover = match handover {
             Some((held, socket)) => {
-                let giver = Giver::new(held, board.clone(), handovers, control.audit().cloned(), watchdog);
+                let giver = Giver::new(held, control.clone(), watchdog);
                 Some((giver.map_err(GatewayError::Binary)?, socket, sender))
             }
             None => None,

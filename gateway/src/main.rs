@@ -16,8 +16,10 @@ static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let mut out = io::stdout();
-    let done = logging::start(cli.log_format, cli.command.default_log())
-        .and_then(|()| cli.command.run(cli.log_format, &mut out));
+    let done = logging::Format::chosen(cli.log_format).and_then(|format| {
+        logging::start(format, cli.command.default_log())?;
+        cli.command.run(format, &mut out)
+    });
     let Err(failure) = done else { return ExitCode::SUCCESS };
     let why = failure.to_string();
     if !why.is_empty() {

@@ -57,6 +57,8 @@ fn scripts() -> PathBuf {
 fn in_a_copy(folder: &Path, namespaces: &[&str], steps: &[&str]) -> Command {
     let mut command = Command::new("unshare");
     command.args(["--mount", "--net", "--pid", "--fork", "--kill-child"]).args(namespaces).arg("sh");
+    // What an operator's shell may have.
+    command.env_remove("PRODUCTION").env_remove("LOWER");
     command.arg(scripts().join("in-a-copy")).arg(folder.join("test")).arg(folder.join("copy")).args(steps);
     command
 }

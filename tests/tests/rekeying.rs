@@ -121,7 +121,7 @@ impl Scene {
         let wanted = if loads.iter().any(|load| load.size > BULK_ABOVE) { 2.0 } else { 1.0 };
         assert!((made - wanted).abs() < 0.5, "{what}: a tunnel was lost:\n{}", gateway.log());
         assert!(rekeys + 0.5 > f64::from(least), "{what}: {rekeys} key exchanges are too few to tell anything");
-        let most = LONGEST_GAP.max(elapsed.saturating_sub(longest_gap).mul_f64(OF_THE_REST));
+        let most = elapsed.saturating_sub(longest_gap).mul_f64(OF_THE_REST).clamp(LONGEST_GAP, 2 * LONGEST_GAP);
         assert!(
             longest_gap < most,
             "{what}: a caller with jobs in flight got no reply for {longest_gap:?} of {elapsed:?}; {most:?} is too long"

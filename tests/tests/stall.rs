@@ -10,7 +10,7 @@ use seeway_tests::{Config, Gateway, Identity, Machine, Sshd, tunnel::Tunnel, tur
 const RATIO: f64 = 4.0;
 /// Measurements before the claim is given up: somebody else's work may slow any one of them. Of each side the best one
 /// counts.
-const TRIES: usize = 12;
+const TRIES: usize = 6;
 
 #[test]
 fn a_plain_tunnel_stalls_and_the_gateway_does_not() {

@@ -106,7 +106,7 @@ pub enum ReloadError {
     #[error("this gateway was started without a configuration file; start it with `seeway serve --config FILE`")]
     NoFile,
     /// The gateway is about to end.
-    #[error("the gateway is stopping; start it again")]
+    #[error("the gateway is stopping, or another one takes its place; try again with the one that is there then")]
     Stopping,
     /// A shard has ended, and the gateway with it.
     #[error(transparent)]
@@ -120,7 +120,7 @@ pub enum DrainError {
     #[error("there is no machine `{0}` in the configuration; /metrics names them all")]
     NoSuchMachine(String),
     /// The gateway is about to end.
-    #[error("the gateway is stopping; start it again")]
+    #[error("the gateway is stopping, or another one takes its place; try again with the one that is there then")]
     Stopping,
     /// A shard has ended, and the gateway with it.
     #[error(transparent)]
@@ -291,7 +291,7 @@ impl Control {
     pub async fn shards_answer(&self, timeout: Duration) -> bool {
         let answers = async {
             for shard in self.parts.shards.iter() {
-                if shard.remaining().await.is_err() {
+                if !shard.answers().await {
                     return false;
                 }
             }
@@ -477,32 +477,49 @@ impl Control {
         Ok(Draining { is_draining, jobs })
     }
 
-    /// What operators have taken out of work, and not put back.
-    pub async fn drains(&self) -> Drains {
-        let changing = self.changing.lock().await;
+    /// What operators have taken out of work, and not put back. Blocks.
+    pub fn drains(&self) -> Drains {
+        self.drains_of(&self.changing.blocking_lock())
+    }
+
+    fn drains_of(&self, changing: &Changing) -> Drains {
         let config = self.config();
         let machines = changing.drained.iter().map(|machine| config.machines[machine.0].name.clone()).collect();
         Drains { gateway: self.parts.board.is_draining(), machines }
     }
 
-    /// Takes out of work what was so at the gateway that this one takes over from, where it is still there.
-    pub async fn take_over_drains(&self, drains: &Drains) {
-        let machines = drains.machines.iter().map(|machine| Some(machine.as_str()));
-        for machine in machines.chain(drains.gateway.then_some(None)) {
-            match self.set_draining(machine, true).await {
-                Ok(_) => {}
-                Err(DrainError::NoSuchMachine(_)) => continue,
-                Err(error) => {
-                    tracing::error!(machine, %error, "what was drained at the gateway before takes jobs here");
-                    continue;
-                }
+    /// Has out of work what is so at the gateway that this one takes over from, and nothing else.
+    pub async fn adopt_drains(&self, wanted: &Drains) {
+        let now = self.drains_of(&*self.changing.lock().await);
+        let config = self.config();
+        for name in &wanted.machines {
+            if !config.live_machines().any(|machine| machine.name == *name) {
+                tracing::warn!(
+                    machine = name,
+                    "the gateway before has a machine drained that this configuration does not have"
+                );
             }
-            let Some(audit) = &self.parts.audit else { continue };
-            let event = Event::new("drain").text("by", "upgrade");
-            audit.event(
-                machine.into_iter().fold(event, |event, machine| event.text("machine", machine)).text("result", "ok"),
-            );
         }
+        for name in config.live_machines().map(|machine| &machine.name) {
+            let is_wanted = wanted.machines.contains(name);
+            if is_wanted != now.machines.contains(name) {
+                self.adopt(Some(name), is_wanted).await;
+            }
+        }
+        if wanted.gateway != now.gateway {
+            self.adopt(None, wanted.gateway).await;
+        }
+    }
+
+    async fn adopt(&self, machine: Option<&str>, is_draining: bool) {
+        if let Err(error) = self.set_draining(machine, is_draining).await {
+            tracing::error!(machine, is_draining, %error, "the change of the gateway before could not be made here");
+            return;
+        }
+        let Some(audit) = &self.parts.audit else { return };
+        let event = Event::new(if is_draining { "drain" } else { "resume" }).text("by", "upgrade");
+        let event = machine.into_iter().fold(event, |event, machine| event.text("machine", machine));
+        audit.event(event.text("result", "ok"));
     }
 
     /// The gateway is to end: from now on nothing else is changed, and everybody is told.
@@ -512,9 +529,20 @@ impl Control {
         self.parts.board.tell(&self.parts.health).await;
     }
 
-    /// Another gateway takes over: from now on nothing is changed here, and callers go on.
-    pub async fn begin_handover(&self, to: &Running) {
-        self.changing.lock().await.is_stopping = true;
+    /// Another gateway is about to take over: from now on nothing is changed here, and callers go on. Returns what is out of work.
+    pub async fn begin_handover(&self) -> Drains {
+        let mut changing = self.changing.lock().await;
+        changing.is_stopping = true;
+        self.drains_of(&changing)
+    }
+
+    /// It does not after all.
+    pub async fn withdraw_handover(&self) {
+        self.changing.lock().await.is_stopping = false;
+    }
+
+    /// It accepts callers now.
+    pub fn handed_over(&self, to: &Running) {
         if let Some(audit) = &self.parts.audit {
             let event = Event::new("handed_over").number("to_pid", to.pid.into());
             audit.event(event.text("to_version", &to.version).text("result", "ok"));

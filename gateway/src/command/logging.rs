@@ -20,6 +20,9 @@ use crate::log_filter::filtered;
 /// The environment variable that says which log lines are shown.
 pub const VARIABLE: &str = "SEEWAY_LOG";
 
+/// The environment variable that says how they look, where the command line does not.
+const FORMAT_VARIABLE: &str = "SEEWAY_LOG_FORMAT";
+
 /// The environment variable in which systemd says which stream is the journal's, as `systemd.exec(5)` has it.
 const JOURNAL: &str = "JOURNAL_STREAM";
 
@@ -34,6 +37,22 @@ pub enum Format {
 }
 
 impl Format {
+    /// What the command line says, else the environment, else text.
+    ///
+    /// # Errors
+    /// The environment says something else than there is.
+    pub fn chosen(said: Option<Self>) -> Result<Self, Failure> {
+        let variable = std::env::var(FORMAT_VARIABLE).ok().filter(|text| !text.is_empty());
+        match (said, variable.as_deref()) {
+            (Some(said), _) => Ok(said),
+            (None, None | Some("text")) => Ok(Self::Text),
+            (None, Some("json")) => Ok(Self::Json),
+            (None, Some(other)) => {
+                Err(Failure::Misused(format!("{FORMAT_VARIABLE}={other} is no format of a log; write text or json")))
+            }
+        }
+    }
+
     /// As the command line has it.
     pub(super) fn name(self) -> &'static str {
         match self {

@@ -44,17 +44,10 @@ use clap::{Parser, Subcommand};
 #[command(name = "seeway", version, about, max_term_width = 120, propagate_version = true)]
 pub struct Cli {
     /// How log lines look, which go to stderr: text or json. SEEWAY_LOG says which ones, such as debug or seeway::upstream=trace
-    #[arg(
-        long,
-        global = true,
-        value_enum,
-        default_value_t,
-        value_name = "FORMAT",
-        hide_possible_values = true,
-        env = "SEEWAY_LOG_FORMAT",
-        hide_env_values = true
-    )]
-    pub log_format: logging::Format,
+    ///
+    /// Without it SEEWAY_LOG_FORMAT says it, and else it is text.
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", hide_possible_values = true)]
+    pub log_format: Option<logging::Format>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,

@@ -175,6 +175,8 @@ async fn taken_from(config: &Config) -> Result<(Option<Taker>, Option<Inherited>
 /// Waits until the running gateway leaves its place, once this one can take jobs for every world that has them there. Until then the other
 /// one is as it was, and so it is where this one fails.
 async fn may_take_over(gateway: &mut Gateway, taker: Taker) -> Result<Option<Yours>, Failure> {
+    // A machine that gets no jobs makes no world ready.
+    gateway.control().adopt_drains(&taker.drains).await;
     let worlds = taker.ready_worlds.clone();
     let ready = tokio::time::timeout(TAKE_OVER_TIMEOUT, gateway.control().board().these_ready(&worlds));
     if ready.await.is_err() {

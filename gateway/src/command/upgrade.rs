@@ -13,7 +13,7 @@ use super::Failure;
 use super::logging::Format;
 use crate::config::{Config, Whereabouts};
 use crate::credentials;
-use crate::handover::{MessageError, Running, ask_for_credentials, ask_to_reload, ask_who};
+use crate::handover::{MessageError, Running, STEP_TIMEOUT, ask_for_credentials, ask_to_reload, ask_who};
 
 /// Have this program take the place of the gateway that runs, without a lost job
 ///
@@ -34,7 +34,7 @@ pub struct Args {
     config: PathBuf,
     /// Where the running gateway was started from this very file, have it reload its configuration instead, and say what came of it
     ///
-    /// Where that can't be asked, because there is no listen.handover or the file has problems, the process that MAINPID names gets SIGHUP.
+    /// Where that can't be asked, because there is no listen.handover or it can't be read, the process that MAINPID names gets SIGHUP.
     #[arg(long)]
     if_replaced: bool,
 }
@@ -43,7 +43,7 @@ pub struct Args {
 pub fn run(args: &Args, log_format: Format, out: &mut dyn Write) -> Result<(), Failure> {
     let file = args.config.display();
     // No more of it: what a service manager starts for a reload may not be able to read its secrets.
-    let Whereabouts { handover, has_user } = match Config::whereabouts(&args.config) {
+    let Whereabouts { handover, has_user, has_credentials } = match Config::whereabouts(&args.config) {
         Ok(found) => found,
         Err(problems) => {
             // So that the running gateway refuses it in its log and its metrics as well.
@@ -68,7 +68,7 @@ pub fn run(args: &Args, log_format: Format, out: &mut dyn Write) -> Result<(), F
     let nobody = || {
         failed(format!("no gateway answers at unix:{at} (listen.handover); start one: seeway serve --config {file}"))
     };
-    let running = ask_who(path).map_err(unheard)?.ok_or_else(nobody)?;
+    let running = ask_who(path, STEP_TIMEOUT).map_err(unheard)?.ok_or_else(nobody)?;
     let this = Running::this().map_err(|error| failed(format!("/proc/self/exe: {error}; mount /proc")))?;
     if args.if_replaced && running.binary == this.binary {
         let Running { version, pid, .. } = &running;
@@ -82,7 +82,7 @@ pub fn run(args: &Args, log_format: Format, out: &mut dyn Write) -> Result<(), F
         std::env::current_exe().map_err(|error| failed(format!("this program's file is not known: {error}")))?;
     let mut command = Command::new(program);
     command.args(["--log-format", log_format.name(), "serve", "--take-over", "--config"]).arg(&args.config);
-    let lent = lent_credentials(path);
+    let lent = if has_credentials { lent_credentials(path)? } else { None };
     if let Some(folder) = &lent {
         let name = credentials::inherited(folder);
         let name = name.map_err(|error| failed(format!("the credentials can not be passed on: {error}")))?;
@@ -101,7 +101,8 @@ pub fn run(args: &Args, log_format: Format, out: &mut dyn Write) -> Result<(), F
     }
     if !line.starts_with("ready ") {
         let ended = child.wait()?;
-        if args.if_replaced && Config::load(&args.config).is_err() {
+        // Where the secrets can't be read here, that says nothing of the file.
+        if args.if_replaced && lent.is_none() && Config::load(&args.config).is_err() {
             // So that the running gateway refuses it in its log and its metrics as well. What comes of that is said there.
             let _ = ask_to_reload(path);
         }
@@ -137,15 +138,21 @@ fn hang_up_main(out: &mut dyn Write) -> Result<bool, Failure> {
 }
 
 /// The folder of the running gateway's credentials, where this process can look into none itself.
-fn lent_credentials(path: &Path) -> Option<OwnedFd> {
+fn lent_credentials(path: &Path) -> Result<Option<OwnedFd>, Failure> {
     if credentials::is_readable() {
-        return None;
+        return Ok(None);
     }
-    let lent = ask_for_credentials(path);
-    lent.unwrap_or_else(|error| {
-        tracing::debug!(%error, "the running gateway does not say where its credentials are");
-        None
-    })
+    match ask_for_credentials(path) {
+        Ok(Some(folder)) if !credentials::is_trusted(&folder) => Err(failed(
+            "the running gateway lends a folder of credentials that others can write to: restart it instead (systemctl restart seeway)"
+                .into(),
+        )),
+        Ok(lent) => Ok(lent),
+        Err(error) => {
+            tracing::warn!(%error, "the running gateway does not say where its credentials are");
+            Ok(None)
+        }
+    }
 }
 
 /// A gateway that root starts is root's, which the one that runs need not be.

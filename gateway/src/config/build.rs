@@ -83,7 +83,16 @@ pub(super) fn build(document: &Document, base: &Path, gathered: &mut Gathered) -
 /// What a document says of where its gateway is; nothing where that is wrong.
 pub(super) fn whereabouts(document: &Document, base: &Path, gathered: &mut Gathered) -> Option<Whereabouts> {
     let handover = Build { base: &Base::new(base), gathered }.handover(document.one("listen"))?;
-    Some(Whereabouts { handover, has_user: document.one("process").given("user").is_some() })
+    let is_credential = |section: &Section| {
+        let mut names =
+            ["identity", "identity_passphrase", "certificate"].into_iter().filter_map(|key| section.text(key));
+        names.any(|name| login::is_credential(name.value))
+    };
+    Some(Whereabouts {
+        handover,
+        has_user: document.one("process").given("user").is_some(),
+        has_credentials: document.all("machine").any(is_credential),
+    })
 }
 
 /// Where TLS is spoken; also where it is meant to be and something is wrong with it.

@@ -22,6 +22,11 @@ const CREDENTIAL: &str = "credential:";
 /// Where OpenSSH's tools look for an agent.
 const AGENT_SOCKET: &str = "SSH_AUTH_SOCK";
 
+/// Whether a key's value names what systemd hands over.
+pub(super) fn is_credential(text: &str) -> bool {
+    text.starts_with(CREDENTIAL)
+}
+
 /// The file that a key names, with a secret in it.
 fn secret(text: &str, base: &Base) -> Result<SecretFile, Wrong> {
     match text.strip_prefix(CREDENTIAL) {

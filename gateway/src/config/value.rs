@@ -85,6 +85,8 @@ pub struct Whereabouts {
     pub handover: Option<PathBuf>,
     /// Whether `process.user` names a user.
     pub has_user: bool,
+    /// Whether a machine is logged in to with what a service manager hands over.
+    pub has_credentials: bool,
 }
 
 /// `[listen]`: where callers and operators come in. Addresses where no TLS is spoken are loopback ones.

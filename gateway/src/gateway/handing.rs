@@ -98,7 +98,7 @@ impl Gateway {
             )));
         }
         // Before a job can be sent.
-        self.control.take_over_drains(yours.drains()).await;
+        self.control.adopt_drains(yours.drains()).await;
         // Before anybody can ask to take over from this one.
         counts.takes_over_from.store(yours.pid(), Ordering::Relaxed);
         self.accept();
@@ -182,13 +182,14 @@ impl Gateway {
     /// # Errors
     /// This gateway can not go on in the place of one that has ended.
     pub async fn hand_over(&mut self, offer: Offer) -> Result<HandedOver, GatewayError> {
-        let (running, drains) = (offer.running.clone(), self.control.drains().await);
+        let (running, drains) = (offer.running.clone(), self.control.begin_handover().await);
         // It takes a moment, and nobody is to be accepted by neither.
         let accepted =
             tokio::task::spawn_blocking(move || offer.accept(drains)).await.unwrap_or(Err(MessageError::Closed));
         let successor = match accepted {
             Ok(successor) => successor,
             Err(error) => {
+                self.control.withdraw_handover().await;
                 Counts::add(&self.control.handovers().failed);
                 tracing::warn!(%error, "the gateway that was to take over did not; this one goes on");
                 return Ok(HandedOver::No);
@@ -196,7 +197,7 @@ impl Gateway {
         };
         let settled_by = tokio::time::Instant::now() + SETTLE_TIMEOUT;
         tracing::info!(pid = running.pid, version = running.version, "another gateway takes over");
-        self.control.begin_handover(&running).await;
+        self.control.handed_over(&running);
         self.stop_accepting.send_replace(true);
         self.admin.shutdown().await;
         // Those that are on their way in come in first.
@@ -343,8 +344,7 @@ impl Gateway {
             bind(&config, inherited, &self.terminators, false).await?;
         let (sender, asked) = mpsc::channel(1);
         let handover = handover.map(|(held, socket)| {
-            let (board, counts) = (self.control.board().clone(), self.control.handovers().clone());
-            let giver = Giver::new(held, board, counts, self.control.audit().cloned(), self.watchdog);
+            let giver = Giver::new(held, self.control.clone(), self.watchdog);
             giver.map(|giver| (giver, socket, sender)).map_err(GatewayError::Binary)
         });
         (self.asked, self.files) = (asked, files);

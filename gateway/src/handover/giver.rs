@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::message::{Message, MessageError, Said, receive, send};
 use super::{Counts, Drains, Leaving, PROTOCOL, Running};
-use crate::admin::Board;
+use crate::admin::Control;
 use crate::audit::Audit;
 use crate::credentials;
 use crate::listen::accept::{SocketFile, UnixSocket};
@@ -49,9 +49,7 @@ pub struct Held {
 pub struct Giver {
     held: Arc<[Held]>,
     running: Running,
-    board: Arc<Board>,
-    counts: Arc<Counts>,
-    audit: Option<Arc<Audit>>,
+    control: Arc<Control>,
     /// How often systemd wants to hear of the unit's main process, where it does.
     watchdog: Option<Duration>,
     /// The folder of the service's credentials, where there is one.
@@ -113,16 +111,10 @@ impl Giver {
     /// One that gives these listening sockets.
     ///
     /// # Errors
-    /// The system does not say which file this process runs, or where its credentials are.
-    pub fn new(
-        held: Vec<Held>,
-        board: Arc<Board>,
-        counts: Arc<Counts>,
-        audit: Option<Arc<Audit>>,
-        watchdog: Option<Duration>,
-    ) -> io::Result<Self> {
-        let (held, running, credentials) = (held.into(), Running::this()?, credentials::folder()?);
-        Ok(Self { held, running, board, counts, audit, watchdog, credentials })
+    /// The system does not say which file this process runs.
+    pub fn new(held: Vec<Held>, control: Arc<Control>, watchdog: Option<Duration>) -> io::Result<Self> {
+        let credentials = credentials::folder();
+        Ok(Self { held: held.into(), running: Running::this()?, control, watchdog, credentials })
     }
 
     /// Answers one after the other until a new gateway has this one's place. What they ask is told to `asked`; whoever ends before is
@@ -162,7 +154,7 @@ impl Giver {
                     }
                 }
                 Ok(Err(error)) => {
-                    Counts::add(&giver.counts.failed);
+                    Counts::add(&giver.control.handovers().failed);
                     tracing::warn!(%error, "a gateway that was to take over did not; this one goes on");
                 }
                 Err(_) => tracing::error!("whoever answers at listen.handover has failed"),
@@ -175,12 +167,22 @@ impl Giver {
         stream.set_nonblocking(false)?;
         stream.set_read_timeout(Some(STEP_TIMEOUT))?;
         stream.set_write_timeout(Some(STEP_TIMEOUT))?;
-        let running = match receive(stream)?.said {
+        let said = match receive(stream) {
+            Ok(message) => message.said,
+            Err(error) => {
+                // Nobody has wanted to take over: another version may know other words.
+                tracing::warn!(%error, "what came at listen.handover was not understood");
+                return Ok(false);
+            }
+        };
+        let running = match said {
             Said::Who => {
                 send(stream, &Said::Running(self.running.clone()), None, &[])?;
                 return Ok(false);
             }
             Said::Credentials => {
+                let pid = rustix::net::sockopt::socket_peercred(stream).ok().map(|peer| peer.pid.as_raw_nonzero());
+                tracing::info!(pid, "the folder of the credentials is lent, for another gateway to take over");
                 send(stream, &Said::Folder, self.credentials.as_ref().map(OwnedFd::as_fd), &[])?;
                 return Ok(false);
             }
@@ -202,7 +204,7 @@ impl Giver {
             }
             other => return Err(MessageError::Foreign(format!("{other:?}"))),
         };
-        let before = self.counts.takes_over_from.load(Ordering::Relaxed);
+        let before = self.control.handovers().takes_over_from.load(Ordering::Relaxed);
         if before != 0 {
             // What still comes from there would reach nobody.
             let why = format!("it still takes callers over from process {before}; try again when that has ended");
@@ -217,11 +219,13 @@ impl Giver {
         }
         let watchdog = self.watchdog.and_then(|period| u64::try_from(period.as_micros()).ok());
         let watchdog_microseconds = watchdog.unwrap_or_default();
-        let ready_worlds = self.board.worlds().into_iter().filter_map(|(world, is_ready)| is_ready.then_some(world));
+        let ready_worlds =
+            self.control.board().worlds().into_iter().filter_map(|(world, is_ready)| is_ready.then_some(world));
         let welcome = Said::Welcome {
             running: self.running.clone(),
             watchdog_microseconds,
             ready_worlds: ready_worlds.collect(),
+            drains: self.control.drains(),
         };
         send(stream, &welcome, None, &[])?;
         stream.set_read_timeout(Some(START_TIMEOUT))?;
@@ -237,7 +241,7 @@ impl Giver {
             stream: stream.clone(),
             held: self.held.clone(),
             is_accepted: Some(sender),
-            audit: self.audit.clone(),
+            audit: self.control.audit().cloned(),
             audit_aside,
             running,
         };

@@ -44,6 +44,8 @@ pub(super) enum Said {
         watchdog_microseconds: u64,
         #[serde(default)]
         ready_worlds: Vec<String>,
+        #[serde(default)]
+        drains: Drains,
     },
     /// To the old: I can take jobs. `audit_aside`: what I have renamed your audit log to, if I have; its own name is yours to give back
     /// where you go on.
@@ -51,7 +53,7 @@ pub(super) enum Said {
         #[serde(default)]
         audit_aside: Option<PathBuf>,
     },
-    /// The old: then accept. `drains`: what stays out of work.
+    /// The old: then accept. `drains`: what is out of work by now.
     Yours {
         #[serde(default)]
         drains: Drains,

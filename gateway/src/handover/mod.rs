@@ -20,7 +20,7 @@ use crate::shard::CallerCount;
 
 pub use giver::{Asked, Given, Giver, Heard, Held, Offer, Successor};
 pub use message::MessageError;
-pub use taker::{Arrived, Taker, Yours, ask_for_credentials, ask_to_reload, ask_who};
+pub use taker::{Arrived, STEP_TIMEOUT, Taker, Yours, ask_for_credentials, ask_to_reload, ask_who};
 
 /// What both sides speak. A gateway of another number is not taken over from; fields may be added without changing it.
 const PROTOCOL: u32 = 2;

@@ -18,7 +18,7 @@ use crate::listen::hardserver::Socket;
 use crate::listen::inherited::{Inherited, InheritedSocket};
 
 /// How long the old gateway may take for each answer. It may be busy with another one that wants to take over.
-const STEP_TIMEOUT: Duration = Duration::from_secs(70);
+pub const STEP_TIMEOUT: Duration = Duration::from_secs(70);
 
 /// A connection that has come from the old gateway.
 #[derive(Debug)]
@@ -38,6 +38,8 @@ pub struct Taker {
     pub watchdog: Option<Duration>,
     /// The worlds that can take jobs there.
     pub ready_worlds: Vec<String>,
+    /// What operators have taken out of work there.
+    pub drains: Drains,
 }
 
 /// The old gateway after it has given its listeners: its connections come.
@@ -66,9 +68,9 @@ impl Taker {
                 (Said::Listener { role, name, is_lent }, Some(socket)) => {
                     inherited.add(InheritedSocket { role: Some(role), name, socket, is_lent });
                 }
-                (Said::Welcome { running, watchdog_microseconds, ready_worlds }, _) => {
+                (Said::Welcome { running, watchdog_microseconds, ready_worlds, drains }, _) => {
                     let watchdog = (watchdog_microseconds > 0).then(|| Duration::from_micros(watchdog_microseconds));
-                    return Ok(Some((Self { stream, running, watchdog, ready_worlds }, inherited)));
+                    return Ok(Some((Self { stream, running, watchdog, ready_worlds, drains }, inherited)));
                 }
                 (other, _) => return Err(MessageError::Foreign(format!("{other:?}"))),
             }
@@ -108,7 +110,7 @@ impl Yours {
         }
     }
 
-    /// What operators have taken out of work there.
+    /// What operators have taken out of work there by now.
     pub fn drains(&self) -> &Drains {
         &self.drains
     }
@@ -206,12 +208,13 @@ pub fn ask_for_credentials(path: &Path) -> Result<Option<OwnedFd>, MessageError>
     }
 }
 
-/// Which program runs there; `None` where none does.
+/// Which program runs there; `None` where none does. It may be busy with another one that wants to take over, and answer late.
 ///
 /// # Errors
-/// It is no gateway, or does not answer.
-pub fn ask_who(path: &Path) -> Result<Option<Running>, MessageError> {
+/// It is no gateway, or does not answer in time.
+pub fn ask_who(path: &Path, timeout: Duration) -> Result<Option<Running>, MessageError> {
     let Some(stream) = connect(path)? else { return Ok(None) };
+    stream.set_read_timeout(Some(timeout))?;
     send(&stream, &Said::Who, None, &[])?;
     match receive(&stream)?.said {
         Said::Running(running) => Ok(Some(running)),

@@ -101,6 +101,8 @@ pub enum Handed {
     HandOver(mpsc::UnboundedSender<Option<Leaving>>),
     /// The other gateway has ended: callers stay here, as before. Answered when no other leaves.
     Stay(oneshot::Sender<()>),
+    /// Answered at once.
+    Answer(oneshot::Sender<()>),
     /// Answered with what there is after [`HandOver`](Self::HandOver) that has to end here: callers and jobs.
     Remaining(oneshot::Sender<usize>),
     /// Hang until the sender is dropped.
@@ -191,6 +193,11 @@ impl ShardHandle {
     /// How many callers and jobs there are that have to end here.
     pub async fn remaining(&self) -> Result<usize, ShardEnded> {
         self.ask(Handed::Remaining).await
+    }
+
+    /// Whether it still takes what it is handed, or has ended as it was asked to. Costs it nothing.
+    pub async fn answers(&self) -> bool {
+        self.ask(Handed::Answer).await.is_ok() || self.last_report.get().is_some()
     }
 
     async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Handed) -> Result<T, ShardEnded> {
@@ -311,6 +318,7 @@ async fn run(
                 }
                 let _ = done.send(());
             }
+            Handed::Answer(wanted) => _ = wanted.send(()),
             Handed::Remaining(wanted) => {
                 let _ = wanted.send(remaining(&shard));
             }
@@ -388,6 +396,7 @@ async fn answer_while(shard: &Shard, inbox: &mut mpsc::Receiver<Handed>, drainin
             () = &mut draining => return,
             Some(handed) = inbox.recv() => match handed {
                 Handed::Report(wanted) => report(shard, wanted),
+                Handed::Answer(wanted) => _ = wanted.send(()),
                 Handed::Remaining(wanted) => _ = wanted.send(remaining(shard)),
                 Handed::Look(wanted) => look(shard, wanted),
                 Handed::History(machine, wanted) => history(shard, machine, wanted),

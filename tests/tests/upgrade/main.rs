@@ -10,8 +10,10 @@ use std::{
     fs,
     io::Write,
     net::TcpStream,
-    os::unix::net::{UnixDatagram, UnixStream},
-    path::Path,
+    os::unix::{
+        fs::PermissionsExt as _,
+        net::{UnixDatagram, UnixStream},
+    },
     process::{Command, Stdio},
     sync::{
         Arc,
@@ -237,6 +239,7 @@ fn what_is_drained_stays_so() {
         succeeded(gateway.upgrade());
         let (status, said) = gateway.get(&format!("/drain{of}"));
         assert!(status == 200 && said.contains("\"draining\":true"), "{of:?}: {said}");
+        assert_eq!(gateway.get("/readyz").0, 503, "{of:?}: nobody is to send jobs here");
         assert_eq!(gateway.post(&format!("/resume{of}")).0, 200, "{of:?}");
         send(&gateway, "again");
     }
@@ -282,6 +285,32 @@ fn a_gateway_that_does_not_start_leaves_the_running_one_as_it_was() {
     assert!(gateway.metrics().sum_where("seeway_handovers_total", "failed") > 1.5);
 }
 
+/// A gateway that `seeway upgrade` has started, and that nobody else ends where a test fails.
+struct Started(u32);
+
+impl Started {
+    /// The one that the command has named first.
+    fn by(said: &str) -> Self {
+        let rest = said.split("(process ").nth(1).expect("it names the new one");
+        Self(rest.split(')').next().and_then(|number| number.parse().ok()).expect("a number"))
+    }
+
+    fn terminate(&self) {
+        seeway_bench::family::send(self.0, Signal::TERM);
+    }
+
+    fn until_ended(&self) {
+        let exe = format!("/proc/{}/exe", self.0);
+        wait::until("it has ended", BOUND, || fs::read_link(&exe).is_err().then_some(()));
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        seeway_bench::family::kill(self.0);
+    }
+}
+
 #[test]
 fn the_command_upgrades_and_where_the_file_is_the_same_it_reloads() {
     let _turn = Turn::beside_others();
@@ -303,20 +332,11 @@ fn the_command_upgrades_and_where_the_file_is_the_same_it_reloads() {
     wait::until("it has reloaded", BOUND, reloaded);
     let said = upgrade(&[]);
     assert!(said.contains(&format!("(process {})", gateway.id())), "{said}");
-    let new: u32 = said
-        .split("(process ")
-        .nth(1)
-        .and_then(|rest| rest.split(')').next())
-        .expect("named")
-        .parse()
-        .expect("a number");
+    let new = Started::by(&said);
     assert_eq!(gateway.exit(BOUND).code(), Some(0), "{}", gateway.log());
     send(&gateway, "still");
-    seeway_bench::family::send(new, Signal::TERM);
-    wait::until("the new one has ended", BOUND, || {
-        (!Path::new(&format!("/proc/{new}/exe")).exists() || fs::read_link(format!("/proc/{new}/exe")).is_err())
-            .then_some(())
-    });
+    new.terminate();
+    new.until_ended();
 }
 
 /// A service's credentials can't be read by what a service manager starts for a reload, nor by an operator's shell: the gateway that runs
@@ -328,6 +348,7 @@ fn credentials_go_from_one_gateway_to_the_next() {
     let folder = TempDir::new().expect("the temporary folder can be written");
     let [credentials, hidden] = ["credentials", "hidden"].map(|name| folder.path().join(name));
     fs::create_dir(&credentials).expect("written");
+    fs::set_permissions(&credentials, fs::Permissions::from_mode(0o700)).expect("set");
     let socket = folder.path().join("nserver");
     let text = estate.config.text(&socket.display().to_string());
     let line = text.lines().find(|line| line.trim_start().starts_with("identity")).expect("it has an identity");
@@ -358,20 +379,15 @@ fn credentials_go_from_one_gateway_to_the_next() {
         assert!(output.status.success(), "{said}{}", fs::read_to_string(&errors).unwrap_or_default());
         said
     };
-    let process = |said: &str| -> u32 {
-        let rest = said.split("(process ").nth(1).expect("it names the new one");
-        rest.split(')').next().and_then(|number| number.parse().ok()).expect("a number")
-    };
-    let is_gone = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).is_err();
-    let second = process(&upgrade(&[]));
+    let second = Started::by(&upgrade(&[]));
     assert_eq!(first.exit(BOUND).code(), Some(0), "{}", first.log());
     send_to(&target, "with what was lent");
-    let third = process(&upgrade(&[]));
-    wait::until("the second one has ended", BOUND, || is_gone(second).then_some(()));
+    let third = Started::by(&upgrade(&[]));
+    second.until_ended();
     assert!(upgrade(&["--if-replaced"]).contains("has reloaded"), "it reads them again");
     send_to(&target, "and lent on");
-    seeway_bench::family::send(third, Signal::TERM);
-    wait::until("the last one has ended", BOUND, || is_gone(third).then_some(()));
+    third.terminate();
+    third.until_ended();
     assert!(!socket.exists(), "{}", fs::read_to_string(&errors).unwrap_or_default());
 }
 

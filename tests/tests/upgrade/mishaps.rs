@@ -7,6 +7,7 @@ use std::{
     os::unix::{fs::PermissionsExt as _, net::UnixStream},
     path::Path,
     process::Stdio,
+    time::Duration,
 };
 
 use rustix::process::Signal;
@@ -169,6 +170,22 @@ fn a_stop_in_the_middle_of_an_upgrade_finishes_the_jobs_of_both() {
     // It had closed its connection to the new one, and may still have been at its last steps.
     assert_eq!(old.exit(BOUND).code(), Some(0), "{}", old.log());
     assert!(!gateway.log().contains("has not ended in time"), "{}", gateway.log());
+}
+
+/// The new one has nothing to do, and waits all the same.
+#[test]
+fn a_stop_in_the_middle_of_an_upgrade_waits_for_the_one_before() {
+    let _turn = Turn::beside_others();
+    let estate = Estate::new("slow:5000");
+    let mut gateway = Gateway::ready(&estate.config);
+    let (mut busy, _) = busy_caller(&gateway);
+    let mut old = gateway.upgrade();
+    gateway.terminate();
+    assert_eq!(gateway.exit(BOUND).code(), Some(0), "{}", gateway.log());
+    // There already.
+    busy.set_read_timeout(Some(Duration::from_secs(1))).expect("set");
+    assert_eq!(reply(&mut busy, 2), b"slow");
+    assert_eq!(old.exit(BOUND).code(), Some(0), "{}", old.log());
 }
 
 /// The running gateway is stopped while a new one begins: that one does not take the place of what somebody wants to stop.

@@ -51,8 +51,9 @@ pub(super) const WAYS_IN: &[Metric] = &[
         "seeway_tls_expires_timestamp_seconds",
         &[TLS_LISTENER, TLS_FILE],
         "When the first certificate in the file expires, or the list of revoked ones should be replaced; +Inf where there is none",
-        "`certificate`, `client_ca`: a month before, have another one made; nobody gets in afterwards. `crl`: the authority's new list has \
-         not come, and `expired_crl` says whether its callers still get in",
+        "`certificate`: a month before, have another one made; callers do not believe it afterwards. `client_ca`: an authority that has \
+         ended still counts here, and signs nobody's certificate any more. `crl`: the authority's new list has not come, and `expired_crl` \
+         says whether its callers still get in",
     ),
     Metric::counter(
         "seeway_tokens_total",

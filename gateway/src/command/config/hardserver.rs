@@ -14,7 +14,7 @@ pub(super) const PROBLEMS_LIMIT: usize = 100;
 const SYNTAX_VERSION: u32 = 1;
 
 /// The sections that something is made of. What is wrong with another one keeps nothing from being made of these.
-const READ: [&str; 3] = ["codesafe", "nethsm_imports", "server_settings"];
+const READ: [&str; 4] = ["codesafe", "nethsm_imports", "server_settings", "server_startup"];
 
 /// What a file says.
 #[derive(Debug, Default, PartialEq, Eq)]

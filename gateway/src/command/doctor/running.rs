@@ -3,14 +3,18 @@
 use std::io;
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use super::finding::Finding;
 use crate::config::{Config, HardserverAddress};
-use crate::handover::{Running, ask_who};
+use crate::handover::{MessageError, Running, ask_who};
 
 /// How long a hardserver may take to let somebody connect. It is on this computer, or near it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a gateway may take to say who it is. One that is being taken over from says it afterwards.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The gateway that answers at `listen.handover`, and what there is to say of it.
 pub(super) fn gateway(config: &Config) -> (Option<Running>, Finding) {
@@ -22,9 +26,17 @@ pub(super) fn gateway(config: &Config) -> (Option<Running>, Finding) {
         );
     };
     let about = format!("listen.handover unix:{}", path.display());
-    let running = match ask_who(path) {
+    let running = match ask_who(path, ANSWER_TIMEOUT) {
         Ok(Some(running)) => running,
         Ok(None) => return (None, Finding::ok(CHECK, about, "none runs with this configuration")),
+        Err(MessageError::System(error)) if is_late(&error) => {
+            let what =
+                format!("does not answer within {} s: it hangs, or an upgrade is going on", ANSWER_TIMEOUT.as_secs());
+            return (
+                None,
+                Finding::warning(CHECK, about, what, "see its log (journalctl -u seeway), and try again in a minute"),
+            );
+        }
         Err(error) => {
             let fix = "run this as the gateway's user (runuser -u seeway -- seeway doctor …)";
             return (None, Finding::warning(CHECK, about, format!("can not be asked: {error}"), fix));
@@ -35,6 +47,10 @@ pub(super) fn gateway(config: &Config) -> (Option<Running>, Finding) {
         Err(error) => Finding::warning(CHECK, about, format!("/proc/self/exe: {error}"), "mount /proc"),
     };
     (Some(running), finding)
+}
+
+fn is_late(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
 /// Whether what runs is what is installed.
@@ -74,10 +90,11 @@ pub(super) fn hardserver(config: &Config) -> Option<Finding> {
     const CHECK: &str = "hardserver";
     let address = config.listen.upstream_hardserver.as_ref()?;
     let about = format!("listen.upstream_hardserver {address}");
-    let connected = match address {
-        HardserverAddress::Unix(path) => UnixStream::connect(path).map(drop),
+    let connected = match address.clone() {
+        // One whose backlog is full is waited for, for as long as it takes.
+        HardserverAddress::Unix(path) => within(CONNECT_TIMEOUT, move || UnixStream::connect(path).map(drop)),
         HardserverAddress::Tcp(address) | HardserverAddress::Tls(address) => {
-            TcpStream::connect_timeout(address, CONNECT_TIMEOUT).map(drop)
+            TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).map(drop)
         }
     };
     Some(match connected {
@@ -93,6 +110,13 @@ pub(super) fn hardserver(config: &Config) -> Option<Finding> {
             Finding::warning(CHECK, about, what, fix)
         }
     })
+}
+
+/// What `blocks` says, on a thread that is left behind where that takes too long.
+fn within(timeout: Duration, blocks: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || tell.send(blocks()));
+    told.recv_timeout(timeout).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 #[cfg(test)]
@@ -112,6 +136,16 @@ mod tests {
         );
         let replaced = verdict(of("1.2.3", 6));
         assert!(replaced.verdict == Verdict::Warning && replaced.what.contains("another file"), "{replaced:?}");
+    }
+
+    #[test]
+    fn who_does_not_answer_is_not_waited_for() {
+        let slow = within(Duration::from_millis(10), || {
+            std::thread::park();
+            Ok(())
+        });
+        assert!(slow.is_err_and(|error| is_late(&error)));
+        assert!(within(CONNECT_TIMEOUT, || Ok(())).is_ok());
     }
 
     #[test]
