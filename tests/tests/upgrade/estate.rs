@@ -83,6 +83,12 @@ pub fn caller(gateway: &Gateway) -> (UnixStream, u32) {
     (stream, handle)
 }
 
+/// Sends one job on a connection that has a handle, and has its reply.
+pub fn is_served(stream: &mut UnixStream, tag: u32, handle: u32) {
+    stream.write_all(&see_job(tag, handle, b"still")).expect("sent");
+    assert_eq!(reply(stream, tag), b"still", "who was there is served");
+}
+
 // --- the wire, as a caller that knows no library says it
 
 fn word(number: usize) -> [u8; 4] {

@@ -13,7 +13,7 @@ use seeway_bench::family::send as signal;
 use seeway_tests::{Gateway, process::Process, turn::Turn, wait};
 use serde_json::{Value, json};
 
-use crate::estate::{BOUND, Estate, caller, next_of, reply, see_job, send, send_to, succeeded};
+use crate::estate::{BOUND, Estate, caller, is_served, next_of, reply, see_job, send, send_to, succeeded};
 
 /// More than a socket holds of what was not read. Each message takes 700 bytes and more of the system's memory.
 fn more_than_a_socket_holds() -> usize {
@@ -69,11 +69,6 @@ impl Hanging {
 
 fn failures(gateway: &Gateway) -> f64 {
     gateway.metrics().sum_where("seeway_handovers_total", "failed")
-}
-
-fn is_served(stream: &mut UnixStream, tag: u32, handle: u32) {
-    stream.write_all(&see_job(tag, handle, b"still")).expect("sent");
-    assert_eq!(reply(stream, tag), b"still");
 }
 
 /// It can take jobs, and hangs when it is to accept callers: the running one serves everybody meanwhile and afterwards.

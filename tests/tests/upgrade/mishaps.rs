@@ -15,7 +15,7 @@ use seeway_bench::family::send as signal;
 use seeway_tests::{Gateway, Identity, audit::AuditLog, machine::seeway, process::Process, turn::Turn, wait};
 use tempfile::TempDir;
 
-use crate::estate::{BOUND, Estate, caller, next_of, reply, see_job, send, send_to, stopped, succeeded};
+use crate::estate::{BOUND, Estate, caller, is_served, next_of, reply, see_job, send, send_to, stopped, succeeded};
 
 /// Sends a job, and waits until it is in flight, with no other at this gateway.
 fn send_slow(gateway: &Gateway, stream: &mut UnixStream, tag: u32, handle: u32, job: &[u8]) {
@@ -43,8 +43,7 @@ fn a_new_gateway_that_is_killed_leaves_the_old_one_at_work() {
     gateway.kill();
     wait::until("the old one notices it", BOUND, || old.log().contains("goes on in its place").then_some(()));
     assert_eq!(reply(&mut busy, 2), b"slow", "the job that it had");
-    busy.write_all(&see_job(3, handle, b"after")).expect("sent");
-    assert_eq!(reply(&mut busy, 3), b"after", "the connection stays");
+    is_served(&mut busy, 3, handle);
     send(&gateway, "new callers come in");
     let (status, body) = gateway.get("/readyz");
     assert_eq!(status, 200, "operators, too: {body}");
@@ -52,8 +51,7 @@ fn a_new_gateway_that_is_killed_leaves_the_old_one_at_work() {
     send_to(&gateway.grpc(), "by gRPC");
 
     let _new = gateway.upgrade();
-    busy.write_all(&see_job(4, handle, b"moved")).expect("sent");
-    assert_eq!(reply(&mut busy, 4), b"moved");
+    is_served(&mut busy, 4, handle);
     succeeded(old);
 }
 
@@ -131,8 +129,7 @@ fn where_a_sockets_file_is_gone_nothing_is_taken_over() {
     let mut new = Process::start("the next gateway", &mut next_of(&gateway));
     assert_eq!(new.exit(BOUND).code(), Some(1), "{}", new.log());
     assert!(new.log().contains("nserver is gone") && new.log().contains("nothing was taken over"), "{}", new.log());
-    stays.write_all(&see_job(2, handle, b"still")).expect("sent");
-    assert_eq!(reply(&mut stays, 2), b"still");
+    is_served(&mut stays, 2, handle);
     wait::until("the running one has noticed", BOUND, || gateway.log().contains("this one goes on").then_some(()));
     send_to(&gateway.grpc(), "by gRPC");
 }
@@ -292,8 +289,7 @@ fn a_socket_that_is_not_wanted_any_more_is_gone() {
     // The new one removes it when it has seen the old one's end.
     wait::until("the old socket's file is gone", BOUND, || (!gateway.folder().join("nserver").exists()).then_some(()));
     assert_eq!(mode(&gateway.folder().join("other")), 0o660);
-    stays.write_all(&see_job(2, handle, b"still")).expect("sent");
-    assert_eq!(reply(&mut stays, 2), b"still", "who was there is served");
+    is_served(&mut stays, 2, handle);
 }
 
 /// What `systemctl reload` runs: where nothing was replaced the running gateway says what came of it, and where it can't be asked it is
